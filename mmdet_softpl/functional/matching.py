@@ -1,0 +1,138 @@
+"""Greedy matching of detections to ground-truth boxes, as COCO and LVIS evaluation do it.
+
+Shape letters: **N** detections of one image, **M** ground-truth boxes of the same image.
+Boxes are (x1, y1, x2, y2) in pixels. Nothing here has a gradient.
+"""
+
+import torch
+from torch import Tensor
+
+
+def match_indices(
+    bboxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    gt_bboxes: Tensor,
+    gt_labels: Tensor | None,
+    iou_thr: float = 0.5,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """Index of the ground truth that each detection takes, -1 where it takes none.
+
+    Detections choose in descending order of score (ties: the earlier row first); each takes
+    the free ground truth of its own class with the highest IoU of at least ``iou_thr``. What
+    finds none may fall onto a ground truth marked in ``ignore``: such a box takes any number
+    of detections and is measured by intersection / detection area, the rule for crowds in
+    Lin et al., "Microsoft COCO" (ECCV 2014).
+
+    Rounds over min(N, M) ground truths, each vectorised over (N, M); no host synchronisation.
+
+    Args:
+        bboxes: (N, 4).
+        scores: (N,), any finite values; only their order counts.
+        labels: (N,) class indices, or None to match whatever the class.
+        gt_bboxes: (M, 4).
+        gt_labels: (M,) class indices; None exactly when ``labels`` is None.
+        iou_thr: in (0, 1].
+        ignore: (M,) bool, True for crowd regions.
+
+    Returns:
+        (N,) int64 in [-1, M).
+
+    Raises:
+        ValueError: ``iou_thr`` outside (0, 1], or only one of the two label tensors given.
+    """
+    if not 0 < iou_thr <= 1:
+        raise ValueError(f'iou_thr must be in (0, 1], got {iou_thr}')
+    if (labels is None) != (gt_labels is None):
+        raise ValueError('give labels and gt_labels together, or neither')
+    num_dets, num_gts = len(bboxes), len(gt_bboxes)
+    matched = torch.full((num_dets,), -1, dtype=torch.long, device=bboxes.device)
+    if num_dets == 0 or num_gts == 0:
+        return matched
+
+    order = scores.argsort(descending=True, stable=True)
+    inter, det_area, union = _overlaps(bboxes[order].float(), gt_bboxes.float())
+    iou = inter / union.clamp(min=torch.finfo(inter.dtype).tiny)
+    if labels is not None and gt_labels is not None:
+        other_class = labels[order, None] != gt_labels[None, :]
+        iou = iou.masked_fill(other_class, 0.0)
+        inter = inter.masked_fill(other_class, 0.0)
+    if ignore is not None:
+        ignore = ignore.bool()
+        free = iou.masked_fill(ignore[None, :], 0.0)
+    else:
+        free = iou.clone()
+
+    for _ in range(min(num_dets, num_gts)):
+        best_iou, best_gt = free.max(dim=1)
+        valid = best_iou >= iou_thr
+        # argmax returns the first maximum: the best-scored detection that still finds a box.
+        det = valid.int().argmax().view(1)
+        gt = best_gt[det]
+        matched[det] = torch.where(valid[det], gt, matched[det])
+        # Where nothing is valid any more these two only clear what is below the threshold.
+        free.index_fill_(0, det, 0.0)
+        free.index_fill_(1, gt, 0.0)
+
+    if ignore is not None:
+        covered = inter / det_area.clamp(min=torch.finfo(inter.dtype).tiny)
+        best, region = covered.masked_fill(~ignore[None, :], 0.0).max(dim=1)
+        matched = torch.where((matched < 0) & (best >= iou_thr), region, matched)
+
+    return torch.empty_like(matched).scatter_(0, order, matched)
+
+
+def match_detections(
+    bboxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    gt_bboxes: Tensor,
+    gt_labels: Tensor,
+    iou_thr: float = 0.5,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """True for each detection that finds an object of its own class.
+
+    The rules, arguments and errors of :func:`match_indices`. A detection that only falls onto
+    an ignored region is not correct; whoever must leave it out of a count uses
+    :func:`match_indices`.
+
+    Shape: (N, 4), (N,), (N,), (M, 4), (M,) -> (N,) bool.
+    """
+    matched = match_indices(bboxes, scores, labels, gt_bboxes, gt_labels, iou_thr, ignore)
+    return _counts(matched, ignore)
+
+
+def match_any_class(
+    bboxes: Tensor,
+    scores: Tensor,
+    gt_bboxes: Tensor,
+    iou_thr: float = 0.5,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """True for each detection that finds an object, whatever the classes of the two.
+
+    Tells a wrong name from a wrong place. Rules and errors of :func:`match_indices`.
+
+    Shape: (N, 4), (N,), (M, 4) -> (N,) bool.
+    """
+    return _counts(match_indices(bboxes, scores, None, gt_bboxes, None, iou_thr, ignore), ignore)
+
+
+def _counts(matched: Tensor, ignore: Tensor | None) -> Tensor:
+    """Matches that are not matches with an ignored ground truth, (N,) bool."""
+    correct = matched >= 0
+    if ignore is None or len(ignore) == 0:
+        return correct
+    return correct & ~ignore.bool()[matched.clamp(min=0)]
+
+
+def _overlaps(bboxes: Tensor, gt_bboxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Intersections (N, M), detection areas (N, 1) and unions (N, M), in square pixels."""
+    top_left = torch.maximum(bboxes[:, None, :2], gt_bboxes[None, :, :2])
+    bottom_right = torch.minimum(bboxes[:, None, 2:], gt_bboxes[None, :, 2:])
+    inter = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+    det_area = (bboxes[:, 2:] - bboxes[:, :2]).clamp(min=0).prod(dim=1)[:, None]
+    gt_area = (gt_bboxes[:, 2:] - gt_bboxes[:, :2]).clamp(min=0).prod(dim=1)[None, :]
+    return inter, det_area, det_area + gt_area - inter
