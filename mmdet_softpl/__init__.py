@@ -1,8 +1,14 @@
-"""Better pseudo-labels for semi-supervised, long-tailed instance segmentation."""
+"""Better pseudo-labels for semi-supervised, long-tailed instance segmentation.
+
+Importing the package imports neither torch nor mmdet. It puts the stand-in for mmcv's
+compiled ops in place (:mod:`mmdet_softpl.ops`) and lets mmengine resume its own
+checkpoints (:mod:`mmdet_softpl.compat`).
+"""
 
 from mmdet_softpl import compat, ops
+from mmdet_softpl._version import __version__
 
-__version__ = '0.1.0'
+__all__ = ['__version__']
 
 ops.install()
 compat.install()

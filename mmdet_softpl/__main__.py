@@ -1,0 +1,65 @@
+"""Entry point of ``python -m mmdet_softpl`` and of the ``softpl`` script."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mmdet_softpl._version import __version__
+from mmdet_softpl.cli import commands
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with one sub-command for each file in :mod:`mmdet_softpl.cli`."""
+    parser = argparse.ArgumentParser(
+        prog='softpl',
+        description='Tools around mmdet_softpl; training is `mim train mmdet CONFIG`.',
+    )
+    parser.add_argument('--version', action='version', version=__version__)
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for command in commands():
+        subparser = subparsers.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        # SUPPRESS: without it the sub-command's default would undo a --debug given before it.
+        subparser.add_argument(
+            '--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments; ``sys.argv[1:]`` when None.
+
+    Returns:
+        The exit status: the command's own, 2 for bad input (``ValueError`` or ``OSError``,
+        printed as one message), 130 after Ctrl-C.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        if args.debug:
+            raise
+        print(f'softpl {args.command}: {error}\n(--debug shows the traceback)', file=sys.stderr)
+        return BAD_INPUT
+
+
+if __name__ == '__main__':
+    sys.exit(main())
