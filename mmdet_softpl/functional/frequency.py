@@ -1,0 +1,104 @@
+"""Class frequencies: groups, the rare boost, and scores re-weighted by it.
+
+Shape letters: **N** RoIs, **C** foreground classes (background has index C).
+Source: "Frequency" and "Rare boost" of DESIGN.md, section 4; the groups are those of LVIS
+(arXiv 1908.03195).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._tensor import at_least_float32
+
+RARE, COMMON, FREQUENT = 0, 1, 2
+GROUP_NAMES = ('rare', 'common', 'frequent')
+
+
+def frequency_groups(image_counts: Tensor, rare_max: int = 10, common_max: int = 100) -> Tensor:
+    """Frequency group of every class (LVIS: rare <= 10 images, common <= 100, else frequent).
+
+    Args:
+        image_counts: (C,) labelled images that show the class, >= 0.
+        rare_max: most images of a rare class.
+        common_max: most images of a common class.
+
+    Returns:
+        (C,) int64 of ``RARE``, ``COMMON``, ``FREQUENT``.
+
+    Raises:
+        ValueError: unless ``0 <= rare_max < common_max``.
+    """
+    if not 0 <= rare_max < common_max:
+        raise ValueError(
+            f'frequency groups need 0 <= rare_max < common_max, got rare_max={rare_max}, '
+            f'common_max={common_max}'
+        )
+    return (image_counts > rare_max).long() + (image_counts > common_max).long()
+
+
+def frequency_boost(
+    image_counts: Tensor,
+    target: float | None = None,
+    gamma: float = 0.5,
+    max_boost: float = 4.0,
+) -> Tensor:
+    """Boost a_c = clip((t / m_c)^gamma, 1, max_boost) of every class.
+
+    The ratio of two frequencies is the ratio of two counts, so the size of the data set cancels.
+
+    Args:
+        image_counts: (C,) labelled images m_c that show the class, >= 0.
+        target: t, the image count from which on a class is not boosted, > 0; None: the median
+            count of the classes that have a labelled image.
+        gamma: strength, >= 0; 0 boosts nothing.
+        max_boost: upper limit, >= 1.
+
+    Returns:
+        (C,) float32 in [1, max_boost]. A class without a labelled image gets 1: nothing says
+        that it is there to be found.
+
+    Raises:
+        ValueError: a parameter is outside its range.
+    """
+    if gamma < 0:
+        raise ValueError(f'gamma of the frequency boost must be >= 0, got {gamma}')
+    if max_boost < 1:
+        raise ValueError(f'max_boost of the frequency boost must be >= 1, got {max_boost}')
+    if target is not None and target <= 0:
+        raise ValueError(f'target of the frequency boost must be > 0 images, got {target}')
+    counts = at_least_float32(image_counts)
+    seen = counts > 0
+    if target is None:
+        target = counts[seen].quantile(0.5).item() if bool(seen.any()) else 1.0
+    boost = (target / counts.clamp_min(1)).pow(gamma).clamp(1, max_boost)
+    return torch.where(seen, boost, torch.ones_like(boost))
+
+
+def boost_scores(scores: Tensor, boost: Tensor, log_evidence: Tensor | None = None) -> Tensor:
+    """Shift foreground probability toward boosted classes and leave objectness as it is.
+
+    s_c = (1 - p_bg) p_c a_c e_c / sum_j p_j a_j e_j and s_bg = p_bg.
+
+    Args:
+        scores: (N, C+1) probabilities p, rows sum to 1.
+        boost: (C,) factors a > 0.
+        log_evidence: (N, C) log e of a second source (prototypes), up to a constant per row;
+            None: no second source.
+
+    Returns:
+        (N, C+1) float32. A class of probability 0 stays at 0, so a row without any foreground
+        probability keeps none.
+    """
+    scores = at_least_float32(scores)
+    foreground, background = scores[:, :-1], scores[:, -1:]
+    # Logarithms, since the product of a small probability and small evidence underflows.
+    tiny = torch.finfo(scores.dtype).tiny
+    log_mass = foreground.clamp_min(tiny).log() + at_least_float32(boost).log()
+    if log_evidence is not None:
+        log_mass = log_mass + at_least_float32(log_evidence)
+    possible = foreground > 0
+    log_mass = log_mass.masked_fill(~possible, torch.finfo(scores.dtype).min)
+    share = torch.softmax(log_mass, dim=1) * possible
+    return torch.cat([share * (1 - background).clamp_min(0), background], dim=1)

@@ -1,0 +1,119 @@
+"""Teacher RoI masks resampled onto student RoIs through the homography of the two views.
+
+Shape letters: **K** pseudo-instances, **P** positive student RoIs, **M** points, **S** side of the
+teacher's RoI masks. Boxes are (x1, y1, x2, y2) in pixels, points (x, y); pixel i covers [i, i + 1).
+Source: section 3, step 5 and "Unlabelled class loss" of DESIGN.md.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._tensor import at_least_float32
+
+
+def warp_points(points: Tensor, homography: Tensor) -> Tensor:
+    """Map points (P, M, 2) through homographies (P, 3, 3): (P, M, 2), float32.
+
+    Written out instead of a matrix product: reduced-precision products (autocast, TF32) would move
+    a point by a pixel.
+    """
+    points, h = at_least_float32(points), at_least_float32(homography)
+    x, y = points[..., 0], points[..., 1]
+    rows = [h[:, i, 0:1] * x + h[:, i, 1:2] * y + h[:, i, 2:3] for i in range(3)]
+    tiny = torch.finfo(points.dtype).eps
+    scale = torch.where(rows[2].abs() < tiny, torch.full_like(rows[2], tiny), rows[2])
+    return torch.stack([rows[0] / scale, rows[1] / scale], dim=-1)
+
+
+def warp_boxes(boxes: Tensor, homography: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Axis-aligned hulls of warped boxes, clipped to the image.
+
+    Args:
+        boxes: (K, 4).
+        homography: (3, 3), source view -> target view.
+        shape: (height, width) of the target view.
+
+    Returns:
+        (K, 4) float32.
+    """
+    corners = at_least_float32(boxes)[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(1, -1, 2)
+    x, y = warp_points(corners, homography[None]).view(-1, 4, 2).unbind(dim=2)
+    height, width = shape
+    x, y = x.clamp(0, width), y.clamp(0, height)
+    return torch.stack([x.amin(1), y.amin(1), x.amax(1), y.amax(1)], dim=1)
+
+
+def resample_roi_masks(
+    masks: Tensor,
+    boxes: Tensor,
+    rois: Tensor,
+    inds: Tensor,
+    homography: Tensor,
+    teacher_shape: Tensor,
+    size: int = 28,
+) -> tuple[Tensor, Tensor]:
+    """Mask targets of student RoIs, sampled from the teacher's RoI masks.
+
+    The centres of a size x size grid on each student RoI are mapped into the teacher's view, and
+    from there into the teacher's box, whose area the S x S mask covers (cell centres at
+    (i + 0.5) / S); the probabilities are interpolated bilinearly, with 0 around the mask.
+
+    Args:
+        masks: (K, S, S) foreground probabilities of the teacher.
+        boxes: (K, 4) of these masks, in the teacher's view.
+        rois: (P, 4) in the student's view.
+        inds: (P,) int64 in [0, K), the instance of each RoI.
+        homography: (P, 3, 3), student's view -> teacher's view.
+        teacher_shape: (P, 2) height and width of the teacher's image (without padding).
+        size: side of the targets.
+
+    Returns:
+        targets (P, size, size) in [0, 1], 0 outside the teacher's box (everywhere, for a box
+        without area), and the share of each RoI's grid that lies inside the teacher's image, (P,).
+        Both float32; empty for P = 0.
+    """
+    rois, masks = at_least_float32(rois), at_least_float32(masks)
+    num_rois = rois.shape[0]
+    if num_rois == 0:
+        return masks.new_zeros(0, size, size), masks.new_zeros(0)
+
+    steps = (torch.arange(size, dtype=rois.dtype, device=rois.device) + 0.5) / size
+    x = rois[:, 0:1] + (rois[:, 2:3] - rois[:, 0:1]) * steps
+    y = rois[:, 1:2] + (rois[:, 3:4] - rois[:, 1:2]) * steps
+    grid = torch.stack(
+        [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
+    )
+    points = warp_points(grid.reshape(num_rois, -1, 2), homography)
+
+    image_size = teacher_shape.to(points.dtype).flip(1)[:, None]
+    visible = ((points >= 0) & (points <= image_size)).all(dim=2).to(points.dtype).mean(dim=1)
+
+    chosen = at_least_float32(boxes)[inds]
+    box_size = (chosen[:, 2:] - chosen[:, :2])[:, None]
+    local = (points - chosen[:, None, :2]) / box_size.clamp_min(torch.finfo(points.dtype).eps)
+    inside = ((local >= 0) & (local <= 1) & (box_size > 0)).all(dim=2)
+
+    # Far points would overflow the index arithmetic of grid_sample; 2 is outside already.
+    sampled = F.grid_sample(
+        masks[inds][:, None],
+        (2 * local - 1).clamp(-2, 2).view(num_rois, size, size, 2),
+        padding_mode='zeros',
+        align_corners=False,
+    )[:, 0]
+    inside = inside.view(num_rois, size, size)
+    return torch.where(inside, sampled, torch.zeros_like(sampled)), visible
+
+
+def mask_quality(masks: Tensor, threshold: float = 0.5) -> Tensor:
+    """Mean probability of the foreground pixels of masks (K, S, S): (K,) float32.
+
+    Foreground is a probability of at least ``threshold``; a mask without any gets 0. The mask loss
+    weighs an instance by the square of this.
+    """
+    masks = at_least_float32(masks)
+    foreground = (masks >= threshold).to(masks.dtype)
+    total = (masks * foreground).sum(dim=(1, 2))
+    return total / foreground.sum(dim=(1, 2)).clamp_min(1)

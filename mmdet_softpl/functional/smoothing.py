@@ -1,0 +1,92 @@
+"""Cross entropy on targets smoothed toward similar classes, and on given soft targets.
+
+Shape letters: **N** RoIs, **C** foreground classes (background has index C), **k** neighbours.
+Source: "Smoothed cross entropy" of DESIGN.md, section 4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._tensor import at_least_float32
+from .similarity import ClassSimilarity
+
+
+def smoothed_cross_entropy(
+    logits: Tensor, labels: Tensor, epsilon: Tensor, similarity: ClassSimilarity
+) -> Tensor:
+    """Cross entropy with t = (1 - e_y) onehot(y) + e_y Q[y] on foreground rows.
+
+    Equal to the dense form on `smoothed_targets`, but the target is never built: it has k + 1
+    entries and, on uniform rows, a constant, so the loss is a gather and a sum over
+    log-probabilities. Background rows are the plain cross entropy, and so is everything with C = 1.
+
+    Args:
+        logits: (N, C+1).
+        labels: (N,) int64 in [0, C].
+        epsilon: (C,) smoothing of each class, in [0, 1).
+        similarity: (C, k) rows Q; a zero row is uniform over the other classes.
+
+    Returns:
+        (N,) loss, float32, differentiable in ``logits``.
+    """
+    log_probs = torch.log_softmax(at_least_float32(logits), dim=1)
+    num_classes = logits.shape[1] - 1
+    smooth, indices, weights, uniform = _row_smoothing(
+        labels, epsilon.to(log_probs.dtype), similarity, num_classes
+    )
+    background = torch.full_like(labels, num_classes)
+    entries = torch.cat([labels[:, None], background[:, None], indices], dim=1)
+    # The uniform part is a sum over all C + 1 entries, less background and the label.
+    coefficients = torch.cat(
+        [(1 - smooth - uniform)[:, None], -uniform[:, None], smooth[:, None] * weights], dim=1
+    )
+    sparse = (coefficients * log_probs.gather(1, entries)).sum(dim=1)
+    return -(sparse + uniform * log_probs.sum(dim=1))
+
+
+def smoothed_targets(
+    labels: Tensor, epsilon: Tensor, similarity: ClassSimilarity, num_classes: int
+) -> Tensor:
+    """Dense targets of `smoothed_cross_entropy`, for plots, tests and soft targets.
+
+    Args:
+        labels: (N,) int64 in [0, C].
+        epsilon: (C,) smoothing of each class, in [0, 1).
+        similarity: (C, k) rows Q; a zero row is uniform over the other classes.
+        num_classes: C.
+
+    Returns:
+        (N, C+1) float32, rows sum to 1.
+    """
+    smooth, indices, weights, uniform = _row_smoothing(
+        labels, at_least_float32(epsilon), similarity, num_classes
+    )
+    targets = uniform[:, None].repeat(1, num_classes + 1)
+    targets[:, -1] = 0
+    targets = targets.scatter(1, labels[:, None], (1 - smooth)[:, None])
+    return targets.scatter_add(1, indices, smooth[:, None] * weights)
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of logits (N, C+1) against target distributions (N, C+1): (N,), float32."""
+    log_probs = torch.log_softmax(at_least_float32(logits), dim=1)
+    return -(targets.to(log_probs.dtype) * log_probs).sum(dim=1)
+
+
+def _row_smoothing(
+    labels: Tensor, epsilon: Tensor, similarity: ClassSimilarity, num_classes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per row: smoothing (N,), neighbours (N, k), their weights (N, k), uniform mass (N,).
+
+    The uniform mass is what *each* other class gets, 0 on rows that have neighbours.
+    """
+    # Background rows read the last class and multiply it by 0.
+    rows = labels.clamp_max(num_classes - 1)
+    smoothed = (labels < num_classes) & (num_classes > 1)
+    smooth = epsilon[rows] * smoothed
+    weights = similarity.weights.to(epsilon.dtype)[rows]
+    is_uniform = weights.sum(dim=1) == 0
+    uniform = smooth * is_uniform / max(num_classes - 1, 1)
+    return smooth, similarity.indices[rows], weights, uniform
