@@ -1,0 +1,23 @@
+"""Data sets, their checks and their splits; importing it registers the data sets."""
+
+from .annotation_checks import (
+    AnnotationError,
+    AnnotationSummary,
+    ClassStatistics,
+    check_annotations,
+    check_num_classes,
+    check_same_categories,
+    class_statistics,
+)
+from .unlabeled_image_dataset import UnlabeledImageDataset
+
+__all__ = [
+    'AnnotationError',
+    'AnnotationSummary',
+    'ClassStatistics',
+    'UnlabeledImageDataset',
+    'check_annotations',
+    'check_num_classes',
+    'check_same_categories',
+    'class_statistics',
+]

@@ -1,0 +1,252 @@
+"""Labelled and unlabelled parts of a COCO or LVIS annotation file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdet_softpl.utils import check_range
+
+from .annotation_checks import (
+    AnnotationError,
+    AnnotationSummary,
+    check_annotations,
+    frequency_letter,
+    load_annotation_file,
+)
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """What the labelled part keeps of one class."""
+
+    name: str
+    group_before: str
+    group_after: str
+    images_before: int
+    images_after: int
+    instances_before: int
+    instances_after: int
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """A split that was written.
+
+    Attributes:
+        labeled_file: json of the labelled part.
+        unlabeled_file: json of the rest, None when every image is labelled.
+        num_labeled: labelled images.
+        num_unlabeled: images of the rest.
+        num_for_coverage: labelled images that were taken so that no class is lost.
+        classes: one entry a class, in label order.
+    """
+
+    labeled_file: Path
+    unlabeled_file: Path | None
+    num_labeled: int
+    num_unlabeled: int
+    num_for_coverage: int
+    classes: tuple[ClassShare, ...]
+
+
+def write_split(
+    ann_file: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    *,
+    percent: float | None = None,
+    count: int | None = None,
+    seed: int = 1,
+    min_images_per_class: int = 1,
+    overwrite: bool = False,
+) -> SplitSummary:
+    """Draw a labelled part of a file and write it and the rest as two json files.
+
+    The names follow the host's semi-supervised COCO files: ``STEM.SEED@PERCENT.json`` and
+    ``STEM.SEED@PERCENT-unlabeled.json`` (``STEM.SEED@COUNTimages.json`` with ``count``). The
+    unlabelled file has no annotations and no ``neg_category_ids``. In LVIS files ``frequency``,
+    ``image_count`` and ``instance_count`` are recomputed on the labelled part. Both files are
+    written to temporary names first.
+
+    Args:
+        ann_file: COCO or LVIS json with annotations.
+        out_dir: folder of the two files, made when missing.
+        percent: share of the images in (0, 100]; this or ``count``.
+        count: number of labelled images.
+        seed: names the split and seeds the draw: same file and seed, same split.
+        min_images_per_class: labelled images that every class keeps at least, or all it has. 0
+            draws images at random.
+        overwrite: replace existing files.
+
+    Returns:
+        What was written and what every class keeps.
+
+    Raises:
+        AnnotationError: the file cannot be used (:func:`check_annotations`), or has too few
+            images for the classes.
+        ValueError: an argument is out of its range.
+        FileExistsError: an output exists and ``overwrite`` is False.
+    """
+    if (percent is None) == (count is None):
+        raise ValueError(
+            f'give either percent or count, not both or none: percent={percent}, count={count}'
+        )
+    if percent is not None:
+        check_range('split', 'percent', percent, 0, 100, include_lower=False)
+    check_range('split', 'min_images_per_class', min_images_per_class, 0, None)
+    check_range('split', 'seed', seed, 0, None)
+    source = Path(ann_file)
+    tag = f'{percent:g}' if percent is not None else f'{count}images'
+    labeled_file = Path(out_dir) / f'{source.stem}.{seed}@{tag}.json'
+    unlabeled_file = Path(out_dir) / f'{source.stem}.{seed}@{tag}-unlabeled.json'
+    if not overwrite:
+        for path in (labeled_file, unlabeled_file):
+            if path.exists():
+                raise FileExistsError(
+                    f'{path}: the split exists already. Use it, choose another seed or folder, or '
+                    'pass --overwrite (overwrite=True).'
+                )
+
+    before = check_annotations(source)
+    data = load_annotation_file(source)
+    num_images = len(data['images'])
+    if count is not None:
+        check_range(f'split of {source}', 'count', count, 1, num_images)
+    budget = count if count is not None else max(1, round(num_images * percent / 100))  # type: ignore[operator]
+    chosen, num_for_coverage = _draw_images(data, before, budget, seed, min_images_per_class)
+
+    labeled, unlabeled = _parts(data, chosen)
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
+    _write_json(labeled_file, labeled)
+    has_rest = bool(unlabeled['images'])
+    if has_rest:
+        _write_json(unlabeled_file, unlabeled)
+    elif unlabeled_file.exists():
+        unlabeled_file.unlink()
+    return SplitSummary(
+        labeled_file=labeled_file,
+        unlabeled_file=unlabeled_file if has_rest else None,
+        num_labeled=len(labeled['images']),
+        num_unlabeled=len(unlabeled['images']),
+        num_for_coverage=num_for_coverage,
+        classes=_class_shares(before, labeled),
+    )
+
+
+def _draw_images(
+    data: dict[str, Any], summary: AnnotationSummary, budget: int, seed: int, min_images: int
+) -> tuple[set[int], int]:
+    """Ids of the labelled images, and how many of them were taken for coverage."""
+    rng = np.random.default_rng(seed)
+    # Sorted first, so that the order of the images in the file does not change the draw.
+    image_ids = np.array(sorted(image['id'] for image in data['images']))
+    order = [int(i) for i in rng.permutation(image_ids)]
+    rank = {image_id: position for position, image_id in enumerate(order)}
+    images_of: dict[int, set[int]] = {category: set() for category in summary.category_ids}
+    classes_of: dict[int, set[int]] = {}
+    for annotation in data['annotations']:
+        images_of[annotation['category_id']].add(annotation['image_id'])
+        classes_of.setdefault(annotation['image_id'], set()).add(annotation['category_id'])
+
+    chosen: set[int] = set()
+    covered: Counter[int] = Counter()
+    # Rare classes first: what they need often covers commoner classes on the way.
+    for category in sorted(images_of, key=lambda c: (len(images_of[c]), c)):
+        needed = min(min_images, len(images_of[category])) - covered[category]
+        if needed <= 0:
+            continue
+        candidates = sorted(images_of[category] - chosen, key=rank.__getitem__)
+        for image_id in candidates[:needed]:
+            chosen.add(image_id)
+            covered.update(classes_of[image_id])
+    num_for_coverage = len(chosen)
+    if num_for_coverage > budget:
+        raise AnnotationError(
+            f'{summary.ann_file}: {budget} labelled images are too few: keeping '
+            f'min_images_per_class={min_images} of {len(images_of)} classes takes '
+            f'{num_for_coverage}. Raise --percent or --count, or lower --min-images-per-class (0 '
+            'lets classes go).'
+        )
+    rest = (image_id for image_id in order if image_id not in chosen)
+    chosen.update(image_id for image_id, _ in zip(rest, range(budget - len(chosen))))  # noqa: B905
+    return chosen, num_for_coverage
+
+
+def _parts(data: dict[str, Any], chosen: set[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The labelled and the unlabelled json."""
+    annotations = [a for a in data['annotations'] if a['image_id'] in chosen]
+    instance_counts = Counter(a['category_id'] for a in annotations)
+    image_counts = Counter(c for c, _ in {(a['category_id'], a['image_id']) for a in annotations})
+    categories = []
+    for category in data['categories']:
+        new = dict(category)
+        if 'frequency' in new:
+            new['frequency'] = frequency_letter(image_counts[new['id']])
+        if 'image_count' in new:
+            new['image_count'] = image_counts[new['id']]
+        if 'instance_count' in new:
+            new['instance_count'] = instance_counts[new['id']]
+        categories.append(new)
+    rest = {
+        key: value
+        for key, value in data.items()
+        if key not in ('images', 'annotations', 'categories')
+    }
+    # These two lists would tell the student what is (not) in an unlabelled image.
+    hints = ('neg_category_ids', 'not_exhaustive_category_ids')
+    labeled = {
+        **rest,
+        'images': [image for image in data['images'] if image['id'] in chosen],
+        'annotations': annotations,
+        'categories': categories,
+    }
+    unlabeled = {
+        **rest,
+        'images': [
+            {key: value for key, value in image.items() if key not in hints}
+            for image in data['images']
+            if image['id'] not in chosen
+        ],
+        'annotations': [],
+        'categories': categories,
+    }
+    return labeled, unlabeled
+
+
+def _class_shares(before: AnnotationSummary, labeled: dict[str, Any]) -> tuple[ClassShare, ...]:
+    instances = Counter(a['category_id'] for a in labeled['annotations'])
+    pairs = {(a['category_id'], a['image_id']) for a in labeled['annotations']}
+    images = Counter(category for category, _ in pairs)
+    groups_before = before.frequency or [frequency_letter(int(m)) for m in before.image_counts]
+    return tuple(
+        ClassShare(
+            name=name,
+            group_before=groups_before[i],
+            group_after=frequency_letter(images[category]),
+            images_before=int(before.image_counts[i]),
+            images_after=images[category],
+            instances_before=int(before.instance_counts[i]),
+            instances_after=instances[category],
+        )
+        for i, (name, category) in enumerate(zip(before.classes, before.category_ids, strict=True))
+    )
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write beside ``path``, then rename: readers see the old file or the whole new one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+            json.dump(data, file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

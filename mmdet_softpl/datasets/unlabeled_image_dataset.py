@@ -1,0 +1,252 @@
+"""A data set of images without annotations: a folder, or the images of a json."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mmdet.datasets.base_det_dataset import BaseDetDataset
+from mmdet.registry import DATASETS as MMDET_DATASETS
+from PIL import Image
+
+from mmdet_softpl.registry import DATASETS
+
+from .annotation_checks import MAX_EXAMPLES, image_file_name, load_annotation_file
+
+IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+_END_MARKERS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
+_TAIL_BYTES = 1024
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSED = (5, 6, 7, 8)
+_SCAN_THREADS = 8
+
+
+@MMDET_DATASETS.register_module()
+@DATASETS.register_module()
+class UnlabeledImageDataset(BaseDetDataset):
+    """Images without annotations, for the unlabelled branch of a semi-supervised config.
+
+    Without ``ann_file`` every image below ``data_root`` joined with ``data_prefix['img']`` is
+    taken: recursively, sorted by path, extensions of any case, hidden files and folders left
+    out, links followed. Unreadable and truncated files are named in one warning and skipped;
+    ``img_id`` is the position in this list. With ``ann_file`` the images are those of a COCO or
+    LVIS json; its annotations, if any, are ignored, and ``img_id`` is the json's.
+
+    Every item has ``img_path``, ``img_id``, ``height``, ``width`` (of the image as the host
+    decodes it, that is with the EXIF orientation applied) and ``instances=[]``, so the host's
+    ``LoadAnnotations``, ``LoadEmptyAnnotations``, ``MultiBranch`` and samplers work on it. The
+    data set defines no class: give ``metainfo=dict(classes=...)``, or leave the key out of the
+    comparison with ``ConcatDataset(ignore_keys=['classes', 'palette'])``.
+
+    Args:
+        ann_file: COCO or LVIS json of the images; empty for a folder.
+        data_root: folder that ``ann_file`` and ``data_prefix`` are relative to.
+        data_prefix: ``img``, folder of the images relative to ``data_root``.
+        filter_cfg: ``min_size``, the shorter side in pixels below which an image is left out.
+            ``filter_empty_gt`` may only be False.
+        **kwargs: of the host's ``BaseDetDataset`` (``pipeline``, ``metainfo``, ``indices``,
+            ``lazy_init``, ...).
+
+    Raises:
+        FileNotFoundError: the folder, or images of the json, do not exist.
+        ValueError: the folder has no (readable) image; ``filter_empty_gt=True``; a key of the
+            json is missing (:func:`.load_annotation_file`).
+    """
+
+    def __init__(
+        self,
+        ann_file: str = '',
+        data_root: str = '',
+        data_prefix: dict | None = None,
+        filter_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
+        data_prefix = {'img': ''} if data_prefix is None else dict(data_prefix)
+        if set(data_prefix) != {'img'}:
+            raise ValueError(
+                f'UnlabeledImageDataset: data_prefix={data_prefix!r}; give the image folder as '
+                "data_prefix=dict(img='FOLDER/')."
+            )
+        if filter_cfg is not None and filter_cfg.get('filter_empty_gt'):
+            raise ValueError(
+                'UnlabeledImageDataset: filter_cfg has filter_empty_gt=True, which would drop '
+                'every unlabelled image. Set it to False or leave it out.'
+            )
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            filter_cfg=filter_cfg,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """List the images.
+
+        Returns:
+            One dict an image, as the class describes.
+
+        Raises:
+            FileNotFoundError, ValueError: as the class.
+        """
+        folder = self.data_prefix['img']
+        # The host joins an empty prefix to '<data_root>/' but leaves '' without a data_root.
+        if not folder and not self.ann_file:
+            raise ValueError(
+                'UnlabeledImageDataset: neither data_root nor data_prefix nor ann_file is given. '
+                "Give data_root='FOLDER'."
+            )
+        if folder and not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f'UnlabeledImageDataset: the image folder {folder!r} does not exist '
+                f'(data_root={self.data_root!r}). Correct `data_root` or `data_prefix`.'
+            )
+        return self._images_of_json(folder) if self.ann_file else self._images_of_folder(folder)
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leave out images below ``filter_cfg['min_size']``, as the host's data sets do."""
+        if self.test_mode or self.filter_cfg is None:
+            return self.data_list
+        min_size = self.filter_cfg.get('min_size', 0)
+        return [info for info in self.data_list if min(info['width'], info['height']) >= min_size]
+
+    def _images_of_folder(self, folder: str) -> list[dict[str, Any]]:
+        paths = find_images(folder)
+        if not paths:
+            raise ValueError(
+                f'UnlabeledImageDataset: no image below {folder!r} (looked for '
+                f'{", ".join(IMAGE_EXTENSIONS)}, recursively). Correct `data_root` or '
+                '`data_prefix`.'
+            )
+        with ThreadPoolExecutor(_SCAN_THREADS) as pool:
+            sizes = list(pool.map(_size_or_error, paths))
+        readable = [(p, s) for p, s in zip(paths, sizes, strict=True) if isinstance(s, tuple)]
+        bad = [f'{p} ({s})' for p, s in zip(paths, sizes, strict=True) if isinstance(s, str)]
+        if bad:
+            more = f' and {len(bad) - MAX_EXAMPLES} more' if len(bad) > MAX_EXAMPLES else ''
+            text = (
+                f'{len(bad)} of {len(paths)} image files below {folder!r} cannot be read: '
+                f'{"; ".join(bad[:MAX_EXAMPLES])}{more}.'
+            )
+            if not readable:
+                raise ValueError(f'UnlabeledImageDataset: {text} No image is left.')
+            warnings.warn(f'UnlabeledImageDataset: {text} They are skipped.', stacklevel=2)
+        return [
+            _data_info(path, image_id, height, width)
+            for image_id, (path, (height, width)) in enumerate(readable)
+        ]
+
+    def _images_of_json(self, folder: str) -> list[dict[str, Any]]:
+        images = load_annotation_file(self.ann_file)['images']
+        if not images:
+            raise ValueError(
+                f'{self.ann_file}: key `images` is an empty list. Give a json that lists the '
+                'unlabelled images, or leave `ann_file` out to take a whole folder.'
+            )
+        infos, missing = [], []
+        for position, image in enumerate(images):
+            name = image_file_name(image)
+            if name is None or 'id' not in image:
+                raise ValueError(
+                    f'{self.ann_file}: images[{position}] needs `id` and `file_name` (or '
+                    f'`coco_url`), its keys are {sorted(image)}.'
+                )
+            path = os.path.join(folder, name)
+            if not os.path.isfile(path):
+                missing.append(path)
+                continue
+            if 'height' in image and 'width' in image:
+                height, width = image['height'], image['width']
+            else:
+                height, width = read_image_size(path)
+            infos.append(_data_info(path, image['id'], height, width))
+        if missing:
+            more = f' and {len(missing) - MAX_EXAMPLES} more' if len(missing) > MAX_EXAMPLES else ''
+            raise FileNotFoundError(
+                f'{self.ann_file}: {len(missing)} of {len(images)} images do not exist: '
+                f'{"; ".join(missing[:MAX_EXAMPLES])}{more}. Correct `data_prefix`, or fetch them.'
+            )
+        return infos
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[str]:
+    """Image files below a folder.
+
+    Args:
+        folder: searched recursively; links to folders are followed, each folder once.
+
+    Returns:
+        Paths that start with ``folder``, sorted; hidden files and folders are left out.
+    """
+    paths: list[str] = []
+    visited: set[str] = set()
+    for parent, folders, files in os.walk(os.fspath(folder), followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        paths.extend(
+            os.path.join(parent, name)
+            for name in files
+            if not name.startswith('.') and name.lower().endswith(IMAGE_EXTENSIONS)
+        )
+    return sorted(paths)
+
+
+def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Height and width of an image, from its header where its end looks whole.
+
+    A JPEG or PNG whose end marker is not in its last 1024 bytes is decoded to tell a truncated
+    file from one with a trailer; other formats are always decoded.
+
+    Args:
+        path: of the image.
+
+    Returns:
+        (height, width) in pixels, after the EXIF orientation.
+
+    Raises:
+        OSError: not an image, or truncated.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED:
+                width, height = height, width
+            marker = _END_MARKERS.get(image.format or '')
+            if marker is None or marker not in _tail(path):
+                image.load()
+    except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        # What Pillow's decoders raise on damaged data besides OSError.
+        raise OSError(f'{type(error).__name__}: {error}') from error
+    return height, width
+
+
+def _tail(path: str | os.PathLike) -> bytes:
+    with open(path, 'rb') as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        return file.read()
+
+
+def _size_or_error(path: str) -> tuple[int, int] | str:
+    try:
+        return read_image_size(path)
+    except OSError as error:
+        # Pillow's own message repeats the path.
+        return 'not an image' if 'cannot identify' in str(error) else str(error)
+
+
+def _data_info(path: str, image_id: int, height: int, width: int) -> dict[str, Any]:
+    return {
+        'img_path': path,
+        'img_id': image_id,
+        'height': height,
+        'width': width,
+        'instances': [],
+    }
