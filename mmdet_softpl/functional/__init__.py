@@ -23,6 +23,7 @@ from .frequency import (
     frequency_groups,
 )
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_points
+from .matching import match_any_class, match_detections, match_indices
 from .similarity import (
     ClassSimilarity,
     effective_neighbours,
@@ -66,6 +67,9 @@ __all__ = [
     'histogram_calibrator',
     'isotonic',
     'mask_quality',
+    'match_any_class',
+    'match_detections',
+    'match_indices',
     'per_class_thresholds',
     'prior_thresholds',
     'prototype_log_evidence',
