@@ -1,0 +1,121 @@
+"""RoIAlign with the calling convention of mmcv's extension: picks the way, handles the dtypes.
+
+Shapes: N RoIs, B images, C channels, H x W map, P x Q output bins.
+"""
+
+import torch
+from torch import Tensor
+
+from mmdet_softpl.ops.roi_average import (
+    average_backward_batched,
+    average_backward_loop,
+    average_forward_batched,
+    average_forward_loop,
+    make_windows,
+)
+from mmdet_softpl.ops.roi_max import max_backward, max_forward
+from mmdet_softpl.ops.roi_sampling import sample_axes
+from mmdet_softpl.ops.torchvision import why_unusable
+
+_MAX, _AVG = 0, 1
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """RoIAlign with the calling convention of ``mmcv._ext.roi_align_forward``.
+
+    Half precision (fp16 and bf16, also under autocast) is computed in float32, float64 in float64.
+
+    Args:
+        input: (B, C, H, W) maps.
+        rois: (N, 5) of (image index, x1, y1, x2, y2) in input pixels.
+        output: (N, C, P, Q), written in place.
+        argmax_y: (N, C, P, Q) for max pooling, written in place: map coordinate of the winning
+            sample, -1 for none; empty for average pooling.
+        argmax_x: the same along x.
+        aligned_height: P.
+        aligned_width: Q.
+        spatial_scale: map cells an input pixel, above 0.
+        sampling_ratio: samples an axis and bin; 0 means one a map cell, rounded up.
+        pool_mode: 0 maximum, 1 average.
+        aligned: shift by half a cell and keep the RoI's true size; else a RoI is at least one cell.
+
+    Raises:
+        RuntimeError: a RoI of negative or undefined size (with ``aligned``, on the CPU).
+    """
+    if output.numel() == 0:
+        return
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    maps, rois = input.detach().to(dtype), rois.detach().to(dtype)
+    bins = (aligned_height, aligned_width)
+    with torch.autocast(input.device.type, enabled=False):
+        if pool_mode == _AVG and input.is_cuda and why_unusable() is None:
+            op = torch.ops.torchvision.roi_align
+            output.copy_(op(maps, rois, spatial_scale, *bins, sampling_ratio, aligned))
+            return
+        y, x = sample_axes(rois, input.shape, bins, spatial_scale, sampling_ratio, aligned)
+        if pool_mode == _MAX:
+            max_forward(maps, rois[:, 0].long(), y, x, (output, argmax_y, argmax_x))
+            return
+        average = average_forward_loop if input.device.type == 'cpu' else average_forward_batched
+        pooled = maps.new_zeros(output.size(0), *bins, output.size(1))
+        average(maps, make_windows(rois, y, x), pooled)
+        output.copy_(pooled.permute(0, 3, 1, 2))
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Gradient of :func:`roi_align_forward` for ``input``, added to ``grad_input`` in place.
+
+    Args:
+        grad_output: (N, C, P, Q).
+        grad_input: (B, C, H, W).
+
+    The other arguments are those of the forward pass, ``argmax_y`` and ``argmax_x`` as it left
+    them.
+
+    Raises:
+        RuntimeError: as the forward pass.
+    """
+    if grad_output.numel() == 0:
+        return
+    dtype = torch.promote_types(grad_output.dtype, torch.float32)
+    grad, rois, maps = grad_output.to(dtype), rois.to(dtype), grad_input.to(dtype)
+    bins = (aligned_height, aligned_width)
+    with torch.autocast(grad_input.device.type, enabled=False):
+        if pool_mode == _MAX:
+            image = rois[:, 0].long()
+            max_backward(grad, image, argmax_y.to(dtype), argmax_x.to(dtype), maps)
+        elif grad_input.is_cuda and why_unusable() is None:
+            op = torch.ops.torchvision._roi_align_backward
+            settings = (spatial_scale, *bins, *grad_input.shape, sampling_ratio, aligned)
+            maps.add_(op(grad, rois, *settings))
+        else:
+            y, x = sample_axes(rois, grad_input.shape, bins, spatial_scale, sampling_ratio, aligned)
+            on_cpu = grad_input.device.type == 'cpu'
+            average = average_backward_loop if on_cpu else average_backward_batched
+            average(grad.permute(0, 2, 3, 1).contiguous(), make_windows(rois, y, x), maps)
+        if maps is not grad_input:
+            grad_input.copy_(maps)
