@@ -18,7 +18,9 @@ from ._tensor import at_least_float32, class_rows
 
 
 class ClassSimilarity(NamedTuple):
-    """Sparse row-stochastic similarity Q of classes, without the diagonal.
+    """Sparse row-stochastic similarity Q of classes.
+
+    The diagonal is left out, except where `tilt_similarity` gives mass back to a class itself.
 
     Attributes:
         indices: (C, k) int64, the neighbours of each class, in [0, C).
@@ -207,8 +209,8 @@ def tilt_similarity(
     Q[y, j] is multiplied by (n_ref / n_j)^gamma and rows are renormalised (n_ref cancels).
     Smoothing then hands inflow_j = sum_y n_y Q[y, j] target mass (times epsilon) to class j,
     whose own instances are n_j. With ``max_inflow`` the columns that get more than
-    max_inflow * n_j are scaled down to it, and each row gives what it can no longer pass on back
-    to its own class: a last column that holds the class itself. Uniform (zero) rows have nothing
+    max_inflow * n_j are scaled down to it. A row that lost mass that way gives it back to its own
+    class, which takes the column of the row's weakest neighbour. Uniform (zero) rows have nothing
     to tilt or to scale; their inflow counts, and leaves the others less room.
 
     Args:
@@ -218,8 +220,8 @@ def tilt_similarity(
         max_inflow: limit of inflow_j / n_j, > 0; None: no limit.
 
     Returns:
-        The similarity, (C, k), or (C, k + 1) with ``max_inflow``, and the ratio inflow_j / n_j
-        after the cap, (C,).
+        The similarity (C, k), and the ratio inflow_j / n_j after the cap, (C,), which leaves out
+        what a class gives back to itself.
 
     Raises:
         ValueError: max_inflow <= 0.
@@ -227,7 +229,6 @@ def tilt_similarity(
     if max_inflow is not None and max_inflow <= 0:
         raise ValueError(f'max_inflow must be > 0, got {max_inflow}')
     indices, weights = similarity
-    num_classes = weights.shape[0]
     tiny = torch.finfo(weights.dtype).tiny
     own = instance_counts.to(weights).clamp_min(1)
 
@@ -235,24 +236,25 @@ def tilt_similarity(
     mass = weights.sum(dim=1, keepdim=True)
     weights = weights / mass.clamp_min(tiny)
 
-    uniform = (mass[:, 0] == 0).to(weights)
-    spread = uniform * own
-    base = (spread.sum() - spread) / max(num_classes - 1, 1)
-    flow = own[:, None] * weights
-    inflow = torch.zeros_like(own).index_add(0, indices.flatten(), flow.flatten())
+    uniform = own * (mass[:, 0] == 0)
+    base = (uniform.sum() - uniform) / max(weights.shape[0] - 1, 1)
+    inflow = _inflow(indices, weights, own)
     if max_inflow is None:
         return ClassSimilarity(indices, weights), (base + inflow) / own
 
     room = (max_inflow * own - base).clamp_min(0)
-    scale = (room / inflow.clamp_min(tiny)).clamp_max(1)
-    weights = weights * scale[indices]
-    kept_back = (1 - uniform - weights.sum(dim=1)).clamp_min(0)
-    itself = torch.arange(num_classes, device=indices.device)
-    capped = ClassSimilarity(
-        torch.cat([indices, itself[:, None]], dim=1),
-        torch.cat([weights, kept_back[:, None]], dim=1),
-    )
-    return capped, (base + inflow * scale) / own
+    scale = (room / inflow.clamp_min(tiny)).clamp_max(1)[indices]
+    capped = ((scale < 1) & (weights > 0)).any(dim=1, keepdim=True)
+    weights = weights * scale
+    weakest = weights.argmin(dim=1, keepdim=True)
+    weights = torch.where(capped, weights.scatter(1, weakest, 0), weights)
+    ratio = (base + _inflow(indices, weights, own)) / own
+
+    itself = torch.arange(weights.shape[0], device=indices.device)[:, None]
+    rest = 1 - weights.sum(dim=1, keepdim=True)
+    indices = torch.where(capped, indices.scatter(1, weakest, itself), indices)
+    weights = torch.where(capped, weights.scatter(1, weakest, rest), weights)
+    return ClassSimilarity(indices, weights), ratio
 
 
 def prototype_log_evidence(
@@ -288,6 +290,12 @@ def prototype_log_evidence(
     kept = evidence.masked_fill(~valid, 0)
     mean = kept.sum(dim=1, keepdim=True) / valid.sum().clamp_min(1)
     return torch.where(valid, kept, mean)
+
+
+def _inflow(indices: Tensor, weights: Tensor, own: Tensor) -> Tensor:
+    """Sum over rows y of own_y Q[y, j], (C,)."""
+    flow = own[:, None] * weights
+    return torch.zeros_like(own).index_add(0, indices.flatten(), flow.flatten())
 
 
 def _centred_directions(prototypes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
