@@ -85,7 +85,10 @@ def make_venv() -> None:
 
 
 def install(stage: str) -> None:
-    """Install torch, then everything else in one go."""
+    """Install setuptools, torch, then everything else in one go."""
+    # First, for the build of our own package without isolation, and because torch alone
+    # would bring a release that is too new for mmengine.
+    pip('install', SETUPTOOLS)
     present = distributions()
     if 'torch' not in present:
         install_torch(torch_attempts(sys.platform, has_nvidia_gpu()))
@@ -96,9 +99,6 @@ def install(stage: str) -> None:
     ]
     if missing:
         say('installing the MMDetection stack; with torch about a minute on two cores')
-    # Build isolation would fetch setuptools once more; install_torch has put it here.
-    if 'setuptools' not in distributions() or 'torch' in present:
-        pip('install', SETUPTOOLS)
     pip('install', '--no-build-isolation', SETUPTOOLS, *missing, '-e', f'{ROOT}{STAGES[stage]}')
     replace_opencv_without_display()
 

@@ -1,0 +1,358 @@
+"""``export``: a plain MMDetection detector out of one of our checkpoints.
+
+The result is a config and weights that MMDetection loads without this package: the teacher
+or the student alone, with our head replaced by the stock head it is made of. The extra
+buffers of our head (prototypes, similarities) matter in training only, so that predictions
+do not change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+NAME = 'export'
+HELP = 'turn a checkpoint into a plain MMDetection detector'
+
+NETWORKS = ('teacher', 'student')
+# What testing and inference read; training belongs to the semi-supervised config.
+_KEPT = (
+    'default_scope',
+    'model',
+    'test_dataloader',
+    'test_evaluator',
+    'test_cfg',
+    'tta_model',
+    'tta_pipeline',
+    'default_hooks',
+    'env_cfg',
+    'vis_backends',
+    'visualizer',
+    'log_processor',
+    'log_level',
+    'custom_imports',
+)
+_PACKAGE = 'mmdet_softpl'
+
+
+class ExportError(ValueError):
+    """The checkpoint or its config cannot become a plain detector."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint (.pth) of a training')
+    parser.add_argument('out_dir', metavar='OUT_DIR', help='gets detector.py and detector.pth')
+    parser.add_argument(
+        '--from',
+        dest='network',
+        choices=NETWORKS,
+        default='teacher',
+        help='which network of a semi-supervised checkpoint (default: teacher)',
+    )
+    parser.add_argument('--config', help='config of the training, if not the one in CHECKPOINT')
+    parser.add_argument('--overwrite', action='store_true', help='replace an earlier export')
+    parser.add_argument('--json', action='store_true', help='print a JSON object')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and say what was written and what was left out."""
+    summary = export(args.checkpoint, args.out_dir, args.network, args.config, args.overwrite)
+    if args.json:
+        print(json.dumps(summary, indent=2))
+        return 0
+    for name in summary['dropped']:
+        print(f'left out (training only): {name}')
+    print(f'config:  {summary["config"]}\nweights: {summary["weights"]}')
+    return 0
+
+
+def export(
+    checkpoint: str,
+    out_dir: str,
+    network: str = 'teacher',
+    config: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write ``detector.py`` and ``detector.pth`` to ``out_dir``.
+
+    Args:
+        checkpoint: checkpoint file of a semi-supervised detector, or of a plain one with
+            our head.
+        out_dir: folder to write to; made if missing.
+        network: ``'teacher'`` or ``'student'``; of no effect on a plain detector.
+        config: config file of the training; None: the text in the checkpoint.
+        overwrite: whether earlier files may be replaced.
+
+    Returns:
+        ``config`` and ``weights``: the paths written; ``dropped``: sorted names of entries of
+        the state dict that the plain detector does not have.
+
+    Raises:
+        ExportError: the checkpoint cannot be read, has no config, lacks weights of the
+            detector, or its config has a type without a stock counterpart.
+        FileNotFoundError, FileExistsError: of the checkpoint; of an earlier export.
+    """
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import DefaultScope
+
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'checkpoint {checkpoint!r} does not exist')
+    config_file, weights_file = (Path(out_dir) / f'detector.{ext}' for ext in ('py', 'pth'))
+    for path in (config_file, weights_file):
+        if path.exists() and not overwrite:
+            raise FileExistsError(f'{path} exists; give --overwrite or another OUT_DIR')
+
+    loaded = _load(checkpoint)
+    plain = plain_config(_training_config(loaded, checkpoint, config))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(plain.model)
+    state_dict, dropped = plain_state_dict(loaded['state_dict'], network, model.state_dict())
+    try:
+        model.load_state_dict(state_dict, strict=True)
+    except RuntimeError as error:
+        raise ExportError(f'{checkpoint}: {error}') from error
+
+    meta = {'cfg': plain.pretty_text, 'dataset_meta': _dataset_meta(loaded, plain, checkpoint)}
+    config_file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = weights_file.with_name(weights_file.name + '.tmp')
+    torch.save({'meta': meta, 'state_dict': state_dict}, temporary)
+    os.replace(temporary, weights_file)
+    temporary = config_file.with_name(config_file.name + '.tmp')
+    temporary.write_text(Config(plain).pretty_text, encoding='utf-8')
+    os.replace(temporary, config_file)
+    return {'config': str(config_file), 'weights': str(weights_file), 'dropped': dropped}
+
+
+def plain_state_dict(
+    state_dict: dict[str, Any], network: str, expected: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The part of a state dict that a plain detector takes.
+
+    Args:
+        state_dict: of the checkpoint; keys with ``teacher.`` and ``student.`` in front of
+            them, or the plain ones.
+        network: ``'teacher'`` or ``'student'``.
+        expected: state dict of the plain detector; only its keys matter.
+
+    Returns:
+        The plain state dict, and the sorted names (without prefix) that were left out.
+
+    Raises:
+        ExportError: ``expected`` has keys that the checkpoint lacks.
+    """
+    prefix = f'{network}.'
+    if any(key.startswith(prefix) for key in state_dict):
+        state_dict = {
+            key.removeprefix(prefix): value
+            for key, value in state_dict.items()
+            if key.startswith(prefix)
+        }
+    missing = sorted(expected.keys() - state_dict.keys())
+    if missing:
+        shown = ', '.join(missing[:5])
+        raise ExportError(
+            f'the checkpoint lacks {len(missing)} of {len(expected)} entries of the plain '
+            f'{network} (first: {shown}); is it a checkpoint of this config?'
+        )
+    dropped = sorted(state_dict.keys() - expected.keys())
+    return {key: state_dict[key] for key in expected}, dropped
+
+
+def plain_config(cfg: Any) -> Any:
+    """The config of a plain detector for testing and inference.
+
+    Args:
+        cfg: ``mmengine.Config`` of the training.
+
+    Returns:
+        A new ``mmengine.Config`` without a base file and without our types.
+
+    Raises:
+        ExportError: there is no model or test set, or a type of ours has no stock
+            counterpart.
+    """
+    from mmengine.config import Config
+
+    source = cfg.to_dict()
+    for required in ('model', 'test_dataloader', 'test_evaluator'):
+        fallback = required.replace('test_', 'val_')
+        source[required] = source.get(required) or source.get(fallback)
+        if source[required] is None:
+            raise ExportError(f'the config has no {required!r}')
+    source['test_cfg'] = {'type': 'TestLoop'}
+    source['model'] = _without_pretrained(_plain_model(source['model']))
+    source['test_evaluator'] = _plain_evaluator(source['test_evaluator'])
+    source['default_scope'] = 'mmdet'
+    imports = (source.get('custom_imports') or {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else imports
+    imports = [name for name in imports if name.split('.')[0] != _PACKAGE]
+    source['custom_imports'] = {'imports': imports} if imports else None
+    source['default_hooks'] = {
+        name: hook
+        for name, hook in (source.get('default_hooks') or {}).items()
+        if not (isinstance(hook, dict) and _our_class(hook.get('type')))
+    }
+    kept = {key: source[key] for key in _KEPT if source.get(key) is not None}
+    return Config(_stock(kept))
+
+
+def _load(checkpoint: str) -> dict[str, Any]:
+    from mmengine.runner import CheckpointLoader
+
+    from mmdet_softpl import compat
+
+    compat.allow_mmengine_checkpoints()
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ExportError(f'{checkpoint} cannot be read as a checkpoint: {error}') from error
+    if not isinstance(loaded, dict) or 'state_dict' not in loaded:
+        raise ExportError(f"{checkpoint} has no entry 'state_dict'; is it a file of MMEngine?")
+    return loaded
+
+
+def _training_config(loaded: dict[str, Any], checkpoint: str, config: str | None) -> Any:
+    from mmengine.config import Config
+
+    if config is not None:
+        return Config.fromfile(config)
+    text = loaded.get('meta', {}).get('cfg')
+    if not text:
+        raise ExportError(f"{checkpoint} has no config in its 'meta'; give one with --config")
+    return Config.fromstring(text, '.py')
+
+
+def _plain_model(model: dict[str, Any]) -> dict[str, Any]:
+    """The detector inside a semi-supervised model, with the preprocessor it was used with."""
+    if 'detector' not in model:
+        return model
+    detector = dict(model['detector'])
+    outer = model.get('data_preprocessor') or {}
+    if outer.get('data_preprocessor') is not None:
+        detector['data_preprocessor'] = outer['data_preprocessor']
+    return detector
+
+
+def _without_pretrained(node: Any) -> Any:
+    """Without downloads of weights that the exported ones replace."""
+    if isinstance(node, dict):
+        return {
+            key: _without_pretrained(value)
+            for key, value in node.items()
+            if not (
+                key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained'
+            )
+        }
+    if isinstance(node, (list, tuple)):
+        return type(node)(_without_pretrained(item) for item in node)
+    return node
+
+
+def _plain_evaluator(evaluator: Any) -> Any:
+    """``CocoMetric`` in place of our metrics; it reads LVIS files as well."""
+    if isinstance(evaluator, (list, tuple)):
+        return [_plain_evaluator(metric) for metric in evaluator]
+    if not _our_class(evaluator.get('type')):
+        return evaluator
+    if 'ann_file' not in evaluator:
+        raise ExportError(f"test_evaluator {evaluator['type']!r} has no 'ann_file' to evaluate on")
+    metric = {'type': 'CocoMetric', 'format_only': False}
+    copied = ('ann_file', 'metric', 'backend_args')
+    return metric | {key: evaluator[key] for key in copied if key in evaluator}
+
+
+def _stock(node: Any) -> Any:
+    """``node`` with each of our types replaced by the stock class that it extends."""
+    if isinstance(node, (list, tuple)):
+        return type(node)(_stock(item) for item in node)
+    if not isinstance(node, dict):
+        return node
+    node = {key: _stock(value) for key, value in node.items()}
+    ours = _our_class(node.get('type'))
+    if ours is None:
+        return node
+    parent = _stock_parent(ours)
+    theirs = {name for cls in parent.__mro__ for name in _arguments(cls)}
+    mine = {
+        name
+        for cls in ours.__mro__
+        if cls.__module__.split('.')[0] == _PACKAGE
+        for name in _arguments(cls)
+    }
+    kept = {key: value for key, value in node.items() if key not in mine - theirs}
+    return kept | {'type': parent.__name__}
+
+
+def _our_class(name: Any) -> type | None:
+    """Our class of that registered name (``X``, ``mmdet_softpl.X``, ``mmdet.X``), if any."""
+    from mmdet_softpl import registry
+
+    if not isinstance(name, str):
+        return None
+    for registered in (registry.MODELS, registry.HOOKS, registry.DATASETS, registry.METRICS):
+        registered.import_from_location()
+        found = registered.module_dict.get(name.rsplit('.', 1)[-1])
+        if found is not None:
+            return found
+    if name.startswith(f'{_PACKAGE}.'):
+        raise ExportError(f'the config has the type {name!r}, which {_PACKAGE} does not have')
+    return None
+
+
+def _stock_parent(ours: type) -> type:
+    from mmdet.registry import DATASETS, MODELS
+
+    for cls in ours.__mro__:
+        if cls.__module__.split('.')[0] != _PACKAGE and any(
+            registry.get(cls.__name__) is cls for registry in (MODELS, DATASETS)
+        ):
+            return cls
+    raise ExportError(f'{ours.__name__} extends no class that MMDetection has registered')
+
+
+def _arguments(cls: type) -> set[str]:
+    """Names of the arguments that the constructor of this very class takes."""
+    if '__init__' not in vars(cls):
+        return set()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(vars(cls)['__init__']).parameters.values()
+    return {p.name for p in parameters if p.kind not in variadic}
+
+
+def _dataset_meta(loaded: dict[str, Any], plain: Any, checkpoint: str) -> dict[str, Any]:
+    """Class names (and palette) as plain values, from the checkpoint or the test set.
+
+    Raises:
+        ExportError: no class names are known, or not as many as the head has.
+    """
+    from mmdet.registry import DATASETS
+
+    meta = loaded.get('meta', {}).get('dataset_meta') or {}
+    if 'classes' not in meta:
+        dataset = plain.test_dataloader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        meta = getattr(DATASETS.get(dataset.type), 'METAINFO', {}) | dataset.get('metainfo', {})
+    classes = meta.get('classes')
+    if not classes:
+        raise ExportError(f'{checkpoint} has no class names, and its test set names none either')
+    heads = plain.model.get('roi_head', {}).get('bbox_head', [])
+    for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+        if head.get('num_classes', len(classes)) != len(classes):
+            raise ExportError(
+                f'{checkpoint}: the box head has num_classes={head.num_classes}, but there are '
+                f'{len(classes)} class names'
+            )
+    result: dict[str, Any] = {'classes': tuple(str(name) for name in classes)}
+    palette = meta.get('palette')
+    if palette is not None and not isinstance(palette, str):
+        result['palette'] = [tuple(int(channel) for channel in colour) for colour in palette]
+    return result
