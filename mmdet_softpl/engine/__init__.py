@@ -1,0 +1,6 @@
+"""Hooks."""
+
+from mmdet_softpl.engine.burn_in_mean_teacher_hook import BurnInMeanTeacherHook
+from mmdet_softpl.engine.rare_boost_pseudo_labeler import RareBoostPseudoLabeler
+
+__all__ = ['BurnInMeanTeacherHook', 'RareBoostPseudoLabeler']

@@ -1,0 +1,348 @@
+"""Rare-class boost and per-class thresholds, refreshed from what the teacher sees.
+
+Shape legend: C foreground classes, S score bins, G = 3 frequency groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.registry import HOOKS as MMDET_HOOKS
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmdet_softpl.datasets.annotation_checks import (
+    ClassStatistics,
+    check_annotations,
+    check_num_classes,
+    class_statistics,
+)
+from mmdet_softpl.engine.audit import build_audit, write_json
+from mmdet_softpl.engine.data_checks import check_datasets, training_classes
+from mmdet_softpl.engine.host_adapter import HostLabeling
+from mmdet_softpl.functional import (
+    GROUP_NAMES,
+    THRESHOLD_MODES,
+    damp,
+    frequency_boost,
+    per_class_thresholds,
+    smooth_thresholds,
+)
+from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.registry import HOOKS
+from mmdet_softpl.utils import check_choice, check_range, sum_over_ranks
+
+CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
+GROUP_LETTERS = 'rcf'
+# Of a damped class that has no boost left to lose, the threshold rises by this factor.
+DAMPED_THRESHOLD_FACTOR = 1.1
+# Old score histograms keep this weight, so that a class seen once in 1,000 images has a past.
+HISTOGRAM_DECAY = 0.5
+
+
+@MMDET_HOOKS.register_module()
+@HOOKS.register_module()
+class RareBoostPseudoLabeler(Hook):
+    """Boosts rare classes in the teacher's scores and sets a threshold for every class.
+
+    On ``CalibratedSoftTeacher`` it sets the buffers of ``class_state``. On mmdet's
+    ``SoftTeacher`` and ``SemiBaseDetector`` it re-scores the teacher's instances during
+    labelling so that their one scalar threshold acts per class (see ``HostLabeling``);
+    prototype evidence needs the full score vectors and works on ours alone.
+
+    Args:
+        labeled_ann_file: COCO or LVIS json of the labelled set, source of the frequencies
+            (LVIS ``frequency`` and ``image_count``, else counted).
+        boost_gamma: Exponent of the boost ``(t / m_c) ** gamma``, >= 0; 0 for none.
+        max_boost: Upper bound of the boost, >= 1.
+        prototype_weight: Weight in [0, 1] of the prototype evidence for rare, common and
+            frequent classes (one number for all three), where the teacher's head keeps
+            prototypes. Tail classes trust prototypes, head classes the classifier (DASO).
+        threshold_mode: ``'prior'`` (the score at which a class would get ``alpha`` times its
+            labelled rate; LabelMatch), ``'curriculum'`` (FlexMatch relative to the expected
+            rate), ``'quantile'`` (CascadeMatch) or ``'fixed'``.
+        fixed_thr: Threshold of mode ``'fixed'``, and until there are enough scores. [0, 1].
+        alpha: Of mode ``'prior'``, > 0.
+        quantile: Of mode ``'quantile'``, in [0, 1].
+        thr_range: Lower and upper bound of the thresholds, in [0, 1].
+        min_count: Detections that a class needs for a threshold of its own, >= 1; with fewer
+            it takes its group's.
+        thr_momentum: Weight of the old thresholds at a refresh, in [0, 1).
+        damp_factor: A class that is kept at more than this multiple of its labelled rate,
+            > 0, for ``damp_patience`` refreshes in a row loses boost, then gains threshold.
+        damp_patience: >= 1.
+        interval: Iterations between two refreshes, >= 1. The first ones come after 1/8, 1/4
+            and 1/2 of it. Ranks sum their statistics at a refresh and at no other time.
+        audit_file: Name, in the work directory, of the audit written after training.
+
+    Raises:
+        ValueError: At construction, for a value out of its range or an unknown mode; before
+            training, for data sets that do not fit each other or the model.
+        AnnotationError: At construction, for a labelled file that cannot be used.
+    """
+
+    def __init__(
+        self,
+        labeled_ann_file: str,
+        boost_gamma: float = 0.5,
+        max_boost: float = 4.0,
+        prototype_weight: float | Sequence[float] = (1.0, 0.5, 0.0),
+        threshold_mode: str = 'prior',
+        fixed_thr: float = 0.7,
+        alpha: float = 0.2,
+        quantile: float = 0.5,
+        thr_range: tuple[float, float] = (0.3, 0.9),
+        min_count: int = 20,
+        thr_momentum: float = 0.5,
+        damp_factor: float = 2.0,
+        damp_patience: int = 3,
+        interval: int = 500,
+        audit_file: str = 'pseudo_label_audit.json',
+    ) -> None:
+        owner = type(self).__name__
+        check_range(owner, 'boost_gamma', boost_gamma, 0, None)
+        check_range(owner, 'max_boost', max_boost, 1, None)
+        check_choice(owner, 'threshold_mode', threshold_mode, THRESHOLD_MODES)
+        check_range(owner, 'fixed_thr', fixed_thr, 0, 1)
+        check_range(owner, 'alpha', alpha, 0, None, include_lower=False)
+        check_range(owner, 'quantile', quantile, 0, 1)
+        check_range(owner, 'thr_range[0]', thr_range[0], 0, 1)
+        check_range(owner, 'thr_range[1]', thr_range[1], thr_range[0], 1)
+        check_range(owner, 'min_count', min_count, 1, None)
+        check_range(owner, 'thr_momentum', thr_momentum, 0, 1, include_upper=False)
+        check_range(owner, 'damp_factor', damp_factor, 0, None, include_lower=False)
+        check_range(owner, 'damp_patience', damp_patience, 1, None)
+        check_range(owner, 'interval', interval, 1, None)
+        weights = (
+            [prototype_weight] * len(GROUP_NAMES)
+            if isinstance(prototype_weight, (int, float))
+            else list(prototype_weight)
+        )
+        if len(weights) != len(GROUP_NAMES):
+            raise ValueError(
+                f'{owner}: prototype_weight takes one number or three (rare, common, frequent), '
+                f'got {prototype_weight!r}.'
+            )
+        for weight in weights:
+            check_range(owner, 'prototype_weight', weight, 0, 1)
+        self.labeled_ann_file = labeled_ann_file
+        self.boost_gamma = boost_gamma
+        self.max_boost = max_boost
+        self.prototype_weight = weights
+        self.threshold_mode = threshold_mode
+        self.fixed_thr = fixed_thr
+        self.alpha = alpha
+        self.quantile = quantile
+        self.thr_range = tuple(thr_range)
+        self.min_count = min_count
+        self.thr_momentum = thr_momentum
+        self.damp_factor = damp_factor
+        self.damp_patience = damp_patience
+        self.interval = interval
+        self.audit_file = audit_file
+
+        summary = check_annotations(labeled_ann_file)
+        self.statistics: ClassStatistics = class_statistics(summary)
+        c = len(self.statistics.classes)
+        for warning in summary.warnings:
+            MMLogger.get_current_instance().warning(f'{owner}: {labeled_ann_file}: {warning}')
+        self.class_state = ClassState(c, fixed_thr)
+        self._iter = 0
+        self._host: HostLabeling | None = None
+        self._on_ours = False
+        self._reset_history(c)
+
+    def _reset_history(self, num_classes: int) -> None:
+        """State of the hook itself, saved under ``CHECKPOINT_KEY``."""
+        self.history = {
+            'num_iters': torch.zeros((), dtype=torch.long),
+            'histogram': torch.zeros_like(self.class_state.score_histogram),
+            'histogram_images': torch.zeros(()),
+            'strikes': torch.zeros(num_classes, dtype=torch.long),
+            'damped': torch.zeros(num_classes, dtype=torch.long),
+            'total_kept': torch.zeros(num_classes, dtype=torch.float64),
+            'total_images': torch.zeros((), dtype=torch.float64),
+        }
+
+    @property
+    def labelled_rate(self) -> Tensor:
+        """(C,) labelled instances per labelled image."""
+        counts = torch.as_tensor(self.statistics.instance_counts, dtype=torch.float32)
+        return counts / max(self.statistics.num_images, 1)
+
+    def before_train(self, runner: Runner) -> None:
+        """Check data and model; set the boosts where training starts anew."""
+        check_datasets(runner)
+        classes = training_classes(runner)
+        if classes is not None and tuple(classes) != self.statistics.classes:
+            summary = check_annotations(self.labeled_ann_file, classes=classes)
+            self.statistics = class_statistics(summary)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        state = getattr(model, 'class_state', None)
+        self._on_ours = isinstance(state, ClassState)
+        if self._on_ours:
+            check_num_classes(check_annotations(self.labeled_ann_file, classes=classes), state.num_classes)
+            self.class_state = state
+        else:
+            device = next(model.parameters()).device
+            self.class_state.to(device)
+            self._host = HostLabeling(model, self.class_state)
+            self._host.attach()
+        device = self.class_state.boosts.device
+        self.history = {
+            key: value if key in ('num_iters',) else value.to(device)
+            for key, value in self.history.items()
+        }
+        self._iter = int(self.history['num_iters'])
+        if self._iter == 0:
+            self._set_initial_state()
+
+    def _set_initial_state(self) -> None:
+        state = self.class_state
+        device = state.boosts.device
+        groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
+        counts = torch.as_tensor(self.statistics.image_counts, dtype=torch.float32)
+        state.groups.copy_(groups)
+        state.boosts.copy_(
+            frequency_boost(counts, gamma=self.boost_gamma, max_boost=self.max_boost)
+        )
+        weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
+        state.prototype_weights.copy_(weights[groups].to(device))
+        state.thresholds.fill_(self.fixed_thr)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Refresh when it is due; iterations without unlabelled images do not count."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if getattr(model, 'unsup_scale', 1.0) == 0:
+            return
+        self._iter += 1
+        self.history['num_iters'] += 1
+        early = {self.interval // 8, self.interval // 4, self.interval // 2}
+        if self._iter % self.interval == 0 or self._iter in early:
+            self.refresh()
+            scalars = self.scalars()
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+            runner.logger.info(
+                'pseudo-labels: '
+                + '  '.join(f'{key.split("/", 1)[1]} {value:.3g}' for key, value in scalars.items())
+            )
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Thresholds, damping and boosts from the statistics of all ranks.
+
+        Every rank must call it at the same time.
+        """
+        state, past = self.class_state, self.history
+        sum_over_ranks(state.score_histogram, state.kept, state.num_images)
+        past['histogram'].mul_(HISTOGRAM_DECAY).add_(state.score_histogram)
+        past['histogram_images'].mul_(HISTOGRAM_DECAY).add_(state.num_images)
+        past['total_kept'] += state.kept
+        past['total_images'] += state.num_images
+        images = max(float(state.num_images), 1.0)
+        rate = self.labelled_rate.to(state.boosts.device)
+
+        new = per_class_thresholds(
+            self.threshold_mode,
+            past['histogram'],
+            float(past['histogram_images']),
+            rate,
+            state.groups,
+            fixed=self.fixed_thr,
+            alpha=self.alpha,
+            quantile=self.quantile,
+            min_count=self.min_count,
+            lower=self.thr_range[0],
+            upper=self.thr_range[1],
+        )
+        self.kept_per_image = state.kept / images
+        boosts, strikes, damped = damp(
+            state.boosts,
+            self.kept_per_image,
+            rate,
+            past['strikes'],
+            factor=self.damp_factor,
+            patience=self.damp_patience,
+        )
+        thresholds = smooth_thresholds(state.thresholds, new, self.thr_momentum)
+        if self.threshold_mode != 'fixed':
+            unboosted = damped & (state.boosts <= 1)
+            raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.thr_range[1])
+            thresholds = torch.where(unboosted, raised, thresholds)
+        state.boosts.copy_(boosts)
+        state.thresholds.copy_(thresholds)
+        past['strikes'] = strikes
+        past['damped'] += damped
+        state.clear('score_histogram', 'kept', 'num_images')
+
+    def scalars(self) -> dict[str, float]:
+        """Per group: mean threshold and boost, kept per image, classes never labelled."""
+        state = self.class_state
+        never = self.history['total_kept'] == 0
+        values = {}
+        for index, name in enumerate(GROUP_NAMES):
+            members = state.groups == index
+            if not bool(members.any()):
+                continue
+            values[f'pseudo/threshold_{name}'] = float(state.thresholds[members].mean())
+            values[f'pseudo/boost_{name}'] = float(state.boosts[members].mean())
+            values[f'pseudo/kept_per_image_{name}'] = float(self.kept_per_image[members].sum())
+            values[f'pseudo/never_labelled_{name}'] = float(never[members].sum())
+        return values
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the hook's own state (plain tensors)."""
+        saved = {key: value.cpu() for key, value in self.history.items()}
+        if not self._on_ours:
+            saved['class_state'] = {k: v.cpu() for k, v in self.class_state.state_dict().items()}
+        checkpoint[CHECKPOINT_KEY] = saved
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take the state up again on a resume, and nowhere else."""
+        saved = checkpoint.get(CHECKPOINT_KEY)
+        if saved is None or not runner._resume:
+            return
+        saved = dict(saved)
+        own = saved.pop('class_state', None)
+        if len(saved['strikes']) != self.class_state.num_classes:
+            raise ValueError(
+                f'RareBoostPseudoLabeler: the checkpoint holds {len(saved["strikes"])} classes, '
+                f'{self.labeled_ann_file} has {self.class_state.num_classes}; resume with the '
+                'labelled file of that run.'
+            )
+        self.history = saved
+        if own is not None:
+            self.class_state.load_state_dict(own)
+
+    def after_train(self, runner: Runner) -> None:
+        """Fold in what was seen since the last refresh and write the audit."""
+        state, past = self.class_state, self.history
+        kept, images = state.kept.clone(), state.num_images.clone()
+        sum_over_ranks(kept, images)
+        if self._host is not None:
+            self._host.detach()
+        if not is_main_process():
+            return
+        audit = build_audit(
+            self.statistics,
+            state,
+            total_kept=past['total_kept'] + kept,
+            total_images=float(past['total_images'] + images),
+            damped=past['damped'],
+            labelled_rate=self.labelled_rate,
+            labeled_ann_file=self.labeled_ann_file,
+        )
+        write_json(audit, f'{runner.work_dir}/{self.audit_file}')
+        if get_rank() == 0:
+            runner.logger.info(f'pseudo-label audit: {runner.work_dir}/{self.audit_file}')

@@ -1,0 +1,381 @@
+"""Soft Teacher for boxes and masks with calibrated soft pseudo-labels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from mmdet.models.detectors import SemiBaseDetector
+from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.structures import SampleList
+from mmengine.logging import MMLogger
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from mmdet_softpl.functional import (
+    apply_calibrator,
+    histogram_calibrator,
+    match_detections,
+    reliability_counts,
+    score_histogram,
+    student_offsets,
+    temperature_calibrator,
+)
+from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
+from mmdet_softpl.models.roi_adapter import check_two_stage, stages_of
+from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
+from mmdet_softpl.models.teacher_labels import LabelingCfg, TeacherView, add_masks, teacher_detect
+from mmdet_softpl.registry import MODELS
+from mmdet_softpl.utils import check_choice, check_range, sum_over_ranks
+
+LABEL_MODES = ('soft', 'hard')
+CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')
+DEFAULTS = dict(
+    freeze_teacher=True,
+    sup_weight=1.0,
+    unsup_weight=2.0,
+    label_mode='soft',
+    score_thr=0.7,
+    calibration='histogram',
+    student_correction=True,
+    calibration_interval=10,
+    refresh_interval=500,
+    reliability_decay=0.5,
+    **asdict(LabelingCfg()),
+)
+# Iterations in a row without one pseudo-label before a warning says why.
+SILENT_ITERS = 1000
+
+
+@MMDET_MODELS.register_module()
+@MODELS.register_module()
+class CalibratedSoftTeacher(SemiBaseDetector):
+    """A teacher labels weak views, a student learns from them on strong views.
+
+    Any two-stage detector of mmdet with softmax cross entropy, with a mask head or without.
+    It differs from mmdet's ``SoftTeacher`` (arXiv 2106.09018) in soft calibrated labels,
+    per-class thresholds, masks, and offsets through which the student corrects what is left
+    of the teacher's calibration error (idea: arXiv 2403.11675; formulas: ours).
+
+    Args:
+        detector: Config of the two-stage detector.
+        semi_train_cfg: Any of
+
+            - ``sup_weight``, ``unsup_weight`` (>= 0): weights of the two losses,
+            - ``label_mode``: ``'soft'`` or ``'hard'`` (one-hot labels, binary masks),
+            - ``score_thr``: threshold of every class until a hook sets its own, in [0, 1],
+            - ``score_floor``, ``iou_thr``, ``cross_class_iou_thr``, ``max_per_img``,
+              ``objectness_thr``: see ``LabelingCfg``,
+            - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
+              ``'histogram'``,
+            - ``student_correction``: whether the student's logits carry offsets,
+            - ``calibration_interval`` (>= 1): iterations between two passes of the teacher
+              over the labelled batch, whose detections make the reliability statistics
+              (optimistic, since the student trains on these images),
+            - ``refresh_interval`` (>= 1): iterations between two updates of calibration and
+              offsets, when ranks sum their statistics,
+            - ``reliability_decay``: what is left of old statistics at a refresh, in [0, 1].
+        semi_test_cfg: ``predict_on``: ``'teacher'`` or ``'student'``.
+        teacher_checkpoint: A plain detector's checkpoint, or a semi-supervised one (its
+            teacher), for the teacher alone; the student starts from ``detector.init_cfg``.
+            ``BurnInMeanTeacherHook(burn_in_iters=...)`` keeps such a teacher frozen.
+        data_preprocessor: ``MultiBranchDataPreprocessor`` around the detector's.
+        init_cfg: As in the host.
+
+    Attributes:
+        class_state: ``ClassState``, in the checkpoint.
+        unsup_scale: Factor in [0, 1] of the unsupervised loss, set by a hook; at 0 the
+            unlabelled images are not looked at.
+
+    Raises:
+        ValueError: For an unknown key or mode, a value out of its range, a detector that is
+            not supported, or a checkpoint whose head has other classes.
+        FileNotFoundError: If ``teacher_checkpoint`` is a local path that does not exist.
+    """
+
+    def __init__(
+        self,
+        detector: dict,
+        semi_train_cfg: dict | None = None,
+        semi_test_cfg: dict | None = None,
+        teacher_checkpoint: str | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        cfg = _merged(semi_train_cfg)
+        super().__init__(
+            detector=detector,
+            semi_train_cfg=cfg,
+            semi_test_cfg=dict(predict_on='teacher') if semi_test_cfg is None else semi_test_cfg,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        check_two_stage(self.student)
+        check_choice(
+            type(self).__name__,
+            'semi_test_cfg.predict_on',
+            self.semi_test_cfg.get('predict_on', 'teacher'),
+            ('teacher', 'student'),
+        )
+        self.labeling_cfg = LabelingCfg(**{f.name: cfg[f.name] for f in fields(LabelingCfg)})
+        self.teacher_checkpoint = teacher_checkpoint
+        if teacher_checkpoint and '://' not in teacher_checkpoint:
+            path = Path(teacher_checkpoint)
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'CalibratedSoftTeacher: teacher_checkpoint={teacher_checkpoint!r} '
+                    'does not exist.'
+                )
+        self.class_state = ClassState(self.num_classes, cfg['score_thr'])
+        self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
+        self.unsup_scale = 1.0
+        self._iter = 0
+        self._silent_iters = 0
+
+    @property
+    def num_classes(self) -> int:
+        """Foreground classes of the box head."""
+        return stages_of(self.student.roi_head)[-1].bbox_head.num_classes
+
+    @property
+    def has_trainable_batch_norm(self) -> bool:
+        """Whether training moves batch statistics of the student that a teacher must follow.
+
+        ``norm_eval`` backbones switch theirs off in ``train()`` only, so that is asked.
+        """
+        was_training = self.student.training
+        self.student.train()
+        found = any(
+            isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and module.track_running_stats
+            and module.training
+            for module in self.student.modules()
+        )
+        self.student.train(was_training)
+        return found
+
+    def train(self, mode: bool = True) -> CalibratedSoftTeacher:
+        """Train or evaluate; the teacher always stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise both networks, then load ``teacher_checkpoint`` into the teacher."""
+        super().init_weights()
+        if self.teacher_checkpoint:
+            checkpoint = CheckpointLoader.load_checkpoint(
+                self.teacher_checkpoint, map_location='cpu'
+            )
+            state = plain_state_dict(checkpoint.get('state_dict', checkpoint), 'teacher')
+            self._check_head(state, '', self.teacher_checkpoint)
+            result = self.teacher.load_state_dict(state, strict=False)
+            logger = MMLogger.get_current_instance()
+            logger.info(f'teacher loaded from {self.teacher_checkpoint}')
+            if result.missing_keys:
+                logger.warning(
+                    f'{self.teacher_checkpoint} lacks {len(result.missing_keys)} keys of the '
+                    f'teacher, first ones: {result.missing_keys[:5]}'
+                )
+
+    def loss(
+        self,
+        multi_batch_inputs: dict[str, Tensor],
+        multi_batch_data_samples: dict[str, SampleList],
+    ) -> dict[str, Tensor]:
+        """Supervised and unsupervised losses.
+
+        Args:
+            multi_batch_inputs: Images of the branches ``sup``, ``unsup_teacher`` (weak) and
+                ``unsup_student`` (strong), each (B, 3, H, W).
+            multi_batch_data_samples: Their data samples.
+
+        Returns:
+            Host's losses with ``sup_`` and ``unsup_`` before their names.
+        """
+        losses = self.loss_by_gt_instances(
+            multi_batch_inputs['sup'], multi_batch_data_samples['sup']
+        )
+        if self.unsup_scale > 0:
+            self._observe_labelled(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
+            view = self.label(
+                multi_batch_inputs['unsup_teacher'], multi_batch_data_samples['unsup_teacher']
+            )
+            losses.update(self._loss_by_view(view, multi_batch_inputs, multi_batch_data_samples))
+            self._iter += 1
+            self.num_iters += 1
+            if self._iter % self.semi_train_cfg['refresh_interval'] == 0:
+                self.refresh_calibration()
+        return losses
+
+    @torch.no_grad()
+    def label(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, record: bool = True
+    ) -> TeacherView:
+        """The teacher's objects in weak views, with masks.
+
+        Args:
+            batch_inputs: (B, 3, H, W).
+            batch_data_samples: Their data samples.
+            record: Count what was seen and kept in ``class_state``.
+
+        Returns:
+            Kept pseudo-labels and unnamed objects, see ``TeacherView``.
+        """
+        view = teacher_detect(
+            self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
+        )
+        if record:
+            state = self.class_state
+            for seen in view.detections:
+                state.score_histogram += score_histogram(
+                    seen.scores, seen.labels, self.num_classes, SCORE_BINS
+                )
+                state.kept.index_add_(0, seen.labels, seen.kept.to(state.kept))
+            state.num_images += len(view.detections)
+            self._warn_if_silent(view)
+        objects = TeacherView(view.feats, [seen[seen.is_object] for seen in view.detections])
+        add_masks(self.teacher, objects)
+        return objects
+
+    def _loss_by_view(
+        self,
+        view: TeacherView,
+        multi_batch_inputs: dict[str, Tensor],
+        multi_batch_data_samples: dict[str, SampleList],
+    ) -> dict[str, Tensor]:
+        cfg = self.semi_train_cfg
+        samples = multi_batch_data_samples['unsup_student']
+        batch = project(view, multi_batch_data_samples['unsup_teacher'], samples)
+        x = self.student.extract_feat(multi_batch_inputs['unsup_student'])
+        losses, proposals = rpn_losses(self.student, x, batch, samples)
+        losses.update(
+            roi_losses(
+                self.student,
+                self.teacher,
+                x,
+                proposals,
+                batch,
+                samples,
+                hard=cfg['label_mode'] == 'hard',
+                offsets=self.class_state.offsets,
+                objectness_thr=cfg['objectness_thr'],
+            )
+        )
+        # Without one object everything would be background: the images say nothing then.
+        scale = self.unsup_scale if len(batch.instances) else 0.0
+        return rename_loss_dict(
+            'unsup_', reweight_loss_dict(losses, cfg['unsup_weight'] * scale)
+        )
+
+    @torch.no_grad()
+    def _observe_labelled(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> None:
+        """Reliability of the teacher on the labelled batch."""
+        cfg = self.semi_train_cfg
+        wanted = cfg['calibration'] != 'none' or cfg['student_correction']
+        if not wanted or self._iter % cfg['calibration_interval']:
+            return
+        view = teacher_detect(
+            self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
+        )
+        for seen, sample in zip(view.detections, batch_data_samples, strict=True):
+            truth = sample.gt_instances
+            correct = match_detections(
+                seen.bboxes, seen.scores, seen.labels, truth.bboxes, truth.labels
+            )
+            self.class_state.new_reliability += reliability_counts(
+                seen.scores, seen.labels, correct, self.num_classes, CONFIDENCE_BINS
+            )
+
+    @torch.no_grad()
+    def refresh_calibration(self) -> None:
+        """Sum the reliability over ranks; renew the calibration table and the offsets.
+
+        Every rank must call it at the same time.
+        """
+        state, cfg = self.class_state, self.semi_train_cfg
+        sum_over_ranks(state.new_reliability)
+        state.reliability.mul_(cfg['reliability_decay']).add_(state.new_reliability)
+        state.clear('new_reliability')
+        mode, reliability = cfg['calibration'], state.reliability
+        if mode == 'histogram':
+            state.calibration.copy_(histogram_calibrator(reliability, state.groups))
+        elif mode != 'none':
+            per_group = mode == 'group_temperature'
+            state.calibration.copy_(temperature_calibrator(reliability, state.groups, per_group))
+        if cfg['student_correction']:
+            count, correct, confidence = reliability
+            centres = confidence / count.clamp(min=1)
+            labels = torch.arange(self.num_classes, device=count.device)
+            calibrated = apply_calibrator(
+                centres.flatten(),
+                labels.repeat_interleave(count.shape[1]),
+                state.calibration,
+            ).view_as(count)
+            state.offsets.copy_(
+                student_offsets((calibrated * count).sum(1), correct.sum(1), state.groups)
+            )
+
+    def _warn_if_silent(self, view: TeacherView) -> None:
+        if any(bool(seen.kept.any()) for seen in view.detections):
+            self._silent_iters = 0
+            return
+        self._silent_iters += 1
+        if self._silent_iters % SILENT_ITERS:
+            return
+        best = max((float(d.scores.max()) for d in view.detections if len(d)), default=0.0)
+        low = float(self.class_state.thresholds.min())
+        MMLogger.get_current_instance().warning(
+            f'no pseudo-label for {self._silent_iters} iterations: the lowest threshold is '
+            f'{low:.3f} (semi_train_cfg.score_thr or RareBoostPseudoLabeler), the best score of '
+            f'this batch {best:.3f}. Lower the threshold, or train the teacher longer.'
+        )
+
+    def _check_head(self, state_dict: dict, prefix: str, source: str) -> None:
+        own = self.state_dict()
+        for key, value in state_dict.items():
+            if not key.endswith('fc_cls.weight') or 'bbox_head' not in key:
+                continue
+            mine = own.get(f'{prefix}{key}', own.get(f'teacher.{key}'))
+            if mine is not None and mine.shape[0] != value.shape[0]:
+                raise ValueError(
+                    f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, '
+                    f'{value.shape[0] - 1} classes, but the model has num_classes='
+                    f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes, or '
+                    'load only its backbone through init_cfg.'
+                )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        self._check_head(state_dict, prefix, 'checkpoint')
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._iter = int(self.num_iters)
+
+
+def plain_state_dict(state_dict: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The plain detector inside a checkpoint: ``part`` ('teacher' or 'student') of a
+    semi-supervised one, or all of a plain one."""
+    prefix = f'{part}.'
+    chosen = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    return chosen or dict(state_dict)
+
+
+def _merged(semi_train_cfg: dict | None) -> dict:
+    """Defaults with the given values, checked."""
+    given = dict(semi_train_cfg or {})
+    owner = 'CalibratedSoftTeacher: semi_train_cfg'
+    for key in given:
+        check_choice(owner, 'key', key, DEFAULTS)
+    cfg = {**DEFAULTS, **given}
+    check_choice(owner, 'label_mode', cfg['label_mode'], LABEL_MODES)
+    check_choice(owner, 'calibration', cfg['calibration'], CALIBRATION_MODES)
+    for key in ('score_thr', 'score_floor', 'objectness_thr', 'reliability_decay'):
+        check_range(owner, key, cfg[key], 0, 1)
+    for key in ('iou_thr', 'cross_class_iou_thr'):
+        check_range(owner, key, cfg[key], 0, 1, include_lower=False)
+    for key in ('sup_weight', 'unsup_weight'):
+        check_range(owner, key, cfg[key], 0, None)
+    for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
+        check_range(owner, key, cfg[key], 1, None)
+    return cfg

@@ -1,0 +1,88 @@
+"""Per-class state of a semi-supervised detector: what a checkpoint must carry.
+
+Shape legend: C foreground classes, S score bins, B confidence bins.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.dist import get_rank
+from torch import Tensor, nn
+
+SCORE_BINS = 100
+CONFIDENCE_BINS = 15
+
+
+class ClassState(nn.Module):
+    """Buffers of the outer detector that the mean teacher must not average.
+
+    The detector reads them and adds to the accumulators; ``RareBoostPseudoLabeler`` computes
+    ``boosts``, ``thresholds`` and ``prototype_weights``; the detector itself refreshes
+    ``calibration`` and ``offsets``. Without the hook the boosts are 1, the thresholds fixed.
+
+    Args:
+        num_classes: C.
+        score_thr: Initial threshold of every class, in [0, 1].
+
+    Attributes:
+        groups: (C,) long, 0 rare, 1 common, 2 frequent (0 until a hook says otherwise).
+        boosts: (C,) factors >= 1 of the teacher's class scores.
+        prototype_weights: (C,) in [0, 1], weight of the prototype evidence per class.
+        thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
+        calibration: (C, B) calibrated confidence at the bin centres.
+        offsets: (C,) logit offsets of the student on unlabelled images.
+        reliability: (3, C, B) count, correct and confidence sum of the teacher on labelled
+            images, decayed at every refresh.
+        score_histogram: (C, S) teacher detections on unlabelled images since the last refresh.
+        kept: (C,) pseudo-labels kept since the last refresh.
+        num_images: () unlabelled images since the last refresh.
+        new_reliability: (3, C, B) what was seen since the last refresh.
+    """
+
+    boosts: Tensor
+    prototype_weights: Tensor
+    thresholds: Tensor
+    groups: Tensor
+    calibration: Tensor
+    offsets: Tensor
+    reliability: Tensor
+    score_histogram: Tensor
+    kept: Tensor
+    num_images: Tensor
+    new_reliability: Tensor
+
+    #: Summed over ranks at a refresh; each rank fills its own between two of them.
+    ACCUMULATORS = ('score_histogram', 'kept', 'num_images', 'new_reliability')
+
+    def __init__(self, num_classes: int, score_thr: float) -> None:
+        super().__init__()
+        c, b = num_classes, CONFIDENCE_BINS
+        centres = (torch.arange(b) + 0.5) / b
+        self.register_buffer('groups', torch.zeros(c, dtype=torch.long))
+        self.register_buffer('boosts', torch.ones(c))
+        self.register_buffer('prototype_weights', torch.zeros(c))
+        self.register_buffer('thresholds', torch.full((c,), float(score_thr)))
+        self.register_buffer('calibration', centres.repeat(c, 1))
+        self.register_buffer('offsets', torch.zeros(c))
+        self.register_buffer('reliability', torch.zeros(3, c, b))
+        self.register_buffer('score_histogram', torch.zeros(c, SCORE_BINS))
+        self.register_buffer('kept', torch.zeros(c))
+        self.register_buffer('num_images', torch.zeros(()))
+        self.register_buffer('new_reliability', torch.zeros(3, c, b))
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.boosts)
+
+    def clear(self, *names: str) -> None:
+        """Zero the named accumulators."""
+        for name in names:
+            getattr(self, name).zero_()
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        # A checkpoint holds rank 0's share of the accumulators; every rank going on with it
+        # would count it world_size times.
+        if get_rank() > 0:
+            self.clear(*self.ACCUMULATORS)

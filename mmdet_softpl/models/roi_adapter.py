@@ -1,0 +1,208 @@
+"""One view of mmdet's standard and cascade RoI heads: stages.
+
+Shape legend: N RoIs, C foreground classes, K boxes, S mask size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.losses import CrossEntropyLoss
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.structures.bbox import bbox2roi
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+
+# Subclasses that change how losses are made; ours would silently drop what they add.
+UNSUPPORTED = (
+    'HybridTaskCascadeRoIHead',
+    'SCNetRoIHead',
+    'SparseRoIHead',
+    'GridRoIHead',
+    'MaskScoringRoIHead',
+    'PointRendRoIHead',
+    'PISARoIHead',
+    'DynamicRoIHead',
+    'TridentRoIHead',
+    'MultiInstanceRoIHead',
+)
+
+
+def check_two_stage(detector: nn.Module) -> None:
+    """Raise ValueError, saying what is supported, unless the detector can be a student.
+
+    Supported: mmdet's two-stage detectors with an RPN, a ``StandardRoIHead`` or
+    ``CascadeRoIHead`` (or a subclass that keeps their losses), box heads with softmax cross
+    entropy, and FCN mask heads or none.
+    """
+    name = type(detector).__name__
+    if not isinstance(detector, TwoStageDetector) or not detector.with_roi_head:
+        raise ValueError(
+            f'CalibratedSoftTeacher needs a two-stage detector of mmdet (Faster, Mask or Cascade '
+            f'R-CNN), got {name}.'
+        )
+    if not detector.with_rpn:
+        raise ValueError(f'CalibratedSoftTeacher: {name} has no rpn_head; add one.')
+    roi_head = detector.roi_head
+    kind = type(roi_head).__name__
+    lineage = {cls.__name__ for cls in type(roi_head).__mro__}
+    supported = isinstance(roi_head, (StandardRoIHead, CascadeRoIHead))
+    if not supported or lineage & set(UNSUPPORTED):
+        raise ValueError(
+            f'CalibratedSoftTeacher: roi_head of type {kind} is not supported; use '
+            'StandardRoIHead or CascadeRoIHead.'
+        )
+    for stage in stages_of(roi_head):
+        head = stage.bbox_head
+        loss = head.loss_cls
+        if not isinstance(head, BBoxHead) or head.custom_cls_channels:
+            raise ValueError(
+                f'CalibratedSoftTeacher: bbox_head of type {type(head).__name__} with '
+                f'loss_cls={type(loss).__name__} has other outputs than {head.num_classes} classes '
+                'and background; use a softmax CrossEntropyLoss.'
+            )
+        if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid:
+            raise ValueError(
+                f'CalibratedSoftTeacher: soft targets need loss_cls=CrossEntropyLoss('
+                f'use_sigmoid=False), got {type(loss).__name__}.'
+            )
+        if stage.mask_head is not None and not isinstance(stage.mask_head, FCNMaskHead):
+            raise ValueError(
+                f'CalibratedSoftTeacher: mask_head of type {type(stage.mask_head).__name__} is not '
+                'supported; use FCNMaskHead.'
+            )
+
+
+@dataclass(frozen=True)
+class RoIStage:
+    """One stage of an RoI head: its parts, and its forward passes.
+
+    A ``StandardRoIHead`` has one stage of weight 1, a ``CascadeRoIHead`` several.
+    """
+
+    roi_head: nn.Module
+    index: int | None
+    loss_weight: float
+
+    def _part(self, parts):
+        return parts if self.index is None else parts[self.index]
+
+    @property
+    def bbox_head(self) -> BBoxHead:
+        return self._part(self.roi_head.bbox_head)
+
+    @property
+    def mask_head(self) -> FCNMaskHead | None:
+        return self._part(self.roi_head.mask_head) if self.roi_head.with_mask else None
+
+    @property
+    def train_cfg(self) -> ConfigDict:
+        return self._part(self.roi_head.train_cfg)
+
+    @property
+    def bbox_assigner(self):
+        return self._part(self.roi_head.bbox_assigner)
+
+    @property
+    def bbox_sampler(self):
+        return self._part(self.roi_head.bbox_sampler)
+
+    def rename(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Host's names: ``s0.loss_cls`` in a cascade, ``loss_cls`` else; losses weighted."""
+        if self.index is None:
+            return losses
+        return {
+            f's{self.index}.{key}': value * self.loss_weight if 'loss' in key else value
+            for key, value in losses.items()
+        }
+
+    def bbox_forward(self, x: tuple[Tensor, ...], rois: Tensor) -> dict[str, Tensor]:
+        """``cls_score``, ``bbox_pred``, ``bbox_feats`` of rois (N, 5)."""
+        if self.index is None:
+            return self.roi_head._bbox_forward(x, rois)
+        return self.roi_head._bbox_forward(self.index, x, rois)
+
+    def mask_forward(
+        self, x: tuple[Tensor, ...], rois: Tensor, inds: Tensor, bbox_feats: Tensor
+    ) -> Tensor:
+        """Mask logits (P, C or 1, S, S) of the RoIs ``rois[inds]``, inds (P,)."""
+        if self.index is not None:
+            return self.roi_head._mask_forward(self.index, x, rois[inds])['mask_preds']
+        if self.roi_head.share_roi_extractor:
+            return self.roi_head._mask_forward(x, pos_inds=inds, bbox_feats=bbox_feats)[
+                'mask_preds'
+            ]
+        return self.roi_head._mask_forward(x, rois[inds])['mask_preds']
+
+
+def stages_of(roi_head: nn.Module) -> list[RoIStage]:
+    """The stages of an RoI head, first to last."""
+    if isinstance(roi_head, CascadeRoIHead):
+        return [
+            RoIStage(roi_head, i, float(weight))
+            for i, weight in enumerate(roi_head.stage_loss_weights)
+        ]
+    return [RoIStage(roi_head, None, 1.0)]
+
+
+def score_rois(
+    roi_head: nn.Module,
+    x: tuple[Tensor, ...],
+    proposals: list[Tensor],
+    batch_img_metas: list[dict],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Test-time class scores of proposals, through all stages.
+
+    Args:
+        roi_head: Standard or cascade.
+        x: Feature levels.
+        proposals: Boxes (n_i, 4) of each image.
+        batch_img_metas: ``metainfo`` of each image.
+
+    Returns:
+        The (refined) rois (N, 5), softmax scores (N, C+1), deltas (N, 4 * C or 4).
+    """
+    rois = bbox2roi(proposals)
+    if isinstance(roi_head, CascadeRoIHead) and len(rois):
+        counts = tuple(len(boxes) for boxes in proposals)
+        roi_list, logits, deltas = roi_head._refine_roi(x, rois, batch_img_metas, counts)
+        return torch.cat(roi_list), torch.cat(logits).float().softmax(1), torch.cat(deltas)
+    results = stages_of(roi_head)[-1].bbox_forward(x, rois)
+    return rois, results['cls_score'].float().softmax(1), results['bbox_pred']
+
+
+def roi_mask_probabilities(
+    roi_head: nn.Module, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor
+) -> Tensor:
+    """Mask probabilities (K, S, S) of the given class in each roi, mean over the stages.
+
+    Args:
+        roi_head: Standard or cascade, with a mask head.
+        x: Feature levels.
+        rois: (K, 5).
+        labels: (K,) in [0, C).
+    """
+    total: Tensor | float = 0.0
+    stages = stages_of(roi_head)
+    inds = torch.arange(len(rois), device=rois.device)
+    for stage in stages:
+        if stage.index is None and roi_head.share_roi_extractor:
+            feats = roi_head.bbox_roi_extractor(x[: roi_head.bbox_roi_extractor.num_inputs], rois)
+            if roi_head.with_shared_head:
+                feats = roi_head.shared_head(feats)
+        else:
+            feats = rois
+        logits = stage.mask_forward(x, rois, inds, feats)
+        total = total + select_class_masks(logits, labels).float().sigmoid()
+    return total / len(stages)
+
+
+def select_class_masks(mask_preds: Tensor, labels: Tensor) -> Tensor:
+    """(P, C or 1, S, S) logits -> (P, S, S), the channel of each label (P,) in [0, C)."""
+    if mask_preds.shape[1] == 1:
+        return mask_preds[:, 0]
+    return mask_preds[torch.arange(len(labels), device=labels.device), labels]

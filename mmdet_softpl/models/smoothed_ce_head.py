@@ -1,0 +1,403 @@
+"""A box head whose classification targets lean toward similar classes.
+
+Shape legend: N RoIs, C foreground classes (background has index C), D penultimate feature
+size, k kept neighbours of a class.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet.models.losses import CrossEntropyLoss, accuracy
+from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from mmdet_softpl.functional import (
+    ClassSimilarity,
+    effective_neighbours,
+    similarity_from_confusion,
+    similarity_from_matrix,
+    similarity_from_prototypes,
+    smoothed_cross_entropy,
+    soft_cross_entropy,
+    sum_features,
+    tilt_similarity,
+    update_prototypes,
+)
+from mmdet_softpl.registry import MODELS
+from mmdet_softpl.utils import check_choice, check_range, sum_over_ranks
+
+SMOOTHING_MODES = ('similarity', 'uniform', 'file', 'confusion', 'none')
+# A dense (C, C) confusion matrix of 4,096 classes takes 64 MB in each of teacher and student.
+MAX_CONFUSION_CLASSES = 4096
+
+
+@MMDET_MODELS.register_module()
+@MODELS.register_module()
+class SmoothedCEHead(Shared2FCBBoxHead):
+    r"""``Shared2FCBBoxHead`` with class-similarity label smoothing.
+
+    A foreground RoI of class y has the target
+    :math:`(1 - \epsilon)\,\mathrm{onehot}(y) + \epsilon\,Q[y]`, where Q is a sparse
+    row-stochastic similarity of classes; background RoIs stay one-hot. The idea of targets
+    that follow class similarity: Liu & JaJa, arXiv 2006.14028, and arXiv 2403.11675; the
+    formulas are in ``mmdet_softpl.functional.smoothing`` and ``.similarity``.
+
+    With ``smoothing=0`` or ``smoothing_mode='none'`` the class loss is the host's own.
+
+    Args:
+        smoothing: Strength :math:`\epsilon` in [0, 1).
+        smoothing_mode: ``'similarity'`` (cosine of class prototypes kept from the labelled
+            positives), ``'uniform'``, ``'file'`` (see ``similarity_file``), ``'confusion'``
+            (what the head itself confuses), or ``'none'``.
+        temperature: Softmax temperature of the similarity, > 0. 1.0 is uniform smoothing in
+            all but name.
+        topk: Neighbours kept for each class, >= 1.
+        similarity_file: For ``'file'``: a ``.npy``, ``.npz`` or ``.pt`` file with an array
+            (C, D) of class embeddings or (C, C) of similarities.
+        max_inflow: Upper bound of the smoothed target mass that flows into a class, in units
+            of the class's own positives, so that frequent neighbours cannot drown a class
+            of five instances. > 0.
+        warmup_iters: Smoothing is 0 for that many iterations and grows linearly to
+            ``smoothing`` over as many again. >= 0.
+        refresh_interval: Iterations between two updates of prototypes and similarity, the
+            only time that ranks exchange anything. >= 1.
+        prototype_momentum: Momentum of a prototype, per instance, once the exact mean has
+            seen 1 / (1 - momentum) of them. In [0, 1).
+        *args, **kwargs: Those of ``mmdet.Shared2FCBBoxHead``.
+
+    Raises:
+        ValueError: For a value outside its range, an unknown mode (the known ones are
+            listed), a similarity file that does not fit ``num_classes``, or a ``loss_cls``
+            that is not a softmax cross entropy.
+    """
+
+    def __init__(
+        self,
+        *args,
+        smoothing: float = 0.1,
+        smoothing_mode: str = 'similarity',
+        temperature: float = 0.1,
+        topk: int = 16,
+        similarity_file: str | None = None,
+        max_inflow: float = 1.0,
+        warmup_iters: int = 500,
+        refresh_interval: int = 100,
+        prototype_momentum: float = 0.99,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        owner = type(self).__name__
+        check_choice(owner, 'smoothing_mode', smoothing_mode, SMOOTHING_MODES)
+        check_range(owner, 'smoothing', smoothing, 0, 1, include_upper=False)
+        check_range(owner, 'temperature', temperature, 0, None, include_lower=False)
+        check_range(owner, 'topk', topk, 1, None)
+        check_range(owner, 'max_inflow', max_inflow, 0, None, include_lower=False)
+        check_range(owner, 'warmup_iters', warmup_iters, 0, None)
+        check_range(owner, 'refresh_interval', refresh_interval, 1, None)
+        check_range(owner, 'prototype_momentum', prototype_momentum, 0, 1, include_upper=False)
+        self.smoothing = float(smoothing)
+        self.smoothing_mode = smoothing_mode
+        self.temperature = temperature
+        self.topk = min(topk, max(self.num_classes - 1, 1))
+        self.max_inflow = max_inflow
+        self.warmup_iters = warmup_iters
+        self.refresh_interval = refresh_interval
+        self.prototype_momentum = prototype_momentum
+        if self.smooths:
+            self._check_loss()
+
+        c, k = self.num_classes, self.topk
+        self._iter = 0
+        self._features: Tensor | None = None
+        if not self.smooths:
+            return
+        self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
+        self.register_buffer('similarity_indices', torch.zeros(c, k, dtype=torch.long))
+        self.register_buffer('similarity_weights', torch.zeros(c, k))
+        if self.keeps_prototypes:
+            self.register_buffer('prototypes', torch.zeros(c, self.cls_last_dim))
+            self.register_buffer('prototype_counts', torch.zeros(c))
+            self.register_buffer('feature_sums', torch.zeros(c, self.cls_last_dim))
+            self.register_buffer('feature_counts', torch.zeros(c))
+        elif smoothing_mode == 'confusion':
+            if c > MAX_CONFUSION_CLASSES:
+                raise ValueError(
+                    f"{owner}: smoothing_mode='confusion' keeps a dense matrix and takes at most "
+                    f"{MAX_CONFUSION_CLASSES} classes, got num_classes={c}; use 'similarity'."
+                )
+            self.register_buffer('confusion', torch.zeros(c, c))
+            self.register_buffer('confusion_sums', torch.zeros(c, c))
+            self.register_buffer('feature_counts', torch.zeros(c))
+        elif smoothing_mode == 'file':
+            self._set_similarity(_read_similarity(similarity_file, c, self.topk, temperature))
+
+    @property
+    def smooths(self) -> bool:
+        """Whether the targets differ from the host's."""
+        return self.smoothing > 0 and self.smoothing_mode != 'none'
+
+    @property
+    def keeps_prototypes(self) -> bool:
+        """Whether the head has the buffers ``prototypes`` (C, D), ``prototype_counts`` (C,)."""
+        return self.smooths and self.smoothing_mode == 'similarity'
+
+    @property
+    def similarity(self) -> ClassSimilarity:
+        """The similarity in force; rows of zeros stand for uniform ones."""
+        return ClassSimilarity(self.similarity_indices, self.similarity_weights)
+
+    @property
+    def penultimate_features(self) -> Tensor | None:
+        """(N, D) inputs of ``fc_cls`` in the last forward pass, detached."""
+        return self._features
+
+    def current_smoothing(self) -> float:
+        """The ramped strength in [0, ``smoothing``] at this iteration."""
+        if self.warmup_iters == 0:
+            return self.smoothing
+        ramp = (self._iter - self.warmup_iters) / self.warmup_iters
+        return self.smoothing * min(max(ramp, 0.0), 1.0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Host's forward of two shared layers, keeping the penultimate feature.
+
+        Args:
+            x: RoI features (N, in_channels, h, w).
+
+        Returns:
+            ``cls_score`` (N, C+1) logits and ``bbox_pred`` (N, 4 * C or 4) deltas.
+        """
+        if self.with_avg_pool:
+            x = self.avg_pool(x)
+        x = x.flatten(1)
+        for fc in self.shared_fcs:
+            x = self.relu(fc(x))
+        self._features = x.detach()
+        return self.fc_cls(x), self.fc_reg(x) if self.with_reg else None
+
+    def loss(
+        self,
+        cls_score: Tensor | None,
+        bbox_pred: Tensor | None,
+        rois: Tensor,
+        labels: Tensor,
+        label_weights: Tensor,
+        bbox_targets: Tensor,
+        bbox_weights: Tensor,
+        reduction_override: str | None = None,
+    ) -> dict[str, Tensor]:
+        """Host's ``loss`` with smoothed or given soft targets.
+
+        Args:
+            cls_score: Logits (N, C+1), or None to get the box loss alone.
+            bbox_pred: Deltas (N, 4 * C or 4) or None.
+            rois: (N, 5).
+            labels: (N,) in [0, C], or soft targets (N, C+1) whose rows sum to 1, which are
+                used as they are (neither smoothed nor counted in the prototypes).
+            label_weights: (N,) weights >= 0.
+            bbox_targets: (N, 4).
+            bbox_weights: (N, 4).
+            reduction_override: As in the host.
+
+        Returns:
+            ``loss_cls``, ``acc`` and ``loss_bbox``; ``loss_cls`` also where N is 0.
+        """
+        soft = labels.dim() == 2
+        targets = labels
+        if soft:
+            labels = targets.argmax(1)
+        losses: dict[str, Tensor] = {}
+        if cls_score is not None:
+            if soft:
+                raw = soft_cross_entropy(cls_score, targets)
+            elif self.smooths:
+                if self.training:
+                    self._observe(cls_score, labels)
+                epsilon = cls_score.new_full((self.num_classes,), self.current_smoothing())
+                raw = smoothed_cross_entropy(cls_score, labels, epsilon.float(), self.similarity)
+            else:
+                raw = None
+            if raw is None and len(labels):
+                # The host's own class loss, whatever it is.
+                losses.update(
+                    super().loss(
+                        cls_score,
+                        None,
+                        rois,
+                        labels,
+                        label_weights,
+                        bbox_targets,
+                        bbox_weights,
+                        reduction_override,
+                    )
+                )
+            else:
+                # Without a RoI the host returns no loss_cls and its callers fail on it.
+                raw = cls_score.sum(1) * 0 if raw is None else raw
+                losses['loss_cls'] = self._reduce(raw, label_weights, reduction_override)
+                losses['acc'] = (
+                    accuracy(cls_score, labels) if len(labels) else cls_score.new_zeros(1)
+                )
+        if bbox_pred is not None:
+            losses.update(
+                super().loss(
+                    None,
+                    bbox_pred,
+                    rois,
+                    labels,
+                    label_weights,
+                    bbox_targets,
+                    bbox_weights,
+                    reduction_override,
+                )
+            )
+        return losses
+
+    def _reduce(self, raw: Tensor, weights: Tensor, reduction_override: str | None) -> Tensor:
+        weighted = self.loss_cls.loss_weight * raw * weights
+        reduction = reduction_override or self.loss_cls.reduction
+        if reduction == 'none':
+            return weighted
+        if reduction == 'sum':
+            return weighted.sum()
+        return weighted.sum() / (weights > 0).sum().clamp(min=1)
+
+    @torch.no_grad()
+    def _observe(self, cls_score: Tensor, labels: Tensor) -> None:
+        """Add this batch to the statistics; refresh the similarity when it is due."""
+        if self.keeps_prototypes and self._features is not None:
+            if len(self._features) == len(labels):
+                sums, counts = sum_features(self._features, labels, self.num_classes)
+                self.feature_sums += sums
+                self.feature_counts += counts
+            self._features = None
+        elif self.smoothing_mode == 'confusion':
+            foreground = cls_score[:, : self.num_classes].float().softmax(1)
+            sums, counts = sum_features(foreground, labels, self.num_classes)
+            self.confusion_sums += sums
+            self.feature_counts += counts
+        self._iter += 1
+        self.num_iters += 1
+        if self._iter % self.refresh_interval == 0:
+            self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Fold the statistics of all ranks into prototypes and similarity.
+
+        Every rank must call it at the same time; ``loss`` does so every
+        ``refresh_interval`` calls, with or without positives on a rank.
+        """
+        if self.smoothing_mode == 'similarity':
+            sum_over_ranks(self.feature_sums, self.feature_counts)
+            prototypes, counts = update_prototypes(
+                self.prototypes,
+                self.prototype_counts,
+                self.feature_sums,
+                self.feature_counts,
+                self.prototype_momentum,
+            )
+            self.prototypes.copy_(prototypes)
+            self.prototype_counts.copy_(counts)
+            self.feature_sums.zero_()
+            self.feature_counts.zero_()
+            similarity = similarity_from_prototypes(
+                self.prototypes, self.prototype_counts, self.topk, self.temperature
+            )
+        elif self.smoothing_mode == 'confusion':
+            sum_over_ranks(self.confusion_sums, self.feature_counts)
+            # The head changes, so what it confused 1,000 refreshes ago should fade.
+            self.confusion.mul_(0.9).add_(self.confusion_sums)
+            self.confusion_sums.zero_()
+            self.feature_counts.zero_()
+            similarity = similarity_from_confusion(self.confusion, self.topk)
+        else:
+            return
+        if self.smoothing_mode == 'similarity' and self.smoothing > 0:
+            similarity, inflow = tilt_similarity(
+                similarity,
+                self.prototype_counts,
+                gamma=0.0,
+                max_inflow=self.max_inflow / self.smoothing,
+            )
+            MMLogger.get_current_instance().debug(
+                'class similarity: %.1f effective neighbours, largest inflow %.2f',
+                effective_neighbours(similarity).mean(),
+                self.smoothing * inflow.max(),
+            )
+        self._set_similarity(similarity)
+
+    def _set_similarity(self, similarity: ClassSimilarity) -> None:
+        k = similarity.indices.shape[1]
+        self.similarity_indices.zero_()[:, :k] = similarity.indices
+        self.similarity_weights.zero_()[:, :k] = similarity.weights
+
+    def _check_loss(self) -> None:
+        loss = self.loss_cls
+        if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid or loss.use_mask:
+            raise ValueError(
+                f'{type(self).__name__}: smoothing needs loss_cls=dict('
+                "type='CrossEntropyLoss', use_sigmoid=False), got "
+                f'{type(loss).__name__}; change loss_cls or set smoothing=0.'
+            )
+        if loss.class_weight is not None:
+            raise ValueError(
+                f'{type(self).__name__}: loss_cls.class_weight is not supported with smoothing '
+                f'(got {len(loss.class_weight)} weights); remove it or set smoothing=0.'
+            )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if self.smooths:
+            self._iter = int(self.num_iters)
+
+
+def _read_similarity(
+    path: str | None, num_classes: int, topk: int, temperature: float
+) -> ClassSimilarity:
+    """Class similarity from a file of embeddings (C, D) or similarities (C, C).
+
+    Raises:
+        ValueError: Without a path, for an unknown kind of file, or a shape that does not
+            fit ``num_classes``.
+        FileNotFoundError: If there is no such file.
+    """
+    if not path:
+        raise ValueError(
+            "SmoothedCEHead: smoothing_mode='file' needs similarity_file (.npy, .npz or .pt with "
+            'an array (num_classes, D) of embeddings or (num_classes, num_classes) of '
+            f'similarities), got {path!r}.'
+        )
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f'SmoothedCEHead: similarity_file={path!r} does not exist.')
+    if file.suffix == '.npz':
+        archive = np.load(file)
+        array = torch.from_numpy(archive[archive.files[0]])
+    elif file.suffix == '.npy':
+        array = torch.from_numpy(np.load(file))
+    elif file.suffix == '.pt':
+        array = torch.load(file, map_location='cpu', weights_only=True)
+    else:
+        raise ValueError(
+            f'SmoothedCEHead: similarity_file={path!r} ends in {file.suffix!r}; '
+            'known are .npy, .npz and .pt.'
+        )
+    if array.dim() != 2 or array.shape[0] != num_classes:
+        raise ValueError(
+            f'SmoothedCEHead: similarity_file={path!r} holds an array of shape '
+            f'{tuple(array.shape)}, but num_classes={num_classes} asks for ({num_classes}, D) or '
+            f'({num_classes}, {num_classes}).'
+        )
+    array = array.float()
+    if array.shape[1] == num_classes:
+        return similarity_from_matrix(array, topk, temperature)
+    return similarity_from_prototypes(
+        F.normalize(array, dim=1), torch.ones(num_classes), topk, temperature
+    )

@@ -1,0 +1,376 @@
+"""Losses of the student on the strong views of unlabelled images.
+
+Shape legend: N RoIs, P positive ones, C foreground classes (background has index C),
+K pseudo-instances of the whole batch, S mask size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures.bbox import bbox2roi
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_softpl.functional import (
+    mask_quality,
+    resample_roi_masks,
+    soft_cross_entropy,
+    soft_targets,
+    warp_boxes,
+)
+from mmdet_softpl.models.roi_adapter import RoIStage, select_class_masks, stages_of
+from mmdet_softpl.models.teacher_labels import TeacherView
+
+# The student sees less than this part of an object: its mask says nothing about the crop.
+MIN_VISIBLE = 0.5
+
+
+@dataclass
+class PseudoBatch:
+    """Pseudo-instances of a batch, in student coordinates and (masks) in the teacher's.
+
+    Attributes:
+        bboxes: Per image (K_i, 4) in the student's view.
+        labels: Per image (K_i,).
+        instances: The teacher's instances of all images joined (K,).
+        starts: Index into K of each image's first instance.
+        homographies: (B, 3, 3) student view -> teacher view.
+        teacher_shapes: (B, 2) height and width of the teacher's view.
+        teacher_metas: ``metainfo`` of the teacher's views.
+        feats: Feature levels of the teacher.
+    """
+
+    bboxes: list[Tensor]
+    labels: list[Tensor]
+    instances: InstanceData
+    starts: list[int]
+    homographies: Tensor
+    teacher_shapes: Tensor
+    teacher_metas: list[dict]
+    feats: tuple[Tensor, ...]
+
+
+def project(
+    view: TeacherView,
+    teacher_samples: SampleList,
+    student_samples: SampleList,
+    min_size: float = 2.0,
+) -> PseudoBatch:
+    """Carry the teacher's instances over into the student's views.
+
+    Instances whose projected box is smaller than ``min_size`` pixels in width or height (out
+    of sight) are left out.
+
+    Args:
+        view: The teacher's detections; every one of them becomes an instance.
+        teacher_samples, student_samples: With ``homography_matrix`` (original image -> view)
+            and ``img_shape`` in their metainfo.
+        min_size: In pixels.
+    """
+    device = view.feats[0].device
+    joined, bboxes, labels, starts, homographies, start = [], [], [], [], [], 0
+    for instances, teacher, student in zip(
+        view.detections, teacher_samples, student_samples, strict=True
+    ):
+        # In float64 on the CPU: nine numbers, and inverses in float32 lose pixels.
+        m_teacher = torch.as_tensor(_homography(teacher), dtype=torch.float64)
+        m_student = torch.as_tensor(_homography(student), dtype=torch.float64)
+        to_student = (m_student @ m_teacher.inverse()).float().to(device)
+        boxes = warp_boxes(instances.bboxes, to_student, student.img_shape)
+        inside = ((boxes[:, 2:] - boxes[:, :2]) >= min_size).all(1).nonzero().squeeze(1)
+        joined.append(instances[inside])
+        bboxes.append(boxes[inside])
+        labels.append(instances.labels[inside])
+        starts.append(start)
+        start += len(inside)
+        homographies.append((m_teacher @ m_student.inverse()).float())
+    return PseudoBatch(
+        bboxes=bboxes,
+        labels=labels,
+        instances=InstanceData.cat(joined),
+        starts=starts,
+        homographies=torch.stack(homographies).to(device),
+        teacher_shapes=torch.tensor(
+            [list(sample.img_shape[:2]) for sample in teacher_samples],
+            dtype=torch.float32,
+            device=device,
+        ),
+        teacher_metas=[sample.metainfo for sample in teacher_samples],
+        feats=view.feats,
+    )
+
+
+def _homography(sample: DetDataSample):
+    matrix = sample.metainfo.get('homography_matrix')
+    if matrix is None:
+        raise KeyError(
+            "CalibratedSoftTeacher: a data sample has no 'homography_matrix'; add it to "
+            'PackDetInputs(meta_keys=...) of the weak and the strong pipeline '
+            f'(image {sample.metainfo.get("img_path")}).'
+        )
+    return matrix
+
+
+def rpn_losses(
+    student: nn.Module,
+    x: tuple[Tensor, ...],
+    batch: PseudoBatch,
+    batch_data_samples: SampleList,
+) -> tuple[dict[str, Tensor], list[InstanceData]]:
+    """RPN losses on the objects of a pseudo-batch, and the student's proposals."""
+    samples = []
+    for boxes, sample in zip(batch.bboxes, batch_data_samples, strict=True):
+        copy = DetDataSample(metainfo=sample.metainfo)
+        copy.gt_instances = InstanceData(
+            bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+        )
+        samples.append(copy)
+    proposal_cfg = student.train_cfg.get('rpn_proposal', student.test_cfg.rpn)
+    losses, proposals = student.rpn_head.loss_and_predict(x, samples, proposal_cfg=proposal_cfg)
+    renamed = {
+        key if 'rpn' in key or 'loss' not in key else f'rpn_{key}': value
+        for key, value in losses.items()
+    }
+    return renamed, proposals
+
+
+def roi_losses(
+    student: nn.Module,
+    teacher: nn.Module,
+    x: tuple[Tensor, ...],
+    proposals: list[InstanceData],
+    batch: PseudoBatch,
+    batch_data_samples: SampleList,
+    *,
+    hard: bool,
+    offsets: Tensor,
+    objectness_thr: float,
+) -> dict[str, Tensor]:
+    """Class, box and mask losses; one RoI sampling and one feature pass a stage for all three.
+
+    Args:
+        student, teacher: Two-stage detectors of the same make.
+        x: The student's feature levels.
+        proposals: The student's proposals of each image (``bboxes``).
+        batch: Pseudo-instances.
+        batch_data_samples: The student's data samples.
+        hard: One-hot labels and binary masks of weight 1 instead of soft ones.
+        offsets: (C,) added to the student's logits in the class loss only.
+        objectness_thr: Boxes are learned from instances with more objectness than this, or
+            a kept class.
+
+    Returns:
+        The host's names: ``loss_cls``, ``loss_bbox``, ``loss_mask`` (with ``s0.`` and so on
+        in a cascade).
+    """
+    losses: dict[str, Tensor] = {}
+    stages = stages_of(student.roi_head)
+    teacher_stages = stages_of(teacher.roi_head)
+    gt_instances = [
+        InstanceData(bboxes=boxes, labels=labels)
+        for boxes, labels in zip(batch.bboxes, batch.labels, strict=True)
+    ]
+    metas = [sample.metainfo for sample in batch_data_samples]
+    boxes = [result.bboxes for result in proposals]
+    for i, stage in enumerate(stages):
+        if stage.index is not None:
+            student.roi_head.current_stage = stage.index
+        sampled = [
+            _sample(stage, priors, instances, [level[j][None] for level in x])
+            for j, (priors, instances) in enumerate(zip(boxes, gt_instances, strict=True))
+        ]
+        rois = bbox2roi([result.priors for result in sampled])
+        results = stage.bbox_forward(x, rois)
+        targets = stage.bbox_head.get_targets(sampled, stage.train_cfg)
+        inds = _instance_inds(sampled, batch.starts)
+        positive = inds >= 0
+        # Index 0 stands in for "none"; every use is masked by `positive`.
+        safe = inds.clamp(min=0)
+        part = class_loss(
+            stage, teacher_stages[i], results['cls_score'], rois, safe, positive, batch, hard, offsets
+        )
+        losses.update(stage.rename(part))
+        part = box_loss(
+            stage, results['bbox_pred'], rois, targets, safe, positive, batch, objectness_thr
+        )
+        losses.update(stage.rename(part))
+        if stage.mask_head is not None:
+            part = mask_loss(stage, x, rois, results['bbox_feats'], inds, batch, hard)
+            losses.update(stage.rename(part))
+        if i + 1 < len(stages):
+            results.update(rois=rois, bbox_targets=targets)
+            with torch.no_grad():
+                refined = stage.bbox_head.refine_bboxes(sampled, results, metas)
+            if refined is None:
+                break
+            boxes = [result.bboxes for result in refined]
+    return losses
+
+
+def _sample(stage: RoIStage, priors: Tensor, gt_instances: InstanceData, feats: list[Tensor]):
+    proposals = InstanceData(priors=priors)
+    assigned = stage.bbox_assigner.assign(proposals, gt_instances)
+    return stage.bbox_sampler.sample(assigned, proposals, gt_instances, feats=feats)
+
+
+def _instance_inds(sampled: list, starts: list[int]) -> Tensor:
+    """(N,) index into K of each sampled RoI's instance, -1 for negatives."""
+    parts = []
+    for result, start in zip(sampled, starts, strict=True):
+        parts.append(result.pos_assigned_gt_inds + start)
+        parts.append(result.pos_assigned_gt_inds.new_full((len(result.neg_priors),), -1))
+    return torch.cat(parts)
+
+
+def class_loss(
+    stage: RoIStage,
+    teacher_stage: RoIStage,
+    cls_score: Tensor,
+    rois: Tensor,
+    inds: Tensor,
+    positive: Tensor,
+    batch: PseudoBatch,
+    hard: bool,
+    offsets: Tensor,
+) -> dict[str, Tensor]:
+    """Cross entropy with soft (or one-hot) targets.
+
+    Positives of a kept instance weigh its calibrated confidence (hard: 1); those of an object
+    that the teacher sees but cannot name weigh 0: calling them background is what makes naive
+    pseudo-labels hurt. Negatives weigh the teacher's background score of the same RoI (Soft
+    Teacher, arXiv 2106.09018). The student's logits carry ``offsets`` (DESIGN: student-side
+    correction), which inference leaves out.
+
+    Args:
+        stage: The student's stage.
+        teacher_stage: The teacher's.
+        cls_score: (N, C+1).
+        rois: (N, 5) in the student's views.
+        inds: (N,) index into K, 0 where not positive.
+        positive: (N,) bool.
+        batch: Pseudo-instances.
+        hard: One-hot targets.
+        offsets: (C,).
+    """
+    num_classes = stage.bbox_head.num_classes
+    background = F.one_hot(
+        torch.full_like(inds, num_classes), num_classes + 1
+    ).to(dtype=torch.float32)
+    weights = background_scores(teacher_stage, rois, batch)
+    targets = background
+    if len(batch.instances):
+        instances = batch.instances
+        if hard:
+            table = F.one_hot(instances.labels, num_classes + 1).float()
+            instance_weights = instances.kept.float()
+        else:
+            table = soft_targets(instances.score_vectors, instances.labels, instances.confidences)
+            instance_weights = instances.kept * instances.confidences
+        targets = torch.where(positive[:, None], table[inds], background)
+        weights = torch.where(positive, instance_weights[inds], weights)
+    logits = cls_score.float()
+    logits = logits + F.pad(offsets, (0, 1))
+    raw = soft_cross_entropy(logits, targets)
+    loss = (raw * weights).sum() / weights.sum().clamp(min=1.0)
+    return {'loss_cls': stage.bbox_head.loss_cls.loss_weight * loss}
+
+
+@torch.no_grad()
+def background_scores(teacher_stage: RoIStage, rois: Tensor, batch: PseudoBatch) -> Tensor:
+    """(N,) the teacher's background probability of the student's RoIs (N, 5)."""
+    if not len(rois):
+        return rois.new_zeros(0)
+    projected = []
+    for i, (homography, meta) in enumerate(
+        zip(batch.homographies, batch.teacher_metas, strict=True)
+    ):
+        boxes = rois[rois[:, 0] == i, 1:]
+        projected.append(warp_boxes(boxes, homography, meta['img_shape']))
+    results = teacher_stage.bbox_forward(batch.feats, bbox2roi(projected))
+    return results['cls_score'].float().softmax(1)[:, -1]
+
+
+def box_loss(
+    stage: RoIStage,
+    bbox_pred: Tensor,
+    rois: Tensor,
+    targets: tuple[Tensor, Tensor, Tensor, Tensor],
+    inds: Tensor,
+    positive: Tensor,
+    batch: PseudoBatch,
+    objectness_thr: float,
+) -> dict[str, Tensor]:
+    """The host's box loss on positives of instances that are objects beyond doubt.
+
+    Args:
+        stage: The student's stage.
+        bbox_pred: (N, 4 * C or 4).
+        rois: (N, 5).
+        targets: Host's labels, label weights, box targets and box weights.
+        inds, positive: As in ``class_loss``.
+        batch: Pseudo-instances.
+        objectness_thr: In [0, 1].
+    """
+    labels, label_weights, bbox_targets, bbox_weights = targets
+    if len(batch.instances):
+        sure = batch.instances.objectness > objectness_thr
+        bbox_weights = bbox_weights * (positive & sure[inds])[:, None]
+    return stage.bbox_head.loss(
+        None, bbox_pred, rois, labels, label_weights, bbox_targets, bbox_weights
+    )
+
+
+def mask_loss(
+    stage: RoIStage,
+    x: tuple[Tensor, ...],
+    rois: Tensor,
+    bbox_feats: Tensor,
+    inds: Tensor,
+    batch: PseudoBatch,
+    hard: bool,
+) -> dict[str, Tensor]:
+    """Binary cross entropy with the teacher's mask, resampled onto the student's RoIs.
+
+    Weight of a RoI: the mean foreground probability of the teacher's mask, squared (hard: 1),
+    and 0 where its class is not kept or less than half of it was in the teacher's view.
+
+    Args:
+        stage: The student's stage.
+        x: The student's feature levels.
+        rois: (N, 5) in the student's views.
+        bbox_feats: RoI features of the box head, reused by heads that share the extractor.
+        inds: (N,) index into K, -1 for negatives.
+        batch: Pseudo-instances.
+        hard: Binary targets, weight 1.
+    """
+    chosen = (inds >= 0).nonzero().squeeze(1)
+    logits = stage.mask_forward(x, rois, chosen, bbox_feats)
+    if not len(chosen):
+        return {'loss_mask': logits.sum() * 0}
+    instances, inds = batch.instances, inds[chosen]
+    images = rois[chosen, 0].long()
+    targets, visible = resample_roi_masks(
+        instances.mask_probs,
+        instances.bboxes,
+        rois[chosen, 1:],
+        inds,
+        batch.homographies[images],
+        batch.teacher_shapes[images],
+        size=logits.shape[-1],
+    )
+    weights = (instances.kept[inds] & (visible >= MIN_VISIBLE)).float()
+    # Weights are a part of a whole: doubtful masks attenuate the loss, they are not averaged out.
+    total = weights.sum().clamp(min=1.0)
+    if hard:
+        targets = (targets > 0.5).float()
+    else:
+        weights = weights * mask_quality(instances.mask_probs)[inds] ** 2
+    raw = F.binary_cross_entropy_with_logits(
+        select_class_masks(logits, instances.labels[inds]).float(), targets, reduction='none'
+    )
+    loss = (raw.mean((1, 2)) * weights).sum() / total
+    return {'loss_mask': stage.mask_head.loss_mask.loss_weight * loss}

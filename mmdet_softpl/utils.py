@@ -1,0 +1,55 @@
+"""Checks of arguments, sums over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def check_range(
+    owner: str,
+    name: str,
+    value: float,
+    lower: float | None,
+    upper: float | None,
+    *,
+    include_lower: bool = True,
+    include_upper: bool = True,
+) -> None:
+    """Raise ValueError, naming owner, argument, range and value, unless value is in range.
+
+    Args:
+        owner: Class or function that got the value.
+        name: Name of the argument.
+        value: A number.
+        lower, upper: Bounds; None for no bound.
+        include_lower, include_upper: Whether a bound itself is allowed.
+    """
+    number = isinstance(value, (int, float)) and value == value
+    low = number and (
+        lower is None or (value >= lower if include_lower else value > lower)
+    )
+    high = number and (
+        upper is None or (value <= upper if include_upper else value < upper)
+    )
+    if not (low and high):
+        left = ('[' if include_lower else '(') + ('-inf' if lower is None else f'{lower:g}')
+        right = ('inf' if upper is None else f'{upper:g}') + (']' if include_upper else ')')
+        raise ValueError(f'{owner}: {name} must lie in {left}, {right}, got {value!r}.')
+
+
+def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise ValueError, listing the known choices, unless value is one of them."""
+    choices = list(choices)
+    if value not in choices:
+        known = ', '.join(repr(choice) for choice in choices)
+        raise ValueError(f'{owner}: unknown {name}={value!r}; known are {known}.')
+
+
+def sum_over_ranks(*tensors: Tensor) -> None:
+    """Replace each tensor, in place, by its sum over all ranks; alone, do nothing."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
