@@ -100,7 +100,6 @@ def export(
     """
     import torch
     from mmdet.registry import MODELS
-    from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
     if not Path(checkpoint).is_file():
@@ -126,7 +125,7 @@ def export(
     torch.save({'meta': meta, 'state_dict': state_dict}, temporary)
     os.replace(temporary, weights_file)
     temporary = config_file.with_name(config_file.name + '.tmp')
-    temporary.write_text(Config(plain).pretty_text, encoding='utf-8')
+    temporary.write_text(plain.pretty_text, encoding='utf-8')
     os.replace(temporary, config_file)
     return {'config': str(config_file), 'weights': str(weights_file), 'dropped': dropped}
 
