@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from .annotation_checks import (
     frequency_letter,
     load_annotation_file,
 )
+from .atomic_json import write_json
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,10 @@ def write_split(
 
     labeled, unlabeled = _parts(data, chosen)
     Path(out_dir).mkdir(parents=True, exist_ok=True)
-    _write_json(labeled_file, labeled)
+    write_json(labeled_file, labeled)
     has_rest = bool(unlabeled['images'])
     if has_rest:
-        _write_json(unlabeled_file, unlabeled)
+        write_json(unlabeled_file, unlabeled)
     elif unlabeled_file.exists():
         unlabeled_file.unlink()
     return SplitSummary(
@@ -237,16 +236,3 @@ def _class_shares(before: AnnotationSummary, labeled: dict[str, Any]) -> tuple[C
         )
         for i, (name, category) in enumerate(zip(before.classes, before.category_ids, strict=True))
     )
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write beside ``path``, then rename: readers see the old file or the whole new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            json.dump(data, file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,0 +1,434 @@
+"""The generated data set of design section 6: long-tail shapes in LVIS v1 format.
+
+``ROOT/{train,unlabeled,val,...}/*.png``, ``ROOT/annotations/{train,val,unlabeled,...}.json``,
+``ROOT/annotations/hidden_unlabeled.json`` (the labels of the unlabelled images, for audits) and
+``ROOT/shapes.json`` (the parameters, written last).
+
+Shape letters: C classes, M images of a split.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as mask_utils
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmdet_softpl.utils import check_range
+
+from .annotation_checks import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, frequency_letter
+from .atomic_json import write_json
+from .shape_classes import MAX_CLASSES, ShapeClass, shape_classes
+from .shape_scenes import render_scene
+
+# Raise it whenever the same parameters give other pictures or files.
+FORMAT_VERSION = 1
+
+CHUNK_SIZE = 50
+# Shares of the classes that are rare and common; the rest is frequent.
+RARE_SHARE, COMMON_SHARE = 0.35, 0.4
+# The commonest class is in this share of the images, as `person` nearly is in COCO.
+MAX_IMAGE_SHARE = 0.55
+# The least frequent "frequent" class gets a margin: an object may find no room in its image.
+FREQUENT_MARGIN = 1.12
+CLASSES_PER_BALANCED_IMAGE = 3.0
+MAX_CLASSES_PER_IMAGE = 9
+EXTRA_INSTANCE_PROBABILITY = 0.25
+
+_RESERVED = ('train', 'unlabeled', 'val', 'hidden_unlabeled', 'annotations')
+_PARTS = '.parts'
+
+
+@dataclass(frozen=True)
+class ShapesConfig:
+    """Parameters of the data set; equal parameters give equal files.
+
+    Attributes:
+        num_classes: C in [2, 96].
+        image_size: side of the square images in pixels, at least 64.
+        num_train: labelled images with the long tail. From about 240 on all three frequency
+            groups are filled.
+        num_unlabeled: unlabelled images with the same tail.
+        num_val: validation images, classes near-uniform.
+        seed: of everything. Each split draws from its own stream, so changing the size of one
+            leaves the others as they are (the tail of the unlabelled follows the labelled).
+        extra_splits: pairs (name, number of images) of further near-uniform splits, such as
+            ``(('tune', 200), ('test', 500))``.
+    """
+
+    num_classes: int = 24
+    image_size: int = 160
+    num_train: int = 400
+    num_unlabeled: int = 1600
+    num_val: int = 200
+    seed: int = 0
+    extra_splits: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_range('ShapesConfig', 'num_classes', self.num_classes, 2, MAX_CLASSES)
+        check_range('ShapesConfig', 'image_size', self.image_size, 64, 1024)
+        check_range('ShapesConfig', 'seed', self.seed, 0, None)
+        for name, count in self.splits.items():
+            check_range('ShapesConfig', f'number of {name} images', count, 1, None)
+        for name, _ in self.extra_splits:
+            if name in _RESERVED or not name.isidentifier():
+                raise ValueError(
+                    f'ShapesConfig: extra_splits has the name {name!r}; take a word other than '
+                    f'{", ".join(_RESERVED)}.'
+                )
+        if len({name for name, _ in self.extra_splits}) != len(self.extra_splits):
+            raise ValueError(f'ShapesConfig: extra_splits={self.extra_splits} repeats a name.')
+        per_image = _tail_counts(self).sum() / self.num_train
+        if per_image > MAX_CLASSES_PER_IMAGE:
+            raise ValueError(
+                f'ShapesConfig: num_train={self.num_train} is too small for num_classes='
+                f'{self.num_classes}: {per_image:.0f} classes an image do not fit. Raise num_train '
+                'or lower num_classes.'
+            )
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Images of every split, in the order of their image ids."""
+        fixed = {'train': self.num_train, 'unlabeled': self.num_unlabeled, 'val': self.num_val}
+        return {**fixed, **dict(self.extra_splits)}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C class names in label order."""
+        return tuple(shape.name for shape in shape_classes(self.num_classes))
+
+
+def generate_longtail_shapes(
+    root: str | os.PathLike,
+    config: ShapesConfig,
+    progress: bool = True,
+    workers: int | None = None,
+) -> dict[str, Path]:
+    """Make the data set, unless it is there.
+
+    A folder that holds the same parameters is left as it is; other parameters replace the
+    data. Interrupted work goes on where it stopped. Nothing but what an earlier run wrote is
+    ever removed.
+
+    Args:
+        root: folder of the data set.
+        config: the parameters.
+        progress: show a bar with the time left.
+        workers: processes; by default one a core, 1 works in this process.
+
+    Returns:
+        Paths by name: every annotation file (``train``, ``unlabeled``, ``hidden_unlabeled``,
+        ``val``, ...), ``root`` and ``shapes``.
+
+    Raises:
+        FileExistsError: ``root`` holds folders of these names that are not from here.
+        RuntimeError: a class found no room in any labelled image.
+    """
+    root = Path(root)
+    marker, parts = root / 'shapes.json', root / _PARTS
+    parameters = json.loads(json.dumps({'version': FORMAT_VERSION, **asdict(config)}))
+    paths = {name: root / 'annotations' / f'{name}.json' for name in config.splits}
+    paths['hidden_unlabeled'] = root / 'annotations' / 'hidden_unlabeled.json'
+    paths.update(root=root, shapes=marker)
+    if _read_json(marker) == parameters and _is_complete(root, config, paths):
+        return paths
+
+    _make_room(root, config, parameters)
+    for name in config.splits:
+        (root / name).mkdir(exist_ok=True)
+    plans = plan_splits(config)
+    tasks = [
+        (str(root), config, name, start, plan[start : start + CHUNK_SIZE])
+        for name, plan in plans.items()
+        for start in range(0, len(plan), CHUNK_SIZE)
+        if not _part_file(parts, name, start).exists()
+    ]
+    _run(tasks, sum(config.splits.values()), progress, workers)
+    _write_annotations(root, config, paths)
+    write_json(marker, parameters)
+    shutil.rmtree(parts)
+    return paths
+
+
+def plan_splits(config: ShapesConfig) -> dict[str, list[list[int]]]:
+    """Decide which classes each image shows.
+
+    Labelled and unlabelled images follow the tail (:func:`_tail_counts`), the others are
+    near-uniform. Classes are spread over the images at random, fuller images less often.
+
+    Args:
+        config: the parameters.
+
+    Returns:
+        For each split, for each image, the class index of every object to place.
+    """
+    tail = _tail_counts(config)
+    plans = {}
+    for name, num_images in config.splits.items():
+        rng = np.random.default_rng(_stream(config, name))
+        if name in ('train', 'unlabeled'):
+            counts = np.maximum(1, np.round(tail * num_images / config.num_train))
+        else:
+            mean = CLASSES_PER_BALANCED_IMAGE * num_images / config.num_classes
+            counts = np.maximum(1, np.round(mean * rng.uniform(0.85, 1.15, config.num_classes)))
+        plans[name] = _assign(np.minimum(counts, num_images).astype(int), num_images, rng)
+    return plans
+
+
+def _tail_counts(config: ShapesConfig) -> np.ndarray:
+    """Planned labelled images of each class, (C,) in label order.
+
+    Falls exponentially over the ranks within each frequency group (a Zipf law with a flat head
+    and a steep end), so that every group gets its share of the classes. With too few images for
+    a frequent class it falls from the most frequent class to 1 in one piece.
+    """
+    num_classes = config.num_classes
+    most = max(1.0, MAX_IMAGE_SHARE * config.num_train)
+    least_frequent = FREQUENT_MARGIN * (COMMON_MAX_IMAGES + 1)
+    if most > least_frequent:
+        rare, common = round(RARE_SHARE * num_classes), round(COMMON_SHARE * num_classes)
+        pieces = [
+            (most, least_frequent, num_classes - rare - common),
+            (0.9 * COMMON_MAX_IMAGES, RARE_MAX_IMAGES + 3, common),
+            (RARE_MAX_IMAGES - 1, 1, rare),
+        ]
+        by_rank = np.concatenate([np.geomspace(*piece) for piece in pieces if piece[2]])
+    else:
+        by_rank = np.geomspace(most, 1, num_classes)
+    # Ranks go round the families, so each has frequent and rare members and each rare class
+    # has a frequent look-alike; which member is which is left to the seed.
+    rng = np.random.default_rng(_stream(config, 'ranks'))
+    families: dict[str, list[int]] = {}
+    for index, shape in enumerate(shape_classes(num_classes)):
+        families.setdefault(shape.outline, []).append(index)
+    orders = [rng.permutation(members).tolist() for members in families.values()]
+    ranked: list[int] = []
+    while any(orders):
+        for i in rng.permutation(len(orders)):
+            if orders[i]:
+                ranked.append(orders[i].pop())
+    counts = np.empty(num_classes)
+    counts[ranked] = np.round(by_rank)
+    return counts
+
+
+def _assign(counts: np.ndarray, num_images: int, rng: np.random.Generator) -> list[list[int]]:
+    """Put class c into ``counts[c]`` images; objects of each image."""
+    plan: list[list[int]] = [[] for _ in range(num_images)]
+    load = np.zeros(num_images)
+    for label in np.argsort(-counts, kind='stable').tolist():
+        # Gumbel noise on log weights: a weighted draw without replacement.
+        keys = rng.gumbel(size=num_images) - 0.7 * load
+        for image in np.argsort(-keys)[: counts[label]].tolist():
+            repeats = 1 + int(rng.random() < EXTRA_INSTANCE_PROBABILITY)
+            plan[image] += [label] * repeats
+            load[image] += repeats
+    return plan
+
+
+def _stream(config: ShapesConfig, *names: str | int) -> list[int]:
+    """Seed of an independent random stream."""
+    words = [list(name.encode()) if isinstance(name, str) else [name] for name in names]
+    return [config.seed, *(value for word in words for value in [len(word), *word])]
+
+
+def _render_chunk(
+    root: str, config: ShapesConfig, name: str, start: int, plan: list[list[int]]
+) -> int:
+    """Render and store the images from ``start`` on and, last, their annotations."""
+    classes = shape_classes(config.num_classes)
+    records = []
+    for index, labels in enumerate(plan, start):
+        rng = np.random.default_rng(_stream(config, name, 'image', index))
+        scene = render_scene(classes, labels, config.image_size, rng)
+        file_name = f'{name}_{index:06d}.png'
+        # Run-length strategy: noise does not compress better with the slower ones.
+        flags = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+        if not cv2.imwrite(os.path.join(root, name, file_name), scene.image, flags):
+            raise OSError(f'{os.path.join(root, name, file_name)}: cannot be written (disk full?)')
+        runs = mask_utils.encode(scene.masks)
+        objects = [
+            {
+                'category_id': label + 1,
+                'segmentation': {'size': run['size'], 'counts': run['counts'].decode()},
+                'bbox': mask_utils.toBbox(run).tolist(),
+                'area': int(mask_utils.area(run)),
+            }
+            for label, run in zip(scene.labels, runs, strict=True)
+        ]
+        records.append({'file_name': file_name, 'objects': objects})
+    write_json(_part_file(Path(root) / _PARTS, name, start), records)
+    return len(plan)
+
+
+def _run(tasks: list[tuple], num_images: int, progress: bool, workers: int | None) -> None:
+    """Render all chunks."""
+    columns = (TextColumn('long-tail shapes'), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, TimeRemainingColumn(), disable=not progress)
+    left = sum(len(task[-1]) for task in tasks)
+    with bar:
+        job = bar.add_task('', total=num_images, completed=num_images - left)
+        if workers == 1 or len(tasks) <= 1:
+            for task in tasks:
+                bar.advance(job, _render_chunk(*task))
+            return
+        # Forked workers start at once; elsewhere they would import the host first.
+        method = 'fork' if sys.platform == 'linux' else None
+        pool: Executor = ProcessPoolExecutor(
+            workers or len(_cores()),
+            mp_context=multiprocessing.get_context(method),
+            initializer=_start_worker,
+        )
+        futures: list[Future[int]] = []
+        try:
+            futures += [pool.submit(_render_chunk, *task) for task in tasks]
+            for future in as_completed(futures):
+                bar.advance(job, future.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> list[int]:
+    if hasattr(os, 'sched_getaffinity'):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole group; the parent stops the work, workers finish their chunk.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def _write_annotations(root: Path, config: ShapesConfig, paths: dict[str, Path]) -> None:
+    """Join the parts of each split into its LVIS file."""
+    (root / 'annotations').mkdir(exist_ok=True)
+    records = {
+        name: [
+            record
+            for start in range(0, count, CHUNK_SIZE)
+            for record in _read_json(_part_file(root / _PARTS, name, start))
+        ]
+        for name, count in config.splits.items()
+    }
+    categories = _categories(shape_classes(config.num_classes), records['train'])
+    missing = [category['name'] for category in categories if not category['image_count']]
+    if missing:
+        raise RuntimeError(
+            f'long-tail shapes: no labelled image has room for {missing}. Raise num_train '
+            f'({config.num_train}) or image_size ({config.image_size}).'
+        )
+    first_id = 1
+    for name, images in records.items():
+        data = _lvis(images, categories, config, first_id)
+        first_id += len(images)
+        if name == 'unlabeled':
+            write_json(paths['hidden_unlabeled'], data)
+            bare = [
+                {key: image[key] for key in ('id', 'file_name', 'width', 'height')}
+                for image in data['images']
+            ]
+            data = {**data, 'images': bare, 'annotations': []}
+        write_json(paths[name], data)
+
+
+def _categories(classes: list[ShapeClass], train: list[dict]) -> list[dict[str, Any]]:
+    instances = Counter(o['category_id'] for record in train for o in record['objects'])
+    images = Counter(
+        category for record in train for category in {o['category_id'] for o in record['objects']}
+    )
+    return [
+        {
+            'id': i,
+            'name': shape.name,
+            'supercategory': shape.outline,
+            'frequency': frequency_letter(images[i]),
+            'image_count': images[i],
+            'instance_count': instances[i],
+        }
+        for i, shape in enumerate(classes, 1)
+    ]
+
+
+def _lvis(
+    records: list[dict], categories: list[dict], config: ShapesConfig, first_id: int
+) -> dict[str, Any]:
+    """LVIS v1 dict; every image is labelled exhaustively, so all absent classes are negative."""
+    everything = {category['id'] for category in categories}
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for image_id, record in enumerate(records, first_id):
+        present = {o['category_id'] for o in record['objects']}
+        images.append(
+            {
+                'id': image_id,
+                'file_name': record['file_name'],
+                'width': config.image_size,
+                'height': config.image_size,
+                'neg_category_ids': sorted(everything - present),
+                'not_exhaustive_category_ids': [],
+            }
+        )
+        for thing in record['objects']:
+            annotations.append({'id': len(annotations) + 1, 'image_id': image_id, **thing})
+    return {
+        'info': {'description': 'mmdet_softpl long-tail shapes', 'version': str(FORMAT_VERSION)},
+        'licenses': [],
+        'images': images,
+        'annotations': annotations,
+        'categories': categories,
+    }
+
+
+def _make_room(root: Path, config: ShapesConfig, parameters: dict[str, Any]) -> None:
+    """Keep a part of the same parameters, clear data of others, refuse what is not ours."""
+    marker, begun = root / 'shapes.json', root / _PARTS / 'shapes.json'
+    old = _read_json(begun) or _read_json(marker)
+    if old is None:
+        names = [*config.splits, 'annotations']
+        foreign = [str(root / name) for name in names if (root / name).exists()]
+        if foreign:
+            raise FileExistsError(
+                f'long-tail shapes: {", ".join(foreign)} exist, but {marker} does not, so they '
+                'are not from here. Choose another folder, or remove them.'
+            )
+    elif _read_json(begun) != parameters:
+        # The marker goes first: an interrupted removal must not look like a whole data set.
+        marker.unlink(missing_ok=True)
+        extra = [name for name, _ in old.get('extra_splits', ())]
+        for name in ('train', 'unlabeled', 'val', 'annotations', *extra):
+            shutil.rmtree(root / name, ignore_errors=True)
+        shutil.rmtree(root / _PARTS, ignore_errors=True)
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    write_json(begun, parameters)
+
+
+def _is_complete(root: Path, config: ShapesConfig, paths: dict[str, Path]) -> bool:
+    return all(path.exists() for path in paths.values()) and all(
+        (root / name).is_dir() and len(os.listdir(root / name)) >= count
+        for name, count in config.splits.items()
+    )
+
+
+def _part_file(parts: Path, name: str, start: int) -> Path:
+    return parts / f'{name}-{start:07d}.json'
+
+
+def _read_json(path: Path) -> Any:
+    """The content, or None when the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
