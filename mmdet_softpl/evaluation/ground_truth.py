@@ -1,0 +1,218 @@
+"""Ground truth of one COCO or LVIS file, by class index, with the federated rules of LVIS.
+
+Shape letters: **C** foreground classes, **M** ground-truth boxes of one image, **N** detections
+of the same image. Boxes are (x1, y1, x2, y2) in pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmdet_softpl.datasets.annotation_checks import AnnotationError, class_statistics
+from mmdet_softpl.functional.matching import match_indices
+
+FREQUENCY_LETTERS = ('r', 'c', 'f')
+"""Letters of LVIS's ``frequency`` field, by group index (0 rare, 1 common, 2 frequent)."""
+
+
+@dataclass(frozen=True)
+class ImageTruth:
+    """Ground truth of one image.
+
+    Attributes:
+        bboxes: (M, 4) float64.
+        labels: (M,) int64 in [0, C).
+        crowd: (M,) bool, regions that take any number of detections and count for nothing.
+        judged: (C,) bool, classes known to be present or absent; of the others nothing can be
+            said, and detections of them are left out (LVIS, arXiv 1908.03195, section 3).
+        not_exhaustive: (C,) bool, classes of which not every object is annotated: a detection
+            that finds none is left out.
+    """
+
+    bboxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+    judged: Tensor
+    not_exhaustive: Tensor
+
+
+class GroundTruth:
+    """The annotations of one file under the class indices of a model.
+
+    Args:
+        dataset: Content of a COCO or LVIS json file.
+        class_names: (C,) names by class index, as in ``dataset_meta['classes']``.
+        ann_file: Name of the file, for messages.
+
+    Raises:
+        AnnotationError: A class name that the file does not define, or another order of the
+            classes than the file's. Categories of the file that the model does not know are left
+            out, with one warning.
+
+    Attributes:
+        cat_ids: (C,) category id by class index.
+        federated: Whether images say which classes were checked (``neg_category_ids``).
+    """
+
+    def __init__(self, dataset: dict, class_names: Sequence[str], ann_file: str) -> None:
+        self.ann_file = ann_file
+        self.class_names = tuple(class_names)
+        self.cat_ids = _category_ids(dataset['categories'], self.class_names, ann_file)
+        self.federated = any('neg_category_ids' in image for image in dataset['images'])
+        self._label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+        self._images = {image['id']: image for image in dataset['images']}
+        self._annotations: dict[int, list[dict]] = defaultdict(list)
+        for annotation in dataset['annotations']:
+            if annotation['category_id'] in self._label_of:
+                self._annotations[annotation['image_id']].append(annotation)
+
+    def check_images(self, img_ids: Iterable[int]) -> None:
+        """Raise AnnotationError for an image that the file does not have."""
+        for img_id in img_ids:
+            if img_id not in self._images:
+                raise AnnotationError(
+                    f'{self.ann_file}: images has no id {img_id!r}, but there are predictions '
+                    'for it. Give the annotation file of the images that are evaluated.'
+                )
+
+    def image(self, img_id: int) -> ImageTruth:
+        """The ground truth of one image.
+
+        Raises:
+            AnnotationError: The file has no image of this id.
+        """
+        self.check_images([img_id])
+        annotations = self._annotations.get(img_id, [])
+        boxes = torch.tensor([a['bbox'] for a in annotations], dtype=torch.float64).view(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.tensor(
+            [self._label_of[a['category_id']] for a in annotations], dtype=torch.long
+        )
+        crowd = torch.tensor([bool(a.get('iscrowd', 0)) for a in annotations], dtype=torch.bool)
+        image = self._images[img_id]
+        num_classes = len(self.cat_ids)
+        if self.federated:
+            judged = self._class_mask(image.get('neg_category_ids', []))
+            judged[labels] = True
+        else:
+            judged = torch.ones(num_classes, dtype=torch.bool)
+        not_exhaustive = self._class_mask(image.get('not_exhaustive_category_ids', []))
+        return ImageTruth(boxes, labels, crowd, judged, not_exhaustive)
+
+    def _class_mask(self, cat_ids: Sequence[int]) -> Tensor:
+        mask = torch.zeros(len(self.cat_ids), dtype=torch.bool)
+        mask[[self._label_of[cat_id] for cat_id in cat_ids if cat_id in self._label_of]] = True
+        return mask
+
+
+def judge_detections(
+    truth: ImageTruth, bboxes: Tensor, scores: Tensor, labels: Tensor, iou_thr: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Which detections of one image can be judged, and which of those are right.
+
+    A detection is right if it takes an object of its class in the greedy matching of
+    :func:`~mmdet_softpl.functional.matching.match_indices`. Not judged are detections of classes
+    the image says nothing about, those on crowd regions, and those that find nothing where the
+    class is not annotated exhaustively.
+
+    Shape: (N, 4), (N,), (N,) -> (N,) bool judged, (N,) bool correct (False where not judged).
+    """
+    matched = match_indices(
+        bboxes, scores, labels, truth.bboxes, truth.labels, iou_thr, ignore=truth.crowd
+    )
+    found = matched >= 0
+    on_crowd = torch.zeros_like(found)
+    on_crowd[found] = truth.crowd[matched[found]]
+    judged = truth.judged[labels] & ~on_crowd & (found | ~truth.not_exhaustive[labels])
+    return judged, judged & found
+
+
+def frequency_letters(labeled_ann_file: str) -> dict[str, str]:
+    """Class name to ``'r'``, ``'c'`` or ``'f'`` by the labelled images.
+
+    The file's ``frequency`` where it has it, else from image counts (LVIS: rare up to 10 images,
+    common up to 100).
+
+    Raises:
+        AnnotationError: The file cannot be used.
+    """
+    with warnings.catch_warnings():
+        # What is doubtful in the labelled file is said where it is trained on.
+        warnings.simplefilter('ignore')
+        statistics = class_statistics(labeled_ann_file)
+    return dict(zip(statistics.classes, statistics.groups, strict=True))
+
+
+def groups_of_classes(
+    dataset: dict, class_names: Sequence[str], labeled: Mapping[str, str] | None
+) -> Tensor | None:
+    """Frequency group of each class.
+
+    Args:
+        dataset: Content of the evaluated file; its ``frequency`` letters come first.
+        class_names: (C,).
+        labeled: Letters by class name from :func:`frequency_letters`, where it has none; or None.
+
+    Returns:
+        (C,) int64, 0 rare, 1 common, 2 frequent; None where there is nothing to go by.
+
+    Raises:
+        AnnotationError: ``labeled`` lacks a class.
+    """
+    letters: Mapping = {c['name']: c.get('frequency') for c in dataset['categories']}
+    if not all(letters.get(name) in FREQUENCY_LETTERS for name in class_names):
+        if labeled is None:
+            return None
+        letters = labeled
+        missing = [name for name in class_names if name not in letters]
+        if missing:
+            raise AnnotationError(
+                f'labeled_ann_file: categories lacks {_some(missing)}, so their frequency groups '
+                'are unknown. Give the file of the labelled training images of these classes.'
+            )
+    return torch.tensor([FREQUENCY_LETTERS.index(letters[name]) for name in class_names])
+
+
+def _category_ids(
+    categories: Sequence[dict], class_names: Sequence[str], ann_file: str
+) -> list[int]:
+    ids = {category['name']: category['id'] for category in categories}
+    missing = [name for name in class_names if name not in ids]
+    unknown = [name for name in ids if name not in set(class_names)]
+    if missing:
+        raise AnnotationError(
+            f'{ann_file}: categories lacks {_some(missing)} of the {len(class_names)} classes in '
+            f"dataset_meta['classes']; it has {_some(unknown or list(ids))} instead. Set "
+            "metainfo=dict(classes=...) of the validation data set to the file's own names."
+        )
+    in_file_order = [name for name in ids if name in set(class_names)]
+    if in_file_order != list(class_names):
+        moved = next(i for i, name in enumerate(class_names) if name != in_file_order[i])
+        raise AnnotationError(
+            f"{ann_file}: categories stand in another order than dataset_meta['classes']: label "
+            f'{moved} is {class_names[moved]!r} there and {in_file_order[moved]!r} in the file. '
+            'The host numbers labels in the order of the file, so the scores would go to the '
+            'wrong classes. Sort metainfo=dict(classes=...) and all annotation files alike.'
+        )
+    if unknown:
+        print_log(
+            f'{ann_file}: categories {_some(unknown)} are not among the classes of the data set '
+            'and are left out of the evaluation.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return [ids[name] for name in class_names]
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    """Names for a message, the first few of many."""
+    text = ', '.join(repr(name) for name in names[:limit])
+    return text if len(names) <= limit else f'{text} and {len(names) - limit} more'
