@@ -1,0 +1,23 @@
+"""The full model: Mask R-CNN R50 with similarity smoothing inside CalibratedSoftTeacher.
+
+Whoever inherits this sets `num_classes` of both heads and `labeled_ann_file` of the labeller.
+"""
+
+_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py']
+
+# With mmcv-lite this import must come before mmdet.models; with a compiled mmcv it is not needed.
+custom_imports = dict(imports=['mmdet_softpl'], allow_failed_imports=False)
+
+detector = _base_.model
+detector.roi_head.bbox_head.type = 'mmdet_softpl.SmoothedCEHead'
+
+model = dict(
+    _delete_=True,
+    type='mmdet_softpl.CalibratedSoftTeacher',
+    detector=detector,
+    data_preprocessor=dict(
+        type='MultiBranchDataPreprocessor', data_preprocessor=detector.data_preprocessor
+    ),
+    semi_train_cfg=dict(sup_weight=1.0, unsup_weight=2.0),
+    semi_test_cfg=dict(predict_on='teacher'),
+)

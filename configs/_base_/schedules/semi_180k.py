@@ -1,0 +1,43 @@
+"""180,000 iterations of SGD for 8 images a step (Soft Teacher's schedule), teacher and student evaluated."""
+
+supervised_iters = 20000
+burn_in_iters = 0
+
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=180000, val_interval=10000)
+val_cfg = dict(type='TeacherStudentValLoop')
+test_cfg = dict(type='TestLoop')
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(
+        type='MultiStepLR',
+        begin=0,
+        end=180000,
+        by_epoch=False,
+        milestones=[120000, 160000],
+        gamma=0.1,
+    ),
+]
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001),
+    # Pseudo-labels of a young teacher make rare spikes, which end in NaN on LVIS.
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
+# lr is for 8 images a step; `--auto-scale-lr` of tools/train.py scales it to the real batch.
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+
+default_hooks = dict(
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=2),
+    logger=dict(type='LoggerHook', interval=50),
+)
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+custom_hooks = [
+    dict(
+        type='mmdet_softpl.BurnInMeanTeacherHook',
+        momentum=0.0004,
+        supervised_iters=supervised_iters,
+        burn_in_iters=burn_in_iters,
+        ramp_iters=5000,
+    ),
+]

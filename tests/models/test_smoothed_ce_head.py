@@ -1,0 +1,277 @@
+"""SmoothedCEHead against mmdet's head and dense targets."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
+from mmdet.registry import MODELS as MMDET_MODELS
+from torch import Tensor
+
+from mmdet_softpl.functional import smoothed_targets
+from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
+
+SHAPE = dict(in_channels=8, fc_out_channels=16, roi_feat_size=7)
+COMMON = dict(
+    **SHAPE,
+    loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=1.5),
+    loss_bbox=dict(type='mmdet.L1Loss', loss_weight=1.0),
+    bbox_coder=dict(
+        type='mmdet.DeltaXYWHBBoxCoder',
+        target_means=[0.0, 0.0, 0.0, 0.0],
+        target_stds=[0.1, 0.1, 0.2, 0.2],
+    ),
+)
+
+
+def batch(num_rois: int, num_classes: int, kind: str = 'mixed') -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(num_rois + num_classes)
+    labels = torch.randint(0, num_classes + 1, (num_rois,), generator=generator)
+    if kind == 'background':
+        labels = torch.full((num_rois,), num_classes)
+    positive = (labels < num_classes).float()
+    return dict(
+        rois=torch.cat([torch.zeros(num_rois, 1), torch.rand(num_rois, 4) * 10], 1),
+        labels=labels,
+        label_weights=torch.rand(num_rois, generator=generator),
+        bbox_targets=torch.randn(num_rois, 4, generator=generator),
+        bbox_weights=positive[:, None].expand(-1, 4).clone(),
+    )
+
+
+def run(head: torch.nn.Module, feats: Tensor, targets: dict[str, Tensor]) -> tuple[dict, dict]:
+    head.zero_grad()
+    losses = head.loss(*head(feats), **targets)
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    grads = {k: p.grad.clone() for k, p in head.named_parameters() if p.grad is not None}
+    return {k: v.detach() for k, v in losses.items()}, grads
+
+
+@pytest.mark.parametrize('num_classes', [1, 2, 7])
+@pytest.mark.parametrize('kind', ['mixed', 'background'])
+@pytest.mark.parametrize('off', [dict(smoothing=0.0), dict(smoothing_mode='none')])
+def test_without_smoothing_it_is_the_hosts_head(num_classes: int, kind: str, off: dict) -> None:
+    torch.manual_seed(0)
+    host = Shared2FCBBoxHead(num_classes=num_classes, **copy.deepcopy(COMMON))
+    ours = SmoothedCEHead(num_classes=num_classes, **copy.deepcopy(COMMON), **off)
+    ours.load_state_dict(host.state_dict())
+    feats, targets = torch.randn(12, 8, 7, 7), batch(12, num_classes, kind)
+    for (a, a_grads), (b, b_grads) in [(run(host, feats, targets), run(ours, feats, targets))]:
+        assert a.keys() == b.keys()
+        for key in a:
+            torch.testing.assert_close(b[key], a[key], rtol=1e-6, atol=1e-6)
+        assert a_grads.keys() == b_grads.keys()
+        for key in a_grads:
+            torch.testing.assert_close(b_grads[key], a_grads[key], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('mode', ['uniform', 'similarity', 'confusion'])
+def test_loss_is_the_dense_targets_cross_entropy(mode: str) -> None:
+    torch.manual_seed(1)
+    head = SmoothedCEHead(
+        num_classes=6,
+        smoothing_mode=mode,
+        topk=3,
+        warmup_iters=0,
+        refresh_interval=2,
+        **copy.deepcopy(COMMON),
+    )
+    head.train()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        run(head, torch.randn(40, 8, 7, 7), batch(40, 6))
+    if mode != 'uniform':
+        assert (head.similarity.weights.sum(1) > 0.99).any()
+    feats, targets = torch.randn(20, 8, 7, 7), batch(20, 6)
+    head.eval()
+    logits, _ = head(feats)
+    losses = head.loss(logits, None, **targets)
+    dense = smoothed_targets(targets['labels'], torch.full((6,), 0.1), head.similarity, 6)
+    raw = -(dense * logits.log_softmax(1)).sum(1) * targets['label_weights']
+    expected = 1.5 * raw.sum() / (targets['label_weights'] > 0).sum()
+    torch.testing.assert_close(losses['loss_cls'], expected)
+    background = targets['labels'] == 6
+    assert background.any()
+    torch.testing.assert_close(
+        dense[background], torch.nn.functional.one_hot(torch.tensor(6), 7).float().expand_as(dense[background])
+    )
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('num_classes', [1, 4])
+def test_no_roi_still_gives_losses_that_backpropagate(smoothing: float, num_classes: int) -> None:
+    head = SmoothedCEHead(num_classes=num_classes, smoothing=smoothing, **copy.deepcopy(COMMON))
+    losses, grads = run(head, torch.zeros(0, 8, 7, 7), batch(0, num_classes))
+    assert losses['loss_cls'] == 0
+    assert losses['loss_bbox'] == 0
+    assert all((g == 0).all() for g in grads.values())
+    assert grads
+
+
+def test_prototypes_are_class_means_of_the_penultimate_features() -> None:
+    torch.manual_seed(0)
+    head = SmoothedCEHead(
+        num_classes=3, warmup_iters=0, refresh_interval=3, **copy.deepcopy(COMMON)
+    )
+    features, labels = [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        feats, targets = torch.randn(10, 8, 7, 7), batch(10, 3)
+        with torch.no_grad():
+            hidden = feats.flatten(1)
+            for fc in head.shared_fcs:
+                hidden = torch.relu(fc(hidden))
+        run(head, feats, targets)
+        features.append(hidden.numpy())
+        labels.append(targets['labels'].numpy())
+    x, y = np.concatenate(features), np.concatenate(labels)
+    for c in range(3):
+        assert (y == c).sum() == head.prototype_counts[c]
+        np.testing.assert_allclose(head.prototypes[c].numpy(), x[y == c].mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_state_survives_a_checkpoint() -> None:
+    make = lambda: SmoothedCEHead(  # noqa: E731
+        num_classes=4, warmup_iters=2, refresh_interval=3, **copy.deepcopy(COMMON)
+    )
+    torch.manual_seed(0)
+    a = make()
+    for seed in range(5):
+        torch.manual_seed(seed)
+        run(a, torch.randn(10, 8, 7, 7), batch(10, 4))
+    b = make()
+    b.load_state_dict(a.state_dict())
+    assert b.current_smoothing() == a.current_smoothing() > 0
+    for seed in range(5, 9):
+        torch.manual_seed(seed)
+        feats, targets = torch.randn(10, 8, 7, 7), batch(10, 4)
+        torch.testing.assert_close(run(a, feats, targets)[0], run(b, feats, targets)[0])
+    for key, value in a.state_dict().items():
+        torch.testing.assert_close(b.state_dict()[key], value)
+
+
+def test_smoothing_ramps_in() -> None:
+    head = SmoothedCEHead(num_classes=4, warmup_iters=10, **copy.deepcopy(COMMON))
+    strengths = []
+    for head._iter in (0, 10, 15, 20, 1000):
+        strengths.append(head.current_smoothing())
+    np.testing.assert_allclose(strengths, [0, 0, 0.05, 0.1, 0.1])
+
+
+def test_soft_targets_are_taken_as_they_are() -> None:
+    torch.manual_seed(0)
+    head = SmoothedCEHead(num_classes=4, warmup_iters=0, **copy.deepcopy(COMMON))
+    feats, targets = torch.randn(6, 8, 7, 7), batch(6, 4)
+    soft = torch.rand(6, 5).softmax(1)
+    targets['labels'] = soft
+    logits, _ = head(feats)
+    losses = head.loss(logits, None, **targets)
+    raw = torch.nn.functional.cross_entropy(logits, soft, reduction='none')
+    expected = 1.5 * (raw * targets['label_weights']).sum() / (targets['label_weights'] > 0).sum()
+    torch.testing.assert_close(losses['loss_cls'], expected)
+    assert head.feature_counts.sum() == 0
+
+
+def test_similarity_follows_features() -> None:
+    """Two families of classes with a common direction each: the mass goes to the sibling."""
+    head = SmoothedCEHead(num_classes=4, warmup_iters=0, refresh_interval=1, **copy.deepcopy(COMMON))
+    torch.manual_seed(0)
+    direction = torch.eye(16)[:2].repeat_interleave(2, 0) * 5
+    head.feature_sums += (direction + torch.randn(4, 16)) * 10
+    head.feature_counts += 10
+    head.refresh()
+    dense = torch.zeros(4, 4).scatter(1, head.similarity.indices, head.similarity.weights)
+    assert dense.argmax(1).tolist() == [1, 0, 3, 2]
+
+
+@pytest.mark.parametrize('suffix', ['.npy', '.npz', '.pt'])
+@pytest.mark.parametrize('width', [5, 9])
+def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(5, width)).astype(np.float32)
+    path = tmp_path / f'similarity{suffix}'
+    if suffix == '.npy':
+        np.save(path, array)
+    elif suffix == '.npz':
+        np.savez(path, array)
+    else:
+        torch.save(torch.from_numpy(array), path)
+    head = SmoothedCEHead(
+        num_classes=5, smoothing_mode='file', similarity_file=str(path), topk=4, **copy.deepcopy(COMMON)
+    )
+    dense = torch.zeros(5, 5).scatter(1, head.similarity.indices, head.similarity.weights)
+    if width == 5:
+        reference = array
+    else:
+        unit = array / np.linalg.norm(array, axis=1, keepdims=True)
+        centred = unit - unit.mean(0)
+        centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+        reference = centred @ centred.T
+    reference = reference.copy()
+    np.fill_diagonal(reference, -np.inf)
+    weights = np.exp((reference - reference.max(1, keepdims=True)) / 0.1)
+    weights /= weights.sum(1, keepdims=True)
+    np.testing.assert_allclose(dense.numpy(), weights, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    'kwargs, words',
+    [
+        (dict(smoothing=1.0), ['smoothing', '1.0', '[0, 1)']),
+        (dict(smoothing=-0.1), ['smoothing', '-0.1']),
+        (dict(smoothing_mode='similar'), ['similar', "'similarity'", "'confusion'"]),
+        (dict(temperature=0.0), ['temperature', '0.0']),
+        (dict(topk=0), ['topk', '0']),
+        (dict(refresh_interval=0), ['refresh_interval']),
+        (dict(prototype_momentum=1.0), ['prototype_momentum']),
+        (dict(max_inflow=0), ['max_inflow']),
+        (dict(smoothing_mode='file'), ['similarity_file', 'None']),
+        (dict(smoothing_mode='file', similarity_file='x.txt'), ['x.txt']),
+        (
+            dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True)),
+            ['loss_cls', 'use_sigmoid=False'],
+        ),
+        (
+            dict(loss_cls=dict(type='mmdet.SeesawLoss', num_classes=4, p=0.8, q=2.0)),
+            ['loss_cls', 'SeesawLoss'],
+        ),
+        (
+            dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', class_weight=[1.0] * 5)),
+            ['class_weight'],
+        ),
+    ],
+)
+def test_bad_arguments_are_named(kwargs: dict, words: list[str]) -> None:
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        SmoothedCEHead(**{'num_classes': 4, **copy.deepcopy(COMMON), **kwargs})
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_similarity_file_of_other_classes_is_named(tmp_path) -> None:
+    path = tmp_path / 'other.npy'
+    np.save(path, np.zeros((7, 3), dtype=np.float32))
+    with pytest.raises(ValueError, match=r'other\.npy.*\(7, 3\).*num_classes=5'):
+        SmoothedCEHead(
+            num_classes=5, smoothing_mode='file', similarity_file=str(path), **copy.deepcopy(COMMON)
+        )
+
+
+def test_both_names_build_the_same_class() -> None:
+    from mmengine.registry import MODELS as ROOT
+
+    for registry, name in [(ROOT, 'mmdet_softpl.SmoothedCEHead'), (MMDET_MODELS, 'SmoothedCEHead')]:
+        assert registry.get(name) is SmoothedCEHead
+
+
+def test_bfloat16_autocast_trains() -> None:
+    torch.manual_seed(0)
+    head = SmoothedCEHead(num_classes=4, warmup_iters=0, refresh_interval=1, **copy.deepcopy(COMMON))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses, grads = run(head, torch.randn(8, 8, 7, 7), batch(8, 4))
+    assert torch.isfinite(losses['loss_cls'])
+    assert head.prototypes.dtype == torch.float32
+    assert any((g != 0).any() for g in grads.values())
