@@ -1,0 +1,99 @@
+"""What all pictures share: palette, figures without pyplot's global state, atomic writes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# The eight colours of Okabe and Ito ("Color Universal Design", 2008) that people with any
+# common colour blindness tell apart, without black, which is for text.
+PALETTE = ('#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#F0E442')
+GREY = '#7F7F7F'
+GROUP_COLORS = ('#D55E00', '#E69F00', '#0072B2')
+"""Colours of rare, common and frequent classes."""
+
+FONT_SIZE = 8.0
+SMALL_FONT_SIZE = 6.5
+# 9 in at 100 dpi: about the width of a README column, so text is shown at its own size.
+WIDTH = 9.0
+DPI = 100
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure on the Agg canvas, known to no global state; sizes in inches."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_numpy(array: object) -> np.ndarray:
+    """A tensor of any device and precision, an array or a sequence, as an array."""
+    if hasattr(array, 'detach'):
+        tensor = array.detach().cpu()
+        array = tensor.float() if tensor.is_floating_point() else tensor
+    return np.asarray(array)
+
+
+def style_axes(axes: Axes) -> None:
+    """Small ticks, no frame above and at the right."""
+    axes.tick_params(labelsize=FONT_SIZE - 1)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Text in the middle of axes that have nothing else to show."""
+    axes.text(
+        0.5, 0.5, text, ha='center', va='center', transform=axes.transAxes, fontsize=FONT_SIZE
+    )
+
+
+def check_lengths(owner: str, expected: int, **arrays: Sequence | np.ndarray) -> None:
+    """Raise ValueError, naming the argument, unless every array has ``expected`` rows."""
+    for name, array in arrays.items():
+        if len(array) != expected:
+            raise ValueError(f'{owner}: {name} has {len(array)} rows, expected {expected}.')
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
+    """Write a figure in one step: a reader sees the old file or the new one, never a part.
+
+    The same figure gives the same bytes (the file names no program version).
+
+    Args:
+        figure: The figure.
+        path: File name; its suffix (``.png``, ``.pdf``, ...) names the format. Missing folders
+            are made.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: A suffix that matplotlib does not know.
+    """
+    path = Path(path)
+    suffix = path.suffix.lstrip('.').lower()
+    known = figure.canvas.get_supported_filetypes()
+    if suffix not in known:
+        raise ValueError(
+            f'save_figure: {str(path)!r} must end in one of {", ".join(sorted(known))}.'
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        metadata = {'Software': None} if suffix == 'png' else None
+        figure.savefig(temporary, format=suffix, metadata=metadata)
+        # mkstemp makes files that only the owner reads; a report is for everybody.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
