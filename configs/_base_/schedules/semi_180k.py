@@ -1,4 +1,6 @@
-"""180,000 iterations of SGD for 8 images a step (Soft Teacher's schedule), teacher and student evaluated."""
+"""180,000 iterations of SGD, 8 images a step, as Soft Teacher; teacher and student evaluated."""
+
+_base_ = ['mmdet::_base_/default_runtime.py']
 
 supervised_iters = 20000
 burn_in_iters = 0
@@ -28,10 +30,10 @@ optim_wrapper = dict(
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=2),
-    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(by_epoch=False, interval=5000, max_keep_ckpts=2),
+    logger=dict(interval=50),
 )
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+log_processor = dict(by_epoch=False)
 custom_hooks = [
     dict(
         type='mmdet_softpl.BurnInMeanTeacherHook',
