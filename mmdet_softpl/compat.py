@@ -58,7 +58,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
-    if 'torch' in sys.modules:
+    if sys.modules.get('torch') is not None:
         _prepare()
     else:
         sys.meta_path.insert(0, _AfterImport(_CHECKPOINT_LOADER, _prepare))

@@ -119,13 +119,14 @@ def export(
     except RuntimeError as error:
         raise ExportError(f'{checkpoint}: {error}') from error
 
-    meta = {'cfg': plain.pretty_text, 'dataset_meta': _dataset_meta(loaded, plain, checkpoint)}
+    text = plain.pretty_text
+    meta = {'cfg': text, 'dataset_meta': _dataset_meta(loaded, plain, checkpoint)}
     config_file.parent.mkdir(parents=True, exist_ok=True)
     temporary = weights_file.with_name(weights_file.name + '.tmp')
     torch.save({'meta': meta, 'state_dict': state_dict}, temporary)
     os.replace(temporary, weights_file)
     temporary = config_file.with_name(config_file.name + '.tmp')
-    temporary.write_text(plain.pretty_text, encoding='utf-8')
+    temporary.write_text(text, encoding='utf-8')
     os.replace(temporary, config_file)
     return {'config': str(config_file), 'weights': str(weights_file), 'dropped': dropped}
 

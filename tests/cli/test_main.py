@@ -1,0 +1,119 @@
+"""The dispatcher, with a command made up for the purpose and the real ones."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from mmdet_softpl import __main__ as entry
+from mmdet_softpl.__main__ import main
+from mmdet_softpl._version import __version__
+from mmdet_softpl.cli import commands
+
+
+def fake_command(outcome: int | BaseException) -> types.SimpleNamespace:
+    def run(args: argparse.Namespace) -> int:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return types.SimpleNamespace(
+        NAME='fake', HELP='does as told', add_arguments=lambda parser: None, run=run
+    )
+
+
+@pytest.fixture
+def outcome(monkeypatch: pytest.MonkeyPatch):
+    def install(result: int | BaseException) -> None:
+        monkeypatch.setattr(entry, 'commands', lambda: [fake_command(result)])
+
+    return install
+
+
+@pytest.mark.parametrize('status', [0, 1, 5])
+def test_status_is_the_commands(outcome, status: int) -> None:
+    outcome(status)
+    assert main(['fake']) == status
+
+
+@pytest.mark.parametrize(
+    'error', [ValueError('val.json: no class'), FileNotFoundError('val.json is missing')]
+)
+def test_bad_input_is_one_message(outcome, error: Exception, capsys) -> None:
+    outcome(error)
+    assert main(['fake']) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert captured.err.startswith(f'softpl fake: {error}\n')
+    assert 'Traceback' not in captured.err
+
+
+@pytest.mark.parametrize('arguments', [['--debug', 'fake'], ['fake', '--debug']])
+def test_debug_shows_the_traceback(outcome, arguments: list[str]) -> None:
+    outcome(ValueError('bad'))
+    with pytest.raises(ValueError, match='bad'):
+        main(arguments)
+
+
+def test_a_defect_of_ours_is_not_hidden(outcome) -> None:
+    outcome(AttributeError('defect'))
+    with pytest.raises(AttributeError):
+        main(['fake'])
+
+
+def test_interrupt(outcome, capsys) -> None:
+    outcome(KeyboardInterrupt())
+    assert main(['fake']) == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+
+
+@pytest.mark.parametrize('arguments', [[], ['unknown'], ['fake', '--unknown']])
+def test_usage_errors(outcome, arguments: list[str]) -> None:
+    outcome(0)
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+
+
+def test_every_file_is_a_command() -> None:
+    folder = Path(entry.__file__).parent / 'cli'
+    files = {path.stem for path in folder.glob('*.py')} - {'__init__'}
+    found = {command.NAME.replace('-', '_') for command in commands()}
+    assert found == files
+    assert {'config_path', 'doctor', 'export'} <= found
+    assert all(command.HELP and '\n' not in command.HELP for command in commands())
+
+
+def test_help_imports_nothing_heavy(repository: Path) -> None:
+    code = (
+        'import sys, contextlib, io\n'
+        'from mmdet_softpl.__main__ import main\n'
+        'with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:\n'
+        '    main(["--help"])\n'
+        'assert "doctor" in out.getvalue()\n'
+        'heavy = {"torch", "mmengine", "mmcv", "mmdet", "numpy", "matplotlib", "rich"}\n'
+        'print(sorted(heavy & set(sys.modules)))'
+    )
+    process = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, cwd=repository
+    )
+    assert process.stdout.strip() == '[]', process.stderr
+
+
+def test_module_and_version(repository: Path) -> None:
+    command = [sys.executable, '-m', 'mmdet_softpl', '--version']
+    process = subprocess.run(command, capture_output=True, text=True, cwd=repository)
+    assert process.stdout.strip() == __version__
+
+
+def test_closed_pipe_is_quiet(repository: Path) -> None:
+    command = f'{sys.executable} -m mmdet_softpl doctor --help | true'
+    process = subprocess.run(
+        ['bash', '-c', command], capture_output=True, text=True, cwd=repository
+    )
+    assert 'Traceback' not in process.stderr
