@@ -365,6 +365,25 @@ def test_cap_keeps_rows_that_lose_nothing():
     assert capped.indices[0].tolist() == [0, 2]
 
 
+@pytest.mark.parametrize(('max_inflow', 'last'), [(2.0, 2.0), (0.5, 1.5)])
+def test_uniform_rows_take_room_but_are_not_capped(max_inflow, last):
+    # Class 0 is uniform and gives 15 to each of the others; class 1 gives 40 to class 2.
+    similarity = ClassSimilarity(torch.tensor([[1], [2], [1]]), torch.tensor([[0.0], [1.0], [1.0]]))
+    counts = torch.tensor([30.0, 40, 10])
+    capped, ratio = tilt_similarity(similarity, counts, 0.0, max_inflow)
+    assert capped.weights[0].tolist() == [0]
+    # With one column a capped row falls back to its own class altogether.
+    assert capped.indices[1].tolist() == [1]
+    assert ratio[2].item() == 1.5
+    wide = ClassSimilarity(
+        torch.tensor([[1, 0], [2, 0], [1, 0]]), torch.tensor([[0.0, 0], [1, 0], [1, 0]])
+    )
+    capped, ratio = tilt_similarity(wide, counts, 0.0, max_inflow)
+    assert ratio[2].item() == pytest.approx(last)
+    assert capped.weights[1].sum().item() == pytest.approx(1)
+    assert dense(capped)[1, 2].item() == pytest.approx(max(max_inflow * 10 - 15, 0) / 40)
+
+
 def test_cap_must_be_positive():
     with pytest.raises(ValueError, match=r'max_inflow.*0\.0'):
         tilt_similarity(random_similarity(0, 3, 2), torch.ones(3), 0.0, max_inflow=0.0)
