@@ -9,15 +9,20 @@ from .annotation_checks import (
     check_same_categories,
     class_statistics,
 )
+from .longtail_shapes import ShapesConfig, generate_longtail_shapes
+from .splits import write_split
 from .unlabeled_image_dataset import UnlabeledImageDataset
 
 __all__ = [
     'AnnotationError',
     'AnnotationSummary',
     'ClassStatistics',
+    'ShapesConfig',
     'UnlabeledImageDataset',
     'check_annotations',
     'check_num_classes',
     'check_same_categories',
     'class_statistics',
+    'generate_longtail_shapes',
+    'write_split',
 ]

@@ -209,6 +209,7 @@ def check_annotations(
     classes: Sequence[str] | None = None,
     image_root: str | os.PathLike | None = None,
     require_annotations: bool = True,
+    data: dict[str, Any] | None = None,
 ) -> AnnotationSummary:
     """Check an annotation file and summarise it.
 
@@ -224,6 +225,7 @@ def check_annotations(
             labels in the file's order whatever the order of ``classes``.
         image_root: folder that the file names are relative to; every image must exist there.
         require_annotations: False for the json of an unlabelled set.
+        data: content of the file where :func:`load_annotation_file` has read it already.
 
     Returns:
         The summary.
@@ -235,7 +237,7 @@ def check_annotations(
             a missing image file; classes that do not match.
     """
     path = os.fspath(ann_file)
-    data = load_annotation_file(path)
+    data = load_annotation_file(path) if data is None else data
     annotations = data.get('annotations')
     if annotations is None and not require_annotations:
         annotations = []

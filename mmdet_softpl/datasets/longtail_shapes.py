@@ -276,13 +276,14 @@ def _render_chunk(
 def _run(tasks: list[tuple], num_images: int, progress: bool, workers: int | None) -> None:
     """Render all chunks."""
     columns = (TextColumn('long-tail shapes'), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, TimeRemainingColumn(), disable=not progress)
+    # No refresh thread: the workers are forked while the bar is shown.
+    bar = Progress(*columns, TimeRemainingColumn(), disable=not progress, auto_refresh=False)
     left = sum(len(task[-1]) for task in tasks)
     with bar:
         job = bar.add_task('', total=num_images, completed=num_images - left)
         if workers == 1 or len(tasks) <= 1:
             for task in tasks:
-                bar.advance(job, _render_chunk(*task))
+                bar.update(job, advance=_render_chunk(*task), refresh=True)
             return
         # Forked workers start at once; elsewhere they would import the host first.
         method = 'fork' if sys.platform == 'linux' else None
@@ -295,7 +296,7 @@ def _run(tasks: list[tuple], num_images: int, progress: bool, workers: int | Non
         try:
             futures += [pool.submit(_render_chunk, *task) for task in tasks]
             for future in as_completed(futures):
-                bar.advance(job, future.result())
+                bar.update(job, advance=future.result(), refresh=True)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -203,7 +203,7 @@ def draw_template(shape: ShapeClass, rng: np.random.Generator) -> list[np.ndarra
 
 def _fill(canvas: np.ndarray, polygon: np.ndarray, value: int) -> None:
     """Fill a (P, 2) polygon, given in units of the radius."""
-    pixels = (polygon / EXTENT + 1) * (_CANVAS / 2) * 2**_SHIFT
+    pixels = ((polygon / EXTENT + 1) * (_CANVAS / 2) - 0.5) * 2**_SHIFT
     cv2.fillPoly(canvas, [np.round(pixels).astype(np.int32)], value, shift=_SHIFT)
 
 

@@ -205,7 +205,7 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
     image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
     for _ in range(rng.integers(4, 11)):
         colour = np.clip(base + rng.normal(0, 38, 3), 0, 255).tolist()
-        points = rng.integers(0, size, (3, 2))
+        points = rng.integers(0, size, (2, 2))
         kind = rng.integers(3)
         if kind == 0:
             thickness = int(rng.integers(1, max(2, size // 40)))
@@ -219,7 +219,8 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
                 image, points[0].tolist(), axes, start, 0, int(rng.integers(90, 180)), colour, 2
             )
         else:
-            offsets = rng.integers(-size // 6, size // 6 + 1, (3, 2))
+            # Four random corners: a shard, often folded. Three would be a plain triangle.
+            offsets = rng.integers(-size // 6, size // 6 + 1, (4, 2))
             cv2.fillPoly(image, [(points[:1] + offsets).astype(np.int32)], colour)
     return image
 

@@ -113,8 +113,8 @@ def write_split(
                     'pass --overwrite (overwrite=True).'
                 )
 
-    before = check_annotations(source)
     data = load_annotation_file(source)
+    before = check_annotations(source, data=data)
     num_images = len(data['images'])
     if count is not None:
         check_range(f'split of {source}', 'count', count, 1, num_images)

@@ -1,0 +1,62 @@
+"""The split command: its files, its table, its json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from mmdet_softpl.cli import split
+
+
+@pytest.fixture()
+def ann_file(tmp_path):
+    images = [{'id': i, 'file_name': f'{i}.jpg', 'height': 9, 'width': 9} for i in range(20)]
+    annotations = [
+        {'id': i, 'image_id': i, 'category_id': 1 + (i == 7), 'bbox': [0, 0, 5, 5], 'area': 25}
+        for i in range(20)
+    ]
+    categories = [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'yak'}]
+    path = tmp_path / 'animals.json'
+    path.write_text(
+        json.dumps({'images': images, 'annotations': annotations, 'categories': categories})
+    )
+    return path
+
+
+def _run(*argv: str) -> int:
+    parser = argparse.ArgumentParser()
+    split.add_arguments(parser)
+    return split.run(parser.parse_args(argv))
+
+
+def test_table(ann_file, capsys):
+    assert _run(str(ann_file), '--percent', '10') == 0
+    out = capsys.readouterr().out
+    assert (ann_file.parent / 'animals.1@10.json').exists()
+    assert (ann_file.parent / 'animals.1@10-unlabeled.json').exists()
+    assert 'yak' in out and 'rare' in out
+    assert '2 labelled images (' in out.replace('\n', ' ') and '18 unlabelled images' in out
+
+
+def test_json(ann_file, tmp_path, capsys):
+    out_dir = str(tmp_path / 'o')
+    assert _run(str(ann_file), '--count', '4', '--seed', '5', '--out', out_dir, '--json') == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary['labeled_file'].endswith('animals.5@4images.json')
+    assert summary['num_labeled'] == 4 and summary['num_unlabeled'] == 16
+    yak = summary['classes'][1]
+    assert yak['name'] == 'yak' and yak['images_before'] == yak['images_after'] == 1
+
+
+def test_all_labelled(ann_file, capsys):
+    assert _run(str(ann_file), '--percent', '100') == 0
+    assert 'no unlabelled file was written' in capsys.readouterr().out
+
+
+def test_bad_input_is_left_to_the_dispatcher(ann_file):
+    with pytest.raises(ValueError, match='percent'):
+        _run(str(ann_file), '--percent', '0')
+    with pytest.raises(SystemExit):
+        _run(str(ann_file))

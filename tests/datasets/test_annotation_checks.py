@@ -1,0 +1,241 @@
+"""The checks name file, key and value; the statistics equal counts by hand and pycocotools'."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from mmdet_softpl.datasets.annotation_checks import (
+    AnnotationError,
+    check_annotations,
+    check_num_classes,
+    check_same_categories,
+    class_statistics,
+    frequency_letter,
+    image_file_name,
+)
+
+
+def _error(path, **kwargs) -> str:
+    with pytest.raises(AnnotationError) as caught:
+        check_annotations(path, **kwargs)
+    return str(caught.value)
+
+
+def test_counts_of_a_good_file(good, write):
+    summary = check_annotations(write(good))
+    assert summary.classes == ('cat', 'dog')
+    assert summary.category_ids == (9, 2)
+    assert summary.image_counts.tolist() == [1, 1]
+    assert summary.instance_counts.tolist() == [1, 2]
+    assert summary.num_images == 3
+    assert not summary.federated and summary.known_classes is None
+    assert summary.warnings == ()
+
+
+def test_files_that_do_not_load(tmp_path, good):
+    path = tmp_path / 'x.json'
+    assert 'does not exist' in _error(path) and 'x.json' in _error(path)
+    path.write_text('')
+    assert 'empty (0 bytes)' in _error(path)
+    path.write_text(json.dumps(good)[:-40])
+    message = _error(path)
+    assert 'line 1' in message and 'truncated' in message
+    path.write_bytes(b'\xff\xfe\x00')
+    assert 'UTF-8' in _error(path)
+    path.write_text('[1, 2]')
+    assert 'list' in _error(path)
+
+
+@pytest.mark.parametrize('key', ['images', 'categories', 'annotations'])
+def test_missing_key(good, write, key):
+    del good[key]
+    assert f'`{key}`' in _error(write(good))
+
+
+def test_no_annotation_at_all(good, write):
+    good['annotations'] = []
+    assert 'no annotation' in _error(write(good))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        summary = check_annotations(write(good), require_annotations=False)
+    assert summary.instance_counts.tolist() == [0, 0]
+    del good['annotations']
+    assert check_annotations(write(good), require_annotations=False).num_images == 3
+
+
+FAULTS = {
+    'category id that': (lambda d: d['annotations'][0].update(category_id=44), 'category_id=44'),
+    'image id that': (lambda d: d['annotations'][0].update(image_id=45), 'image_id=45'),
+    'zero size': (lambda d: d['annotations'][0].update(bbox=[1, 2, 0, 5]), '[1, 2, 0, 5]'),
+    'negative': (lambda d: d['annotations'][0].update(bbox=[1, 2, 3, -5]), '[1, 2, 3, -5]'),
+    'infinite': (lambda d: d['annotations'][0].update(bbox=[1, 2, 3, float('nan')]), 'nan'),
+    'usable `id`': (lambda d: d['annotations'][0].pop('bbox'), "'bbox'"),
+    'fewer than three': (
+        lambda d: d['annotations'][1].update(segmentation=[[1, 2, 3, 4]]),
+        '[1, 2, 3, 4]',
+    ),
+    'duplicate annotation id': (lambda d: d['annotations'][1].update(id=1), 'id=1'),
+    'duplicate image id': (lambda d: d['images'][1].update(id=7), 'id=7'),
+    'duplicate category id': (lambda d: d['categories'][1].update(id=9), 'id=9'),
+    'duplicate category name': (lambda d: d['categories'][1].update(name='cat'), "'cat'"),
+    'category without': (lambda d: d['categories'][1].pop('name'), "{'id': 2}"),
+    'image without': (lambda d: d['images'][1].pop('id'), 'b.jpg'),
+    'unknown `frequency`': (lambda d: d['categories'][1].update(frequency='x'), "'x'"),
+    'no category': (lambda d: d.update(categories=[]), 'empty list'),
+    'no image': (lambda d: d.update(images=[]), 'empty list'),
+}
+
+
+@pytest.mark.parametrize('kind', FAULTS)
+def test_each_fault_is_named_with_its_value(good, write, kind):
+    change, value = FAULTS[kind]
+    change(good)
+    path = write(good)
+    message = _error(path)
+    assert kind in message
+    assert value in message
+    assert str(path) in message
+
+
+def test_all_faults_in_one_error_ten_examples_each(good, write):
+    for i in range(25):
+        good['annotations'].append({**good['annotations'][0], 'id': 100 + i, 'category_id': 1000})
+    good['annotations'][0]['image_id'] = 99
+    message = _error(write(good))
+    assert '(25):' in message and 'and 15 more' in message
+    assert message.count('category_id=1000') == 10
+    assert 'image_id=99' in message
+
+
+def test_a_few_unusable_boxes_of_a_large_file_are_a_warning(good, write):
+    good['annotations'] += [
+        {**good['annotations'][0], 'id': 100 + i} for i in range(10_000 - len(good['annotations']))
+    ]
+    good['annotations'][0]['bbox'] = [1, 2, 0, 5]
+    with pytest.warns(UserWarning, match='zero size'):
+        summary = check_annotations(write(good))
+    assert 'id=1' in summary.warnings[0]
+    good['annotations'][1]['bbox'] = [1, 2, 0, 5]
+    assert 'zero size (2)' in _error(write(good))
+
+
+def test_class_without_image_is_a_warning(good, write):
+    good['categories'].append({'id': 11, 'name': 'yak'})
+    with pytest.warns(UserWarning, match='1 of 3 classes have no labelled image: yak'):
+        summary = check_annotations(write(good))
+    assert summary.image_counts.tolist() == [1, 1, 0]
+
+
+def test_image_root(good, write, tmp_path):
+    for name in 'ab':
+        (tmp_path / f'{name}.jpg').touch()
+    message = _error(write(good), image_root=tmp_path)
+    assert 'missing image file (1)' in message and 'c.jpg' in message
+    (tmp_path / 'c.jpg').touch()
+    assert check_annotations(write(good), image_root=tmp_path).num_images == 3
+
+
+def test_classes_choose_a_subset_but_not_an_order(good, write):
+    path = write(good)
+    summary = check_annotations(path, classes=('dog',))
+    assert summary.category_ids == (2,) and summary.instance_counts.tolist() == [2]
+    assert 'order' in _error(path, classes=('dog', 'cat'))
+    assert "'yak'" in _error(path, classes=('cat', 'yak'))
+    assert "('dog',)" in _error(path, classes='dog')
+
+
+def test_num_classes(good, write):
+    summary = check_annotations(write(good), num_classes=2)
+    with pytest.raises(AnnotationError, match=r'2 classes.*num_classes=80'):
+        check_num_classes(summary, 80)
+
+
+def test_same_categories(good, write):
+    first = check_annotations(write(good))
+    check_same_categories(first, first)
+    good['categories'].reverse()
+    other = check_annotations(write(good, 'other.json'))
+    with pytest.raises(AnnotationError, match=r"other.json.*label 0 is 'dog' here, 'cat' there"):
+        check_same_categories(first, other)
+    good['categories'][0]['name'] = 'yak'
+    other = check_annotations(write(good, 'other.json'))
+    with pytest.raises(AnnotationError, match=r"\['dog'\].*\['yak'\]"):
+        check_same_categories(first, other)
+
+
+def test_statistics_are_counted_or_taken_from_the_file(good, write):
+    counted = class_statistics(write(good))
+    assert counted.source == 'counted'
+    assert counted.image_counts.tolist() == [1, 1]
+    assert counted.groups == ('r', 'r')
+    for category, letter in zip(good['categories'], 'fc', strict=True):
+        category.update(frequency=letter)
+    mixed = class_statistics(write(good))
+    assert mixed.source == 'mixed' and mixed.groups == ('f', 'c')
+    for category, count in zip(good['categories'], (500, 50), strict=True):
+        category.update(image_count=count, instance_count=2 * count)
+    given = class_statistics(check_annotations(write(good)))
+    assert given.source == 'file'
+    assert given.image_counts.tolist() == [500, 50]
+    assert given.instance_counts.tolist() == [1000, 100]
+    assert given.num_images == 3
+
+
+@pytest.mark.parametrize(
+    ('count', 'letter'), [(0, 'r'), (10, 'r'), (11, 'c'), (100, 'c'), (101, 'f')]
+)
+def test_frequency_letter(count, letter):
+    assert frequency_letter(count) == letter
+
+
+def test_federated_known_classes(good, write):
+    for image, negative in zip(good['images'], ([9], [], [9, 2]), strict=True):
+        image.update(neg_category_ids=negative, not_exhaustive_category_ids=[])
+    good['images'][0]['not_exhaustive_category_ids'] = [2]
+    summary = check_annotations(write(good))
+    assert summary.federated
+    assert summary.known_classes == {7: {0, 1}, 3: {0}, 5: {0, 1}}
+    assert summary.not_exhaustive_classes == {7: {1}}
+    subset = check_annotations(write(good), classes=('dog',))
+    assert subset.known_classes == {7: {0}, 3: set(), 5: {0}}
+
+
+def test_image_file_name():
+    url = 'http://images.cocodataset.org/train2017/000000391895.jpg'
+    assert image_file_name({'coco_url': url}) == 'train2017/000000391895.jpg'
+    assert image_file_name({'coco_url': url, 'file_name': 'x.jpg'}) == 'x.jpg'
+    assert image_file_name({'id': 1}) is None
+
+
+def test_coco_tiny_counts_equal_pycocotools(coco_tiny):
+    from pycocotools.coco import COCO
+
+    path = coco_tiny / 'instances_train2017.json'
+    summary = check_annotations(path, num_classes=80, image_root=coco_tiny / 'train2017')
+    coco = COCO(str(path))
+    ids = coco.getCatIds()
+    assert list(summary.category_ids) == ids
+    np.testing.assert_array_equal(
+        summary.image_counts, [len(coco.getImgIds(catIds=[i])) for i in ids]
+    )
+    np.testing.assert_array_equal(
+        summary.instance_counts, [len(coco.getAnnIds(catIds=[i])) for i in ids]
+    )
+
+
+def test_checking_takes_about_as_long_as_loading(good, write):
+    annotation = good['annotations'][0]
+    good['annotations'] = [{**annotation, 'id': i} for i in range(30_000)]
+    good['annotations'][0]['category_id'] = 9
+    path = write(good)
+    start = time.process_time()
+    json.loads(path.read_text())
+    load = time.process_time() - start
+    start = time.process_time()
+    check_annotations(path)
+    assert time.process_time() - start < 4 * load + 0.5
