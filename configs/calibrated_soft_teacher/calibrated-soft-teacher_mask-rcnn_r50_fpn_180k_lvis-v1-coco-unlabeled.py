@@ -13,4 +13,4 @@ train_dataloader = dict(dataset=dict(datasets=[balanced, unlabeled_dataset]))
 val_evaluator = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)
 test_evaluator = val_evaluator
 custom_hooks = _base_.custom_hooks
-custom_hooks[1].labeled_ann_file = _base_.data_root + labeled_ann_file
+custom_hooks[-1].labeled_ann_file = _base_.data_root + labeled_ann_file

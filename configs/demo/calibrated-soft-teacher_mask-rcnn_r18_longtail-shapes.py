@@ -54,4 +54,5 @@ custom_hooks = [
         labeled_ann_file=_base_.data_root + 'annotations/train.json',
         interval=50,
     ),
+    dict(type='mmdet_softpl.RandomStateHook'),
 ]

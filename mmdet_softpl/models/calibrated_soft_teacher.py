@@ -10,6 +10,7 @@ from mmdet.models.detectors import SemiBaseDetector
 from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
@@ -361,7 +362,7 @@ def plain_state_dict(state_dict: dict[str, Tensor], part: str) -> dict[str, Tens
     return chosen or dict(state_dict)
 
 
-def _merged(semi_train_cfg: dict | None) -> dict:
+def _merged(semi_train_cfg: dict | None) -> ConfigDict:
     """Defaults with the given values, checked."""
     given = dict(semi_train_cfg or {})
     owner = 'CalibratedSoftTeacher: semi_train_cfg'
@@ -378,4 +379,4 @@ def _merged(semi_train_cfg: dict | None) -> dict:
         check_range(owner, key, cfg[key], 0, None)
     for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
         check_range(owner, key, cfg[key], 1, None)
-    return cfg
+    return ConfigDict(cfg)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from mmdet.models.losses import CrossEntropyLoss, accuracy
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor
 
@@ -354,8 +355,14 @@ class SmoothedCEHead(Shared2FCBBoxHead):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if self.smooths:
-            self._iter = int(self.num_iters)
+        if not self.smooths:
+            return
+        self._iter = int(self.num_iters)
+        # A checkpoint holds rank 0's share of what was seen since the last refresh.
+        if get_rank() > 0:
+            for name in ('feature_sums', 'feature_counts', 'confusion_sums'):
+                if hasattr(self, name):
+                    getattr(self, name).zero_()
 
 
 def _read_similarity(

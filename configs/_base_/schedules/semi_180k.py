@@ -42,4 +42,5 @@ custom_hooks = [
         burn_in_iters=burn_in_iters,
         ramp_iters=5000,
     ),
+    dict(type='mmdet_softpl.RandomStateHook'),
 ]

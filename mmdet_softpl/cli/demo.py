@@ -1,0 +1,267 @@
+"""``python -m mmdet_softpl demo``: the whole package on generated pictures, in minutes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+NAME = 'demo'
+HELP = 'train, evaluate and look at the three modules on generated long-tail shapes'
+
+CONFIG = 'calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes'
+PICTURED_IMAGES = 9
+# Dropped labels below it would fill the picture with guesses that nobody would miss.
+PICTURED_SCORE = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to ``parser``."""
+    parser.add_argument(
+        '--work-dir', default='work_dirs/demo', help='folder of everything it writes'
+    )
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--supervised-iters', type=int, help='iterations on labelled images alone (config: 400)'
+    )
+    parser.add_argument('--iters', type=int, help='iterations in all (config: 700)')
+    parser.add_argument('--json', action='store_true', help='print metrics.json instead of a table')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the data, train (or resume), evaluate, draw.
+
+    Returns:
+        0. Bad input raises ``ValueError`` or ``OSError``.
+    """
+    work_dir = Path(args.work_dir)
+    result = work_dir / 'metrics.json'
+    cfg = load_config(args, work_dir)
+    key = dict(
+        seed=args.seed,
+        supervised_iters=cfg.custom_hooks[0].supervised_iters,
+        iters=cfg.train_cfg.max_iters,
+    )
+    metrics = _finished(result, key)
+    if metrics is None:
+        runner = _train(cfg, work_dir)
+        metrics = dict(
+            settings=key,
+            stages=_stages(work_dir / 'stages.json', key),
+            **_look(runner, cfg, work_dir),
+        )
+        from mmdet_softpl.engine.audit import write_json
+
+        write_json(metrics, result)
+    if args.json:
+        print(json.dumps(metrics))
+    else:
+        _report(metrics, work_dir)
+    return 0
+
+
+def load_config(args: argparse.Namespace, work_dir: Path) -> Any:
+    """The demo's config with its data under ``work_dir``.
+
+    Raises:
+        ValueError: If there is no iteration of one of the two phases.
+    """
+    from mmengine.config import Config
+
+    from mmdet_softpl.cli.config_path import config_path
+
+    cfg = Config.fromfile(str(config_path(CONFIG)))
+    supervised = args.supervised_iters or cfg.supervised_iters
+    iters = args.iters or cfg.max_iters
+    if not 0 < supervised < iters:
+        raise ValueError(
+            f'demo: --supervised-iters {supervised} must lie between 0 and --iters {iters}, so '
+            'that both phases have iterations.'
+        )
+    cfg.custom_hooks[0].supervised_iters = supervised
+    # One evaluation right after phase 1, one at the end.
+    cfg.train_cfg.update(max_iters=iters, val_interval=supervised)
+    cfg.work_dir = str(work_dir)
+    cfg.randomness = dict(seed=args.seed)
+    replace_prefix(cfg._cfg_dict, cfg.data_root, f'{work_dir / "data"}/')
+    return cfg
+
+
+def replace_prefix(node: Any, old: str, new: str) -> Any:
+    """Replace the prefix of every string in nested dicts and lists, in place."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in list(items):
+        if isinstance(value, str) and value.startswith(old):
+            node[key] = new + value[len(old) :]
+        elif isinstance(value, (dict, list)):
+            replace_prefix(value, old, new)
+    return node
+
+
+def _finished(result: Path, key: dict) -> dict | None:
+    """The metrics of a finished run with the same settings."""
+    if not result.is_file():
+        return None
+    metrics = json.loads(result.read_text())
+    return metrics if metrics.get('settings') == key else None
+
+
+def _train(cfg: Any, work_dir: Path) -> Any:
+    """Train to the end, from the last checkpoint if there is one."""
+    import torch
+    from mmengine.hooks import Hook
+    from mmengine.runner import Runner, find_latest_checkpoint
+
+    from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+    from mmdet_softpl.engine.audit import write_json
+
+    generate_longtail_shapes(cfg.data_root, ShapesConfig())
+
+    class KeepMetrics(Hook):
+        """Evaluations by iteration, where a resumed run finds the first one again."""
+
+        def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+            path = work_dir / 'stages.json'
+            stages = json.loads(path.read_text()) if path.is_file() else {}
+            stages[str(runner.iter)] = {k: float(v) for k, v in (metrics or {}).items()}
+            write_json(stages, path)
+
+    if not torch.cuda.is_available():
+        cfg.train_dataloader.update(pin_memory=False)
+        cfg.val_dataloader.update(pin_memory=False)
+    last = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
+    if last:
+        print(f'resuming from {last}', flush=True)
+        cfg.resume = True
+        cfg.load_from = last
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(KeepMetrics())
+    runner.train()
+    return runner
+
+
+def _stages(path: Path, key: dict) -> dict[str, dict[str, float]]:
+    """Rows of the table."""
+    stages = json.loads(path.read_text())
+    burn_in, last = stages[str(key['supervised_iters'])], stages[str(key['iters'])]
+
+    def part(metrics: dict[str, float], name: str) -> dict[str, float]:
+        prefix = f'{name}/'
+        return {k[len(prefix) :]: v for k, v in metrics.items() if k.startswith(prefix)}
+
+    return {
+        'after burn-in': part(burn_in, 'teacher'),
+        'teacher': part(last, 'teacher'),
+        'student': part(last, 'student'),
+    }
+
+
+def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
+    """Pictures of the pseudo-labels, and their quality against the hidden labels."""
+    from mmdet.registry import DATASETS
+
+    from mmdet_softpl.engine.label_images import label_images
+    from mmdet_softpl.evaluation.pseudo_label_quality import pseudo_label_quality
+    from mmdet_softpl.reporting.class_counts import draw_class_counts
+    from mmdet_softpl.reporting.figure import save_figure
+    from mmdet_softpl.reporting.pseudo_labels import draw_pseudo_labels
+    from mmdet_softpl.reporting.reliability import draw_reliability
+
+    detector = runner.model
+    unlabeled = dict(cfg.unlabeled_dataset, pipeline=cfg.test_pipeline, test_mode=True)
+    dataset = DATASETS.build(unlabeled)
+    classes = dataset.metainfo['classes']
+    groups = detector.class_state.groups.tolist()
+    annotations = Path(cfg.data_root) / 'annotations'
+    hidden, labelled = str(annotations / 'hidden_unlabeled.json'), str(annotations / 'train.json')
+
+    print('looking at the pseudo-labels', flush=True)
+    pictured = list(
+        label_images(detector, dataset, range(PICTURED_IMAGES), masks_above=PICTURED_SCORE)
+    )
+    figure = draw_pseudo_labels(
+        [shown.image for shown in pictured],
+        [
+            dict(
+                bboxes=shown.detections.bboxes,
+                masks=shown.detections.mask_probs,
+                labels=shown.detections.labels,
+                confidences=shown.detections.confidences,
+                kept=shown.detections.kept,
+            )
+            for shown in pictured
+        ],
+        classes,
+    )
+    save_figure(figure, work_dir / 'pseudo_labels.png')
+
+    seen = [
+        dict(
+            img_id=image.img_id,
+            bboxes=image.original_bboxes,
+            labels=image.detections.labels,
+            scores=image.detections.scores,
+            confidences=image.detections.confidences,
+            kept=image.detections.kept,
+        )
+        for image in label_images(detector, dataset, range(len(dataset)))
+    ]
+    quality = pseudo_label_quality(seen, hidden, classes, labelled)
+    before, after = _reliability(seen, hidden, classes)
+    save_figure(draw_reliability(before, groups, after), work_dir / 'reliability.png')
+    audit = json.loads((work_dir / 'pseudo_label_audit.json').read_text())
+    counts = [
+        sum(int(((s['labels'] == c) & s['kept']).sum()) for s in seen) for c in range(len(classes))
+    ]
+    labelled_counts = [record['labelled_instances'] for record in audit['classes']]
+    figure = draw_class_counts(classes, labelled_counts, counts, groups)
+    save_figure(figure, work_dir / 'pseudo_label_counts.png')
+    return dict(pseudo_labels=quality)
+
+
+def _reliability(seen: list[dict], hidden_ann_file: str, classes: Any) -> tuple[Any, Any]:
+    """(3, C, B) reliability of raw scores and of calibrated confidences on hidden labels."""
+    import torch
+
+    from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+    from mmdet_softpl.evaluation.ground_truth import GroundTruth, judge_detections
+    from mmdet_softpl.functional import reliability_counts
+    from mmdet_softpl.models.class_state import CONFIDENCE_BINS
+
+    truth = GroundTruth(load_annotation_file(hidden_ann_file), classes, hidden_ann_file)
+    totals = [torch.zeros(3, len(classes), CONFIDENCE_BINS) for _ in range(2)]
+    for image in seen:
+        judged, correct = judge_detections(
+            truth.image(image['img_id']), image['bboxes'], image['scores'], image['labels'], 0.5
+        )
+        for total, values in zip(totals, (image['scores'], image['confidences']), strict=True):
+            total += reliability_counts(
+                values[judged],
+                image['labels'][judged],
+                correct[judged],
+                len(classes),
+                CONFIDENCE_BINS,
+            )
+    return totals[0], totals[1]
+
+
+def _report(metrics: dict, work_dir: Path) -> None:
+    from mmdet_softpl.reporting.table import metrics_table
+
+    print(metrics_table(metrics['stages']))
+    quality = metrics['pseudo_labels']
+    for group in ('rare', 'common', 'frequent'):
+        print(
+            f'pseudo-labels, {group}: {quality[f"{group}_pseudo_count"]} kept, '
+            f'precision {quality[f"{group}_pseudo_precision"]:.2f}, '
+            f'recall {quality[f"{group}_pseudo_recall"]:.2f}'
+        )
+    for name in (
+        'metrics.json',
+        'pseudo_labels.png',
+        'pseudo_label_counts.png',
+        'reliability.png',
+        'pseudo_label_audit.json',
+    ):
+        print(work_dir / name)

@@ -1,0 +1,183 @@
+"""BurnInMeanTeacherHook: phases, averaging, what it refuses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.engine.hooks import MeanTeacherHook
+from torch import nn
+
+from mmdet_softpl.engine import BurnInMeanTeacherHook
+from mmdet_softpl.engine import burn_in_mean_teacher_hook as module
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 1)
+        self.norm = nn.BatchNorm2d(2)
+        self.register_buffer('prototypes', torch.rand(3))
+
+
+class Semi(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = Net(), Net()
+        self.unsup_scale = 1.0
+        self.teacher_checkpoint: str | None = None
+
+
+@pytest.fixture
+def make_runner(monkeypatch):
+    monkeypatch.setattr(module, 'check_datasets', lambda runner: None)
+
+    def make(hook, **kwargs) -> SimpleNamespace:
+        defaults = dict(model=Semi(), hooks=[hook], iter=0, _load_from=None, _resume=False)
+        return SimpleNamespace(**{**defaults, **kwargs})
+
+    return make
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def step(hook, runner) -> None:
+    hook.before_train_iter(runner, runner.iter)
+    with torch.no_grad():
+        for value in runner.model.student.state_dict().values():
+            value += 1
+    hook.after_train_iter(runner, runner.iter)
+    runner.iter += 1
+
+
+def test_average_is_the_closed_form_for_everything_that_should_move() -> None:
+    torch.manual_seed(0)
+    student, teacher = Net(), Net()
+    student.norm.num_batches_tracked.fill_(7)
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    module.average_teacher(student, teacher, 0.25)
+    for key, value in teacher.state_dict().items():
+        target = student.state_dict()[key]
+        if key in ('prototypes', 'norm.num_batches_tracked'):
+            assert torch.equal(value, target), key
+        else:
+            torch.testing.assert_close(value, 0.75 * before[key] + 0.25 * target)
+
+
+def test_parameters_are_paired_by_name() -> None:
+    student, teacher = Net(), Net()
+    teacher.conv, teacher.norm = nn.Conv2d(1, 2, 1), teacher._modules.pop('norm')
+    module.copy_teacher(student, teacher)
+    assert same(student, teacher)
+
+
+def test_plain_soft_teacher_equals_the_hosts_hook_on_parameters(make_runner) -> None:
+    hook, host = BurnInMeanTeacherHook(momentum=0.1), MeanTeacherHook(momentum=0.1)
+    runner = make_runner(hook)
+    twin = SimpleNamespace(model=Semi(), iter=0)
+    twin.model.load_state_dict(runner.model.state_dict())
+    hook.before_train(runner)
+    host.before_train(twin)
+    for _ in range(3):
+        step(hook, runner)
+        with torch.no_grad():
+            for value in twin.model.student.state_dict().values():
+                value += 1
+        host.after_train_iter(twin, twin.iter)
+        twin.iter += 1
+    ours = dict(runner.model.teacher.named_parameters())
+    for name, value in twin.model.teacher.named_parameters():
+        torch.testing.assert_close(ours[name], value)
+
+
+def test_phases(make_runner) -> None:
+    hook = BurnInMeanTeacherHook(
+        momentum=0.5, supervised_iters=2, burn_in_iters=3, ramp_iters=4
+    )
+    runner = make_runner(hook)
+    hook.before_train(runner)
+    scales, equal, moved = [], [], []
+    for _ in range(8):
+        before = [p.clone() for p in runner.model.teacher.parameters()]
+        step(hook, runner)
+        scales.append(runner.model.unsup_scale)
+        equal.append(same(runner.model.student, runner.model.teacher))
+        moved.append(
+            any(
+                not torch.equal(a, b)
+                for a, b in zip(before, runner.model.teacher.parameters(), strict=True)
+            )
+        )
+    assert scales == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+    assert equal == [False, True, False, False, True, False, False, False]
+    assert moved == [False, True, False, False, True, True, True, True]
+
+
+def test_a_given_teacher_stays_through_the_burn_in(make_runner) -> None:
+    hook = BurnInMeanTeacherHook(burn_in_iters=3)
+    runner = make_runner(hook)
+    runner.model.teacher_checkpoint = 'teacher.pth'
+    given = {k: v.clone() for k, v in runner.model.teacher.state_dict().items()}
+    hook.before_train(runner)
+    step(hook, runner)
+    step(hook, runner)
+    assert all(torch.equal(v, given[k]) for k, v in runner.model.teacher.state_dict().items())
+    step(hook, runner)
+    assert same(runner.model.student, runner.model.teacher)
+
+
+def test_resuming_does_not_overwrite_the_teacher(make_runner) -> None:
+    hook = BurnInMeanTeacherHook()
+    runner = make_runner(hook, iter=5, _resume=True)
+    hook.before_train(runner)
+    assert not same(runner.model.student, runner.model.teacher)
+
+
+@pytest.mark.parametrize(
+    'phases, checkpoint, words',
+    [
+        (dict(), 'given.pth', ['given.pth', 'burn_in_iters=0']),
+        (dict(supervised_iters=2, burn_in_iters=2), 'given.pth', ['supervised_iters=2']),
+        (dict(burn_in_iters=2), None, ['burn_in_iters=2', 'load_from', 'teacher_checkpoint']),
+    ],
+)
+def test_contradictions_are_named_before_training(make_runner, phases, checkpoint, words) -> None:
+    hook = BurnInMeanTeacherHook(**phases)
+    runner = make_runner(hook)
+    runner.model.teacher_checkpoint = checkpoint
+    with pytest.raises(ValueError) as error:
+        hook.before_train(runner)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_two_mean_teacher_hooks_are_refused(make_runner) -> None:
+    hook = BurnInMeanTeacherHook()
+    with pytest.raises(ValueError, match='MeanTeacherHook'):
+        hook.before_train(make_runner(hook, hooks=[hook, MeanTeacherHook()]))
+
+
+def test_a_model_without_teacher_is_refused(make_runner) -> None:
+    hook = BurnInMeanTeacherHook()
+    with pytest.raises(TypeError, match='Net'):
+        hook.before_train(make_runner(hook, model=Net()))
+
+
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(momentum=0.0),
+        dict(momentum=1.0),
+        dict(interval=0),
+        dict(supervised_iters=-1),
+        dict(burn_in_iters=-1),
+        dict(ramp_iters=-5),
+    ],
+)
+def test_values_out_of_range_are_named(kwargs) -> None:
+    (name, value), = kwargs.items()
+    with pytest.raises(ValueError, match=f'{name}.*{value}'):
+        BurnInMeanTeacherHook(**kwargs)
