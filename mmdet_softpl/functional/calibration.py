@@ -331,9 +331,8 @@ def _fit_temperature(statistics: Tensor, prior_accuracy: Tensor, prior: float) -
     observed = torch.where(seen, confidence / count.clamp_min(_NO_MASS), centres)
     observed = torch.logit(observed, eps=1e-6)
 
+    # An odd size: the middle of the grid is T = 1.
     exponents = torch.linspace(-1, 1, _GRID_SIZE, dtype=count.dtype, device=count.device)
-    # The middle of the grid is the identity, to the last bit.
-    exponents[_GRID_SIZE // 2] = 0
     grid = (exponents * math.log(_MAX_TEMPERATURE)).exp()[:, None, None]
     share = prior / num_bins
     cost = _binomial_cost(observed / grid, count, correct)
