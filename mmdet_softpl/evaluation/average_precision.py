@@ -14,6 +14,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from mmdet_softpl.evaluation.ground_truth import FREQUENCY_LETTERS
 
+NUM_IOUS = 10
+NUM_RECALLS = 101
+PAIRS_PER_BLOCK = 100_000
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -92,18 +96,35 @@ def precision_table(
     if iou_type == 'segm' and detections.masks is not None:
         for record, mask in zip(records, detections.masks, strict=True):
             record['segmentation'] = mask
-    evaluator = COCOeval_faster(
-        api, api.loadRes(records), iou_type, print_function=_silent, lvis_style=federated
-    )
-    evaluator.params.catIds = sorted(cat_ids)
-    evaluator.params.maxDets = [max_dets]
-    # Only the range of all areas is read; each further one would cost its own matching.
-    evaluator.params.areaRng = [[0, 1e10]]
-    evaluator.params.areaRngLbl = ['all']
-    evaluator.evaluate()
-    evaluator.accumulate()
-    precision = np.asarray(evaluator.eval['precision'])[:, :, :, 0, 0]
-    return precision[:, :, np.argsort(np.argsort(ids))]
+    found = api.loadRes(records)
+    images_of = [
+        set(api.catToImgs.get(cat_id, ())) | set(found.catToImgs.get(cat_id, ()))
+        for cat_id in cat_ids
+    ]
+    # Classes are independent. The evaluator makes a table of all images times all classes, which
+    # for LVIS takes gigabytes and is empty nearly everywhere: give it few classes at a time, those
+    # on few images first, and only the images they are on.
+    order = sorted(range(len(cat_ids)), key=lambda c: len(images_of[c]))
+    blocks = np.array_split(order, -(-len(order) * len(api.imgs) // PAIRS_PER_BLOCK))
+    precision = np.full((NUM_IOUS, NUM_RECALLS, len(cat_ids)), -1.0)
+    for block in blocks:
+        img_ids = set().union(*(images_of[c] for c in block))
+        if not img_ids:
+            continue
+        evaluator = COCOeval_faster(
+            api, found, iou_type, print_function=_silent, lvis_style=federated
+        )
+        evaluator.params.catIds = sorted(cat_ids[c] for c in block)
+        evaluator.params.imgIds = sorted(img_ids)
+        evaluator.params.maxDets = [max_dets]
+        # Only the range of all areas is read; each further one would cost its own matching.
+        evaluator.params.areaRng = [[0, 1e10]]
+        evaluator.params.areaRngLbl = ['all']
+        evaluator.evaluate()
+        evaluator.accumulate()
+        by_cat_id = sorted(block, key=lambda c: cat_ids[c])
+        precision[:, :, by_cat_id] = np.asarray(evaluator.eval['precision'])[:, :, :, 0, 0]
+    return precision
 
 
 def summarise(precision: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:

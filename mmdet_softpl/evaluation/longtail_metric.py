@@ -253,21 +253,20 @@ class LongTailMetric(BaseMetric):
         return values
 
 
-def encode_masks(masks: Tensor | np.ndarray | Sequence[dict]) -> list[dict]:
+def encode_masks(masks: Tensor | np.ndarray | Sequence[dict]) -> np.ndarray:
     """Masks as compressed RLE, all in one call.
 
-    Shape: (N, H, W) bool, or N RLE dicts, which are kept -> N dicts.
+    Shape: (N, H, W) bool, or N RLE dicts, which are kept -> (N,) object, dicts.
     """
-    if not isinstance(masks, (Tensor, np.ndarray)):
-        return list(masks)
-    if len(masks) == 0:
-        return []
-    if isinstance(masks, Tensor):
-        # Transposed on its device: the encoder wants (H, W, N) with H running fastest.
-        columns = masks.detach().permute(0, 2, 1).to(torch.uint8).contiguous().cpu().numpy()
-    else:
-        columns = np.ascontiguousarray(masks.transpose(0, 2, 1), dtype=np.uint8)
-    return mask_utils.encode(columns.transpose(2, 1, 0))
+    if isinstance(masks, (Tensor, np.ndarray)):
+        pixels = torch.as_tensor(masks).detach().bool().view(torch.uint8)
+        # Transposed on their device: the encoder wants (H, W, N) with H running fastest.
+        columns = pixels.permute(0, 2, 1).contiguous().cpu().numpy()
+        masks = mask_utils.encode(columns.transpose(2, 1, 0)) if len(columns) else []
+    # An array of objects, because mmengine walks through lists and dicts of results.
+    encoded = np.empty(len(masks), dtype=object)
+    encoded[:] = list(masks)
+    return encoded
 
 
 def _array(values: Tensor | np.ndarray, dtype: type) -> np.ndarray:
@@ -281,10 +280,6 @@ def _array(values: Tensor | np.ndarray, dtype: type) -> np.ndarray:
 def _concatenate(results: Sequence[dict], score_key: str) -> Detections:
     """Detections of all images; ``score_key`` falls back to ``scores``."""
     counts = [len(result['scores']) for result in results]
-    masks = None
-    if any('masks' in result for result in results):
-        masks = np.empty(sum(counts), dtype=object)
-        masks[:] = [mask for result in results for mask in result['masks']]
 
     def gather(values: list[np.ndarray], shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return np.concatenate([np.empty(shape, dtype=dtype), *values]).astype(dtype)
@@ -294,7 +289,11 @@ def _concatenate(results: Sequence[dict], score_key: str) -> Detections:
         labels=gather([r['labels'] for r in results], (0,), np.int64),
         scores=gather([r.get(score_key, r['scores']) for r in results], (0,), np.float32),
         bboxes=gather([r['bboxes'] for r in results], (0, 4), np.float32),
-        masks=masks,
+        masks=(
+            gather([r['masks'] for r in results], (0,), object)
+            if any('masks' in r for r in results)
+            else None
+        ),
     )
 
 
