@@ -1,8 +1,9 @@
 """The generated data set of design section 6: long-tail shapes in LVIS v1 format.
 
 ``ROOT/{train,unlabeled,val,...}/*.png``, ``ROOT/annotations/{train,val,unlabeled,...}.json``,
-``ROOT/annotations/hidden_unlabeled.json`` (the labels of the unlabelled images, for audits) and
-``ROOT/shapes.json`` (the parameters, written last).
+``ROOT/annotations/hidden_unlabeled.json`` (the labels of the unlabelled images, for audits),
+``ROOT/annotations/classes.txt`` (class names in label order, for ``metainfo=dict(classes=...)``)
+and ``ROOT/shapes.json`` (the parameters, written last).
 
 Shape letters: C classes, M images of a split.
 """
@@ -47,7 +48,16 @@ CLASSES_PER_BALANCED_IMAGE = 3.0
 MAX_CLASSES_PER_IMAGE = 9
 EXTRA_INSTANCE_PROBABILITY = 0.25
 
-_RESERVED = ('train', 'unlabeled', 'val', 'hidden_unlabeled', 'annotations')
+_RESERVED = (
+    'train',
+    'unlabeled',
+    'val',
+    'hidden_unlabeled',
+    'annotations',
+    'classes',
+    'root',
+    'shapes',
+)
 _PARTS = '.parts'
 
 
@@ -68,11 +78,11 @@ class ShapesConfig:
             ``(('tune', 200), ('test', 500))``.
     """
 
-    num_classes: int = 24
-    image_size: int = 160
-    num_train: int = 400
-    num_unlabeled: int = 1600
-    num_val: int = 200
+    num_classes: int = 12
+    image_size: int = 128
+    num_train: int = 300
+    num_unlabeled: int = 600
+    num_val: int = 120
     seed: int = 0
     extra_splits: tuple[tuple[str, int], ...] = ()
 
@@ -130,7 +140,7 @@ def generate_longtail_shapes(
 
     Returns:
         Paths by name: every annotation file (``train``, ``unlabeled``, ``hidden_unlabeled``,
-        ``val``, ...), ``root`` and ``shapes``.
+        ``val``, ...), ``classes``, ``root`` and ``shapes``.
 
     Raises:
         FileExistsError: ``root`` holds folders of these names that are not from here.
@@ -141,7 +151,7 @@ def generate_longtail_shapes(
     parameters = json.loads(json.dumps({'version': FORMAT_VERSION, **asdict(config)}))
     paths = {name: root / 'annotations' / f'{name}.json' for name in config.splits}
     paths['hidden_unlabeled'] = root / 'annotations' / 'hidden_unlabeled.json'
-    paths.update(root=root, shapes=marker)
+    paths.update(classes=root / 'annotations' / 'classes.txt', root=root, shapes=marker)
     if _read_json(marker) == parameters and _is_complete(root, config, paths):
         return paths
 
@@ -331,6 +341,7 @@ def _write_annotations(root: Path, config: ShapesConfig, paths: dict[str, Path])
             f'long-tail shapes: no labelled image has room for {missing}. Raise num_train '
             f'({config.num_train}) or image_size ({config.image_size}).'
         )
+    paths['classes'].write_text('\n'.join(config.classes) + '\n', encoding='utf-8')
     first_id = 1
     for name, images in records.items():
         data = _lvis(images, categories, config, first_id)

@@ -14,7 +14,7 @@ from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtai
 
 @pytest.fixture(scope='session')
 def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of a data set with the 24 classes of the shipped config; do not write into it."""
+    """Root of a data set with the classes of the shipped config; do not write into it."""
     root = tmp_path_factory.mktemp('shapes')
     config = ShapesConfig(num_train=28, num_unlabeled=20, num_val=10)
     generate_longtail_shapes(root, config, progress=False, workers=1)

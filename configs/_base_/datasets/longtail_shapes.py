@@ -1,38 +1,11 @@
 # The generated long-tail shapes: `python -m mmdet_softpl shapes data/longtail_shapes`.
 dataset_type = 'CocoDataset'
 data_root = 'data/longtail_shapes/'
-image_size = 160
+image_size = 128
 scale = (image_size, image_size)
 
-# Label order of the generated files; another --num-classes gives other names.
-metainfo = dict(
-    classes=(
-        'disc_plain',
-        'disc_striped',
-        'disc_plain_stem',
-        'disc_striped_stem',
-        'star_plain',
-        'star_striped',
-        'star_plain_stem',
-        'star_striped_stem',
-        'square_plain',
-        'square_striped',
-        'square_plain_stem',
-        'square_striped_stem',
-        'cross_plain',
-        'cross_striped',
-        'cross_plain_stem',
-        'cross_striped_stem',
-        'triangle_plain',
-        'triangle_striped',
-        'triangle_plain_stem',
-        'triangle_striped_stem',
-        'ring_plain',
-        'ring_striped',
-        'ring_plain_stem',
-        'ring_striped_stem',
-    )
-)
+# The generator writes the names beside the annotations: any --num-classes works with this file.
+metainfo = dict(classes=data_root + 'annotations/classes.txt')
 
 color_space = [
     [dict(type='AutoContrast')],
