@@ -53,9 +53,9 @@ class GroundTruth:
         ann_file: Name of the file, for messages.
 
     Raises:
-        AnnotationError: A class name that the file does not define, or another order of the
-            classes than the file's. Categories of the file that the model does not know are left
-            out, with one warning.
+        AnnotationError: No annotations, a class name that the file does not define, or another
+            order of the classes than the file's. Categories of the file that the model does not
+            know are left out, with one warning.
 
     Attributes:
         cat_ids: (C,) category id by class index.
@@ -63,6 +63,11 @@ class GroundTruth:
     """
 
     def __init__(self, dataset: dict, class_names: Sequence[str], ann_file: str) -> None:
+        if 'annotations' not in dataset:
+            raise AnnotationError(
+                f'{ann_file}: key `annotations` is missing. Give the file with the labels; one of '
+                'unlabelled images cannot be evaluated against.'
+            )
         self.ann_file = ann_file
         self.class_names = tuple(class_names)
         self.cat_ids = _category_ids(dataset['categories'], self.class_names, ann_file)

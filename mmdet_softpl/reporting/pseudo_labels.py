@@ -167,6 +167,8 @@ def _draw_instances(
         color = colors[i] if kept[i] else GREY
         if masks is not None:
             overlay[masks[i]] = to_rgba(color, 0.5 if kept[i] else 0.35)
+            if kept[i] and masks[i].any() and not masks[i].all():
+                axes.contour(masks[i], levels=[0.5], colors=[color], linewidths=1.2)
         x1, y1, x2, y2 = arrays['bboxes'][i].astype(float)
         frame = Rectangle(
             (x1 - 0.5, y1 - 0.5),

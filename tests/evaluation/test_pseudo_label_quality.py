@@ -153,3 +153,10 @@ def test_bad_input(hidden, write):
         pseudo_label_quality([good], hidden, ('bolt', 'screw'))
     with pytest.raises(ValueError, match='iou_thr'):
         pseudo_label_quality([good], hidden, NAMES, iou_thr=0)
+
+
+def test_the_unlabelled_file_instead_of_the_hidden_one(data, write):
+    dataset = data.dataset()
+    del dataset['annotations']
+    with pytest.raises(AnnotationError, match=r'annotations\.json: key `annotations` is missing'):
+        pseudo_label_quality([], write(dataset), data.class_names)

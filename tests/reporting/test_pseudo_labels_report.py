@@ -56,6 +56,8 @@ def test_masks_are_filled_where_they_are():
     assert np.array_equal(overlay[..., 3] > 0, masks.any(axis=0))
     assert (overlay[masks[0]][:, 3] > overlay[masks[1]][:, 3].max()).all(), 'kept stands out'
     assert to_hex(overlay[10, 10, :3]) == PALETTE[1].lower()
+    (outline,) = axes.collections
+    assert outline.get_paths()[0].get_extents().bounds == (4.5, 4.5, 20, 10), 'of the kept one'
 
 
 def test_the_surest_kept_instance_lies_on_top():
