@@ -177,10 +177,11 @@ def bootstrap(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return module
 
 
-# Logs the arguments of pip; fails those that hold a word of the file `refused`; an installed
+# Answers `-c` and `-W ignore -c`; logs the arguments of pip; fails those that hold a word of the file `refused`; an installed
 # torch is remembered. `dists` has what `importlib.metadata` would list.
 FAKE_PYTHON = """#!/bin/bash
 here=$(dirname "$0")
+if [ "$1" = -W ]; then exit "$(cat "$here/import")"; fi
 if [ "$1" = -c ]; then
     case "$2" in *distributions*) cat "$here/dists";; *cv2*) eval "$(cat "$here/cv2")";; esac
     exit
@@ -197,10 +198,13 @@ case "$*" in *" torch"*) echo torch >> "$here/dists";; esac
 def fake(bootstrap: ModuleType) -> Callable[..., Path]:
     """Makes the fake environment; returns the folder with its log."""
 
-    def make(dists: str = 'pip setuptools', refused: str = '', cv2: str = '') -> Path:
+    def make(
+        dists: str = 'pip setuptools', refused: str = '', cv2: str = '', imports: str = '0'
+    ) -> Path:
         folder = bootstrap.PYTHON.parent
         folder.mkdir(parents=True)
-        contents = {'dists': dists, 'refused': refused, 'log': '', 'cv2': cv2}
+        contents = dict(dists=dists, refused=refused, log='', cv2=cv2)
+        contents['import'] = imports
         for name, content in contents.items():
             (folder / name).write_text(content + '\n' if content else '')
         bootstrap.PYTHON.write_text(FAKE_PYTHON)
@@ -300,10 +304,11 @@ def test_stages_have_their_own_packages(
     assert f'-e {bootstrap.ROOT}[test]' in (folder / 'log').read_text()
 
 
+@pytest.mark.parametrize('broken', [dict(refused='mmdet==3.3.0'), dict(imports='1')])
 def test_failure_leaves_no_stamp(
-    bootstrap: ModuleType, fake, capsys: pytest.CaptureFixture
+    bootstrap: ModuleType, fake, broken: dict[str, str], capsys: pytest.CaptureFixture
 ) -> None:
-    fake(refused='mmdet==3.3.0')
+    fake(**broken)
     assert bootstrap.main() == 1
     assert 'failed with status 1' in capsys.readouterr().out
     assert not list(bootstrap.VENV.glob('.bootstrap-*'))
