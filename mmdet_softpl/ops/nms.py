@@ -8,10 +8,12 @@ from torch import Tensor
 
 from mmdet_softpl.ops.torchvision import why_unusable
 
-# Boxes resolved at once. Each block costs BLOCK^2 overlaps whether or not its boxes survive, and a
-# round of small kernels; measured on 4,000 boxes (benchmarks/ops).
-_CPU_BLOCK = 256
-_GPU_BLOCK = 2048
+# Boxes resolved at once, and boxes that the kept ones are compared with at once. On the CPU a tile
+# fits the cache and stays below the 32,768 elements from which torch wakes its threads, whose
+# barriers cost more than the work, above all beside data loading workers. For the same reason rows
+# are taken by index_select and not by [], which wakes them always. (benchmarks/ops)
+_CPU_TILE = (64, 500)
+_GPU_TILE = (2048, 32768)
 
 
 def _suppresses(first: Tensor, second: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -48,7 +50,8 @@ def _greedy(overlap: Tensor) -> Tensor:
     Returns:
         (N,) bool.
     """
-    overlap = overlap.triu(1)
+    rank = torch.arange(overlap.size(0), device=overlap.device)
+    overlap = overlap & (rank.unsqueeze(1) < rank)
     keep = ~overlap.any(dim=0)
     settled = torch.zeros_like(keep)
     while not torch.equal(keep, settled):
@@ -81,13 +84,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
     order = scores.sort(0, descending=True)[1]
     area = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
-    alive = torch.cat([boxes, area.unsqueeze(1)], dim=1)[order]
-    block = _CPU_BLOCK if boxes.device.type == 'cpu' else _GPU_BLOCK
+    alive = torch.cat([boxes, area.unsqueeze(1)], dim=1).index_select(0, order)
+    block, span = _CPU_TILE if boxes.device.type == 'cpu' else _GPU_TILE
     kept = []
     while order.numel() > 0:
         head, rest = alive[:block], alive[block:]
-        keep = _greedy(_suppresses(head, head, iou_threshold, offset))
-        kept.append(order[:block][keep])
-        survives = ~_suppresses(head[keep], rest, iou_threshold, offset).any(dim=0)
-        alive, order = rest[survives], order[block:][survives]
+        keep = _greedy(_suppresses(head, head, iou_threshold, offset)).nonzero().squeeze(1)
+        kept.append(order.index_select(0, keep))
+        if rest.size(0) == 0:
+            break
+        winners = head.index_select(0, keep)
+        suppressed = [
+            _suppresses(winners, part, iou_threshold, offset).any(dim=0)
+            for part in rest.split(span)
+        ]
+        left = torch.cat(suppressed).logical_not_().nonzero().squeeze(1)
+        alive, order = rest.index_select(0, left), order[block:].index_select(0, left)
     return torch.cat(kept)

@@ -6,13 +6,7 @@ Shapes: N RoIs, B images, C channels, H x W map, P x Q output bins.
 import torch
 from torch import Tensor
 
-from mmdet_softpl.ops.roi_average import (
-    average_backward_batched,
-    average_backward_loop,
-    average_forward_batched,
-    average_forward_loop,
-    make_windows,
-)
+from mmdet_softpl.ops.roi_average import average_backward, average_forward, make_windows
 from mmdet_softpl.ops.roi_max import max_backward, max_forward
 from mmdet_softpl.ops.roi_sampling import sample_axes
 from mmdet_softpl.ops.torchvision import why_unusable
@@ -68,9 +62,7 @@ def roi_align_forward(
         if pool_mode == _MAX:
             max_forward(maps, rois[:, 0].long(), y, x, (output, argmax_y, argmax_x))
             return
-        average = average_forward_loop if input.device.type == 'cpu' else average_forward_batched
-        pooled = maps.new_zeros(output.size(0), *bins, output.size(1))
-        average(maps, make_windows(rois, y, x), pooled)
+        pooled = average_forward(maps, make_windows(rois, y, x))
         output.copy_(pooled.permute(0, 3, 1, 2))
 
 
@@ -114,8 +106,7 @@ def roi_align_backward(
             maps.add_(op(grad, rois, *settings))
         else:
             y, x = sample_axes(rois, grad_input.shape, bins, spatial_scale, sampling_ratio, aligned)
-            on_cpu = grad_input.device.type == 'cpu'
-            average = average_backward_loop if on_cpu else average_backward_batched
-            average(grad.permute(0, 2, 3, 1).contiguous(), make_windows(rois, y, x), maps)
+            grad = grad.permute(0, 2, 3, 1).contiguous()
+            average_backward(grad, make_windows(rois, y, x), maps)
         if maps is not grad_input:
             grad_input.copy_(maps)

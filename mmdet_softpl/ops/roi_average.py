@@ -8,6 +8,7 @@ Shapes: N RoIs, B images, C channels, H x W map, P x Q output bins, L window len
 (padded to the largest RoI).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from mmdet_softpl.ops.roi_sampling import Axis
 
-# Elements of one gathered batch of windows (1 GiB of float32): bounds the memory on accelerators.
-_BATCH_ELEMENTS = 2**28
+# Elements of one gathered batch of windows (64 MiB of float32): bounds the memory.
+_BATCH_ELEMENTS = 2**24
+# Cells times channels of a window up to which a CPU gathers it (benchmarks/ops).
+_SMALL_WINDOW = 2**14
 
 
 def axis_weights(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,100 +61,137 @@ def make_windows(rois: Tensor, y: Axis, x: Axis) -> Windows:
     return Windows(rois[:, 0].long(), *axis_weights(y), *axis_weights(x))
 
 
-def _channels_last(maps: Tensor, windows: Windows) -> Tensor:
-    """View maps (B, C, H, W) as (B, H, W, C), copied if that pays (see inside)."""
-    view = maps.permute(0, 2, 3, 1)
-    read = int((windows.height * windows.width).sum())
-    return view.contiguous() if read > view[..., 0].numel() else view
+class _Batch(NamedTuple):
+    """Gathered windows of M RoIs.
 
-
-def _loop(windows: Windows) -> list[tuple[int, int, int, int, int, int]]:
-    """Return (roi, image, y0, height, x0, width) of every RoI that touches its map."""
-    columns = torch.stack(
-        [windows.image, windows.y0, windows.height, windows.x0, windows.width], dim=1
-    )
-    return [(i, *row) for i, row in enumerate(columns.tolist()) if row[2] > 0 and row[4] > 0]
-
-
-def average_forward_loop(maps: Tensor, windows: Windows, output: Tensor) -> None:
-    """Fill ``output`` (N, P, Q, C), zero at entry, RoI by RoI.
-
-    On the CPU this beats batching: the product reads the map in place.
+    rois: (M,) int64.
+    cells: (M, H', W') int64 rows of the flattened (B * H * W, C) maps.
+    wy: (M, P, H').
+    wx: (M, Q, W').
     """
-    source = _channels_last(maps, windows)
-    channels = source.size(3)
-    for i, image, y0, height, x0, width in _loop(windows):
-        window = source[image, y0 : y0 + height, x0 : x0 + width]
-        rows = windows.wy[i, :, :height] @ window.reshape(height, width * channels)
-        torch.matmul(windows.wx[i, :, :width], rows.view(-1, width, channels), out=output[i])
+
+    rois: Tensor
+    cells: Tensor
+    wy: Tensor
+    wx: Tensor
 
 
-def average_backward_loop(grad: Tensor, windows: Windows, grad_maps: Tensor) -> None:
-    """Add the gradient of ``grad`` (N, P, Q, C) to ``grad_maps`` (B, C, H, W), RoI by RoI."""
-    target = _channels_last(grad_maps, windows)
-    bins, channels = grad.size(1), grad.size(3)
-    for i, image, y0, height, x0, width in _loop(windows):
-        columns = torch.matmul(windows.wx[i, :, :width].t(), grad[i])
-        window = target[image, y0 : y0 + height, x0 : x0 + width]
-        rows = windows.wy[i, :, :height].t() @ columns.view(bins, width * channels)
-        window.add_(rows.view(height, width, channels))
-    if target.data_ptr() != grad_maps.data_ptr():
-        grad_maps.copy_(target.permute(0, 3, 1, 2))
+class _Run(NamedTuple):
+    """RoIs of similar windows. M of them in ``rois`` (index tensor), largest window H' x W'."""
+
+    rois: Tensor
+    height: int
+    width: int
 
 
-def _runs(windows: Windows, channels: int) -> list[Tensor]:
-    """Split the RoIs that touch their map into runs of similar windows, bounded in memory.
-
-    Returns:
-        Index tensors (M,) of RoIs. Padding a run to its largest window at most doubles each side.
-    """
+def _runs(windows: Windows) -> list[_Run]:
+    """Group the RoIs that touch their map so that padding at most doubles a window's sides."""
     height, width = windows.height.cpu(), windows.width.cpu()
     order = torch.nonzero((height > 0) & (width > 0)).squeeze(1)
-    size_class = torch.stack([height[order], width[order]], dim=1).double().log2().ceil().long()
+    side = torch.stack([height[order], width[order]], dim=1)
+    size_class = side.double().log2().ceil().long()
     runs = []
     for sizes in size_class.unique(dim=0):
-        run = order[(size_class == sizes).all(dim=1)]
-        cells = int(height[run].max()) * int(width[run].max())
-        runs.extend(run.split(max(1, _BATCH_ELEMENTS // (cells * channels))))
-    return [run.to(windows.image.device) for run in runs]
+        members = (size_class == sizes).all(dim=1)
+        rois = order[members].to(windows.image.device)
+        largest = side[members].amax(dim=0).tolist()
+        runs.append(_Run(rois, largest[0], largest[1]))
+    return runs
 
 
-def _cells(windows: Windows, run: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what one run of M RoIs gathers from maps of ``shape`` (B, H, W, C).
+def _gathers(run: _Run, channels: int, device: torch.device) -> bool:
+    """Say if a run goes through gathered batches (True) or RoI by RoI in place (False).
+
+    Batches save the overhead of a call a RoI, and cost a copy of every window. On an accelerator
+    the overhead always dominates, on the CPU only for small windows.
+    """
+    return device.type != 'cpu' or run.height * run.width * channels <= _SMALL_WINDOW
+
+
+def _batches(run: _Run, windows: Windows, shape: tuple[int, ...]) -> Iterator[_Batch]:
+    """Split a run so that a batch of windows of maps ``shape`` (B, H, W, C) stays bounded."""
+    _, height, width, channels = shape
+    device = run.rois.device
+    window = torch.arange(run.height, device=device), torch.arange(run.width, device=device)
+    for rois in run.rois.split(max(1, _BATCH_ELEMENTS // (run.height * run.width * channels))):
+        # Cells past a RoI's own window repeat one of the map: their weights are zero.
+        rows = (windows.y0[rois, None] + window[0]).clamp_(max=height - 1)
+        columns = (windows.x0[rois, None] + window[1]).clamp_(max=width - 1)
+        base = (windows.image[rois, None] * height + rows) * width
+        cells = base.unsqueeze(2) + columns.unsqueeze(1)
+        yield _Batch(
+            rois, cells, windows.wy[rois, :, : run.height], windows.wx[rois, :, : run.width]
+        )
+
+
+def _placed(run: _Run, windows: Windows) -> Iterator[tuple[int, int, slice, slice]]:
+    """Yield (RoI, image, rows, columns) for each RoI of a run: its own window on the map."""
+    table = torch.stack(
+        [windows.image, windows.y0, windows.height, windows.x0, windows.width], dim=1
+    )
+    for i, (image, y0, height, x0, width) in zip(
+        run.rois.tolist(), table[run.rois].tolist(), strict=True
+    ):
+        yield i, image, slice(y0, y0 + height), slice(x0, x0 + width)
+
+
+def _is_sparse(windows: Windows, maps: Tensor) -> bool:
+    """Say if the windows hold fewer cells than the maps, so that copying the maps does not pay."""
+    return int((windows.height * windows.width).sum()) < maps[:, 0].numel()
+
+
+def average_forward(maps: Tensor, windows: Windows) -> Tensor:
+    """Pool maps (B, C, H, W) with the weights of N windows.
 
     Returns:
-        cells: (M, L, L') int64 row of the flattened (B * H * W, C) maps. Cells beyond a RoI's own
-            window repeat one inside the map; their weights are zero.
-        wy: (M, P, L).
-        wx: (M, Q, L').
+        (N, P, Q, C); zeros for a RoI off its map.
     """
-    height, width = int(windows.height[run].max()), int(windows.width[run].max())
-    device = run.device
-    rows = (windows.y0[run, None] + torch.arange(height, device=device)).clamp(max=shape[1] - 1)
-    columns = (windows.x0[run, None] + torch.arange(width, device=device)).clamp(max=shape[2] - 1)
-    base = (windows.image[run, None] * shape[1] + rows) * shape[2]
-    cells = base.unsqueeze(2) + columns.unsqueeze(1)
-    return cells, windows.wy[run, :, :height], windows.wx[run, :, :width]
+    source = maps.permute(0, 2, 3, 1)
+    sparse = source.device.type == 'cpu' and _is_sparse(windows, maps)
+    if not sparse:
+        source = source.contiguous()
+    channels, bins = source.size(3), windows.wy.size(1)
+    output = maps.new_zeros(len(windows.image), bins, windows.wx.size(1), channels)
+    for run in _runs(windows):
+        if not sparse and _gathers(run, channels, maps.device):
+            for rois, cells, wy, wx in _batches(run, windows, source.shape):
+                gathered = source.view(-1, channels)[cells]
+                rows = torch.bmm(wy, gathered.flatten(2)).view(len(rois), bins, -1, channels)
+                output[rois] = torch.matmul(wx.unsqueeze(1), rows)
+        else:
+            for i, image, y, x in _placed(run, windows):
+                window = source[image, y, x]
+                height, width, _ = window.shape
+                rows = windows.wy[i, :, :height] @ window.reshape(height, -1)
+                torch.matmul(
+                    windows.wx[i, :, :width], rows.view(bins, width, channels), out=output[i]
+                )
+    return output
 
 
-def average_forward_batched(maps: Tensor, windows: Windows, output: Tensor) -> None:
-    """Fill ``output`` as the loop does, many RoIs a kernel: for accelerators."""
-    source = maps.permute(0, 2, 3, 1).contiguous()
-    bins, channels = output.size(1), source.size(3)
-    for run in _runs(windows, channels):
-        cells, wy, wx = _cells(windows, run, source.shape)
-        gathered = source.view(-1, channels)[cells]
-        rows = torch.bmm(wy, gathered.flatten(2)).view(len(run), bins, -1, channels)
-        output[run] = torch.matmul(wx.unsqueeze(1), rows)
+def average_backward(grad: Tensor, windows: Windows, grad_maps: Tensor) -> None:
+    """Add the gradient of :func:`average_forward` for ``grad`` (N, P, Q, C) to ``grad_maps``.
 
-
-def average_backward_batched(grad: Tensor, windows: Windows, grad_maps: Tensor) -> None:
-    """Add to ``grad_maps`` as the loop does, many RoIs a kernel: for accelerators."""
+    Args:
+        grad_maps: (B, C, H, W), changed in place.
+    """
     images, channels, height, width = grad_maps.shape
-    target = grad_maps.new_zeros(images, height, width, channels)
-    for run in _runs(windows, channels):
-        cells, wy, wx = _cells(windows, run, target.shape)
-        columns = torch.matmul(wx.transpose(1, 2).unsqueeze(1), grad[run]).flatten(2)
-        rows = torch.bmm(wy.transpose(1, 2), columns)
-        target.view(-1, channels).index_add_(0, cells.flatten(), rows.reshape(-1, channels))
-    grad_maps.add_(target.permute(0, 3, 1, 2))
+    sparse = grad.device.type == 'cpu' and _is_sparse(windows, grad_maps)
+    if sparse:
+        target = grad_maps.permute(0, 2, 3, 1)
+    else:
+        target = grad_maps.new_zeros(images, height, width, channels)
+    for run in _runs(windows):
+        if not sparse and _gathers(run, channels, grad.device):
+            for rois, cells, wy, wx in _batches(run, windows, target.shape):
+                columns = torch.matmul(wx.transpose(1, 2).unsqueeze(1), grad[rois]).flatten(2)
+                rows = torch.bmm(wy.transpose(1, 2), columns)
+                target.view(-1, channels).index_add_(0, cells.flatten(), rows.view(-1, channels))
+        else:
+            for i, image, y, x in _placed(run, windows):
+                window = target[image, y, x]
+                columns = torch.matmul(windows.wx[i, :, : window.size(1)].t(), grad[i])
+                rows = windows.wy[i, :, : window.size(0)].t() @ columns.flatten(1)
+                window.add_(rows.view_as(window))
+    if not sparse:
+        grad_maps.add_(target.permute(0, 3, 1, 2))

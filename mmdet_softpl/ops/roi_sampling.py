@@ -1,7 +1,7 @@
 """Where RoIAlign (He et al., 2017, Mask R-CNN) samples a map, with mmcv's rules.
 
-Shapes: N RoIs, B images, C channels, H x W map, P bins along an axis, S samples along an axis of one
-bin (padded to the largest RoI).
+Shapes: N RoIs, B images, C channels, H x W map, P bins along an axis, S samples along an axis of
+one bin (padded to the largest RoI).
 """
 
 from typing import NamedTuple
