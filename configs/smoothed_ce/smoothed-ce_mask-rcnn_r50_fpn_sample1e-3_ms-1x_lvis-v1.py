@@ -8,7 +8,9 @@ model = dict(roi_head=dict(bbox_head=dict(type='mmdet_softpl.SmoothedCEHead')))
 
 # mmdet's LVISMetric goes through lvis 0.5.3, which uses the np.float that numpy 1.24 removed.
 val_evaluator = dict(
+    _delete_=True,
     type='mmdet_softpl.LongTailMetric',
     ann_file='data/lvis_v1/annotations/lvis_v1_val.json',
+    metric=['bbox', 'segm'],
 )
 test_evaluator = val_evaluator

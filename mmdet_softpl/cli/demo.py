@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
             stages=_stages(work_dir / 'stages.json', key),
             **_look(runner, cfg, work_dir),
         )
-        from mmdet_softpl.engine.audit import write_json
+        from mmdet_softpl.atomic_json import write_json
 
-        write_json(metrics, result)
+        write_json(result, metrics, indent=1)
     if args.json:
         print(json.dumps(metrics))
     else:
@@ -114,7 +114,7 @@ def _train(cfg: Any, work_dir: Path) -> Any:
     from mmengine.runner import Runner, find_latest_checkpoint
 
     from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
-    from mmdet_softpl.engine.audit import write_json
+    from mmdet_softpl.atomic_json import write_json
 
     generate_longtail_shapes(cfg.data_root, ShapesConfig())
 
@@ -125,7 +125,7 @@ def _train(cfg: Any, work_dir: Path) -> Any:
             path = work_dir / 'stages.json'
             stages = json.loads(path.read_text()) if path.is_file() else {}
             stages[str(runner.iter)] = {k: float(v) for k, v in (metrics or {}).items()}
-            write_json(stages, path)
+            write_json(path, stages, indent=1)
 
     if not torch.cuda.is_available():
         cfg.train_dataloader.update(pin_memory=False)

@@ -19,7 +19,7 @@ from .annotation_checks import (
     frequency_letter,
     load_annotation_file,
 )
-from .atomic_json import write_json
+from ..atomic_json import write_json
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,6 @@ Shape legend: C foreground classes, B confidence bins.
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,12 +88,3 @@ def _precision_above(reliability: Tensor, thresholds: Tensor) -> list[float | No
     return [
         round(float(hit / n), 4) if n > 0 else None for hit, n in zip(hits, counts, strict=True)
     ]
-
-
-def write_json(data: dict[str, Any], path: str | os.PathLike) -> None:
-    """Write through a temporary file, so that a reader never sees half of it."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}')
-    temporary.write_text(json.dumps(data, indent=1) + '\n')
-    os.replace(temporary, target)

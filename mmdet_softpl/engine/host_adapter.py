@@ -101,9 +101,9 @@ class HostLabeling:
     def rescore(self, results: InstanceData) -> InstanceData:
         """Boost, record and map the scores of one image, in place.
 
-        Raw results without labels (Soft Teacher's jittered boxes) pass through.
+        Raw results with scores of all classes (Soft Teacher's jittered boxes) pass through.
         """
-        if 'labels' not in results:
+        if 'labels' not in results or results.scores.dim() != 1:
             return results
         state, labels = self.state, results.labels
         scores = (results.scores * state.boosts[labels]).clamp(max=1)

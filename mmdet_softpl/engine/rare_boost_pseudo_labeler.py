@@ -6,23 +6,25 @@ Shape legend: C foreground classes, S score bins, G = 3 frequency groups.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from mmdet.registry import HOOKS as MMDET_HOOKS
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.annotation_checks import (
     ClassStatistics,
     check_annotations,
     check_num_classes,
     class_statistics,
 )
-from mmdet_softpl.engine.audit import build_audit, write_json
+from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.engine.data_checks import check_datasets, training_classes
 from mmdet_softpl.engine.host_adapter import HostLabeling
 from mmdet_softpl.functional import (
@@ -343,6 +345,6 @@ class RareBoostPseudoLabeler(Hook):
             labelled_rate=self.labelled_rate,
             labeled_ann_file=self.labeled_ann_file,
         )
-        write_json(audit, f'{runner.work_dir}/{self.audit_file}')
-        if get_rank() == 0:
-            runner.logger.info(f'pseudo-label audit: {runner.work_dir}/{self.audit_file}')
+        path = Path(runner.work_dir) / self.audit_file
+        write_json(path, audit, indent=1)
+        runner.logger.info(f'pseudo-label audit: {path}')

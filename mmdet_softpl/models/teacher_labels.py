@@ -135,7 +135,8 @@ def _select(
     pairs = (foreground[rows] > cfg.score_floor).nonzero()
     roi_inds, labels = rows[pairs[:, 0]], pairs[:, 1]
     values = foreground[roi_inds, labels]
-    deltas = deltas.view(len(deltas), -1, 4)
+    # unflatten: view(-1) cannot tell the shape where there is no RoI.
+    deltas = deltas.unflatten(1, (-1, 4))
     chosen = deltas[roi_inds, labels if deltas.shape[1] > 1 else torch.zeros_like(labels)]
     bboxes = head.bbox_coder.decode(priors[roi_inds], chosen, max_shape=meta['img_shape'])
     sizes = bboxes[:, 2:] - bboxes[:, :2]

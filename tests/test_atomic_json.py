@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mmdet_softpl.datasets.atomic_json import write_json
+from mmdet_softpl.atomic_json import write_json
 
 
 def test_replaces_whole_or_not_at_all(tmp_path):
@@ -20,3 +20,9 @@ def test_replaces_whole_or_not_at_all(tmp_path):
     write_json(path, {'new': 2})
     assert json.loads(path.read_text()) == {'new': 2}
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_json_cannot_say_becomes_null(tmp_path):
+    path = tmp_path / 'a.json'
+    write_json(path, {'a': [float('nan'), 1.5, (float('inf'),)]}, indent=1)
+    assert json.loads(path.read_text()) == {'a': [None, 1.5, [None]]}

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 
-def write_json(path: str | os.PathLike, data: Any) -> None:
+def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) -> None:
     """Write beside ``path``, then rename: a reader sees the old file or the whole new one.
 
     Args:
         path: file to write; its folder must exist.
-        data: what :func:`json.dump` takes.
+        data: what :func:`json.dump` takes; NaN and infinity, which JSON has not, become null.
+        indent: of the text, None for one line.
     """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            json.dump(data, file)
+            json.dump(_finite(data), file, indent=indent, allow_nan=False)
         # mkstemp makes files that only the owner can read.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,408 @@
+"""CalibratedSoftTeacher over every supported detector, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
+from tests.support.tiny import (
+    NUM_CLASSES,
+    detector_config,
+    multi_batch,
+    semi_config,
+    use_smoothed_head,
+)
+
+# An untrained network is never sure of anything.
+GENEROUS = dict(score_thr=0.15, objectness_thr=0.3, calibration_interval=1, refresh_interval=2)
+DETECTORS = ('faster-rcnn', 'mask-rcnn', 'cascade-mask-rcnn')
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> None:
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+
+
+def build(name: str = 'mask-rcnn', smoothed: bool = True, **cfg: Any) -> CalibratedSoftTeacher:
+    detector = detector_config(name)
+    if smoothed:
+        use_smoothed_head(detector, warmup_iters=0, refresh_interval=1)
+    model = MODELS.build(semi_config(detector, **{**GENEROUS, **cfg}))
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            # The host's zero-mean heads give equal scores; a little life for the tests.
+            if parameter.dim() > 1:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    model.teacher.load_state_dict(model.student.state_dict())
+    return model.train()
+
+
+def total(losses: dict) -> torch.Tensor:
+    parts = [v if torch.is_tensor(v) else sum(v) for k, v in losses.items() if 'loss' in k]
+    return torch.stack([part.mean() for part in parts]).sum()
+
+
+@pytest.mark.parametrize('smoothed', [False, True])
+@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize('label_mode', ['soft', 'hard'])
+def test_trains_every_supported_detector(name: str, smoothed: bool, label_mode: str) -> None:
+    model = build(name, smoothed, label_mode=label_mode)
+    before = [p.clone() for p in model.teacher.parameters()]
+    for _ in range(2):
+        losses = model.loss(*multi_batch())
+        assert math.isfinite(float(total(losses)))
+    prefix = 'unsup_s0.' if name.startswith('cascade') else 'unsup_'
+    assert float(losses[f'{prefix}loss_cls']) > 0
+    if name != 'faster-rcnn':
+        assert float(losses[f'{prefix}loss_mask']) > 0
+    total(losses).backward()
+    assert all(
+        p.grad is not None and torch.isfinite(p.grad).all()
+        for p in model.student.parameters()
+        if p.requires_grad
+    )
+    assert all(p.grad is None for p in model.teacher.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.teacher.parameters(), strict=True))
+    assert model.class_state.kept.sum() > 0
+    assert model.class_state.reliability[0].sum() > 0
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize('smoothed', [False, True])
+def test_supervised_losses_are_the_plain_detectors(name: str, smoothed: bool) -> None:
+    model = build(name, smoothed, sup_weight=0.5).eval()
+    inputs, samples = multi_batch()
+    torch.manual_seed(3)
+    expected = model.student.loss(inputs['sup'], copy.deepcopy(samples['sup']))
+    torch.manual_seed(3)
+    model.unsup_scale = 0.0
+    losses = model.loss(inputs, samples)
+    assert all(key.startswith('sup_') for key in losses)
+    for key, value in expected.items():
+        factor = 0.5 if 'loss' in key else 1.0
+        values = value if isinstance(value, list) else [value]
+        found = losses[f'sup_{key}']
+        for a, b in zip(values, found if isinstance(found, list) else [found], strict=True):
+            torch.testing.assert_close(b, a * factor)
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_an_unlabelled_image_without_objects_costs_nothing(name: str) -> None:
+    model = build(name, score_thr=1.0, objectness_thr=1.0)
+    losses = model.loss(*multi_batch())
+    unsup = {k: v for k, v in losses.items() if k.startswith('unsup') and 'loss' in k}
+    assert unsup
+    for value in unsup.values():
+        assert float(value if torch.is_tensor(value) else sum(value)) == 0
+    total(losses).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.student.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_no_proposal_at_all(name: str) -> None:
+    """A rank may get neither a proposal nor a labelled box."""
+    model = build(name)
+    for network in (model.student, model.teacher):
+        network.train_cfg.rpn_proposal.min_bbox_size = 10000
+        network.test_cfg.rpn.min_bbox_size = 10000
+        network.rpn_head.test_cfg.min_bbox_size = 10000
+    inputs, samples = multi_batch()
+    for sample in samples['sup']:
+        sample.gt_instances = sample.gt_instances[:0]
+    losses = model.loss(inputs, samples)
+    assert math.isfinite(float(total(losses)))
+    total(losses).backward()
+
+
+def test_teacher_labels_live_above_their_thresholds_and_have_masks() -> None:
+    model = build()
+    state = model.class_state
+    state.thresholds[:] = torch.tensor([0.1, 0.2, 1.0, 0.2, 0.2])
+    inputs, samples = multi_batch()
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    kept = [seen[seen.kept] for seen in view.detections]
+    assert sum(map(len, kept)) > 0
+    for seen in kept:
+        assert (seen.scores > state.thresholds[seen.labels]).all()
+        assert (seen.labels != 2).all()
+        assert seen.mask_probs.shape[1:] == (28, 28)
+        assert ((seen.mask_probs >= 0) & (seen.mask_probs <= 1)).all()
+        torch.testing.assert_close(seen.score_vectors.sum(1), torch.ones(len(seen)))
+        picked = seen.score_vectors[torch.arange(len(seen)), seen.labels]
+        torch.testing.assert_close(picked, seen.scores)
+    assert state.kept.sum() == sum(map(len, kept))
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn', 'cascade-mask-rcnn'])
+def test_detections_are_the_hosts_own(name: str) -> None:
+    """Prefilter, then NMS: the same boxes, classes, scores and masks as host's predict()."""
+    model = build(name, score_floor=0.05, max_per_img=100)
+    inputs, samples = multi_batch()
+    from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
+
+    model.eval()
+    for cfg in (model.teacher.roi_head.test_cfg, model.teacher.test_cfg.rcnn):
+        cfg.update(score_thr=0.05, max_per_img=100)
+    view = teacher_detect(
+        model.teacher, inputs['sup'], samples['sup'], model.class_state, model.labeling_cfg
+    )
+    host = model.teacher.predict(inputs['sup'], copy.deepcopy(samples['sup']), rescale=False)
+    for seen, sample in zip(view.detections, host, strict=True):
+        expected = sample.pred_instances
+        order = expected.scores.argsort(descending=True, stable=True)
+        expected = expected[order]
+        large = ((expected.bboxes[:, 2:] - expected.bboxes[:, :2]) > 1).all(1)
+        expected = expected[large]
+        seen = seen[seen.scores.argsort(descending=True, stable=True)][: len(expected)]
+        torch.testing.assert_close(seen.scores, expected.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(seen.bboxes, expected.bboxes, rtol=1e-3, atol=1e-2)
+        assert (seen.labels == expected.labels).float().mean() > 0.98
+    add_masks(model.teacher, TeacherView(view.feats, view.detections))
+    assert view.detections[0].mask_probs.shape[0] == len(view.detections[0])
+
+
+def test_a_boost_changes_the_class_not_the_objectness() -> None:
+    model = build(score_floor=0.0)
+    inputs, samples = multi_batch()
+    plain = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    model.class_state.boosts[3] = 4.0
+    boosted = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    share = [
+        torch.cat([seen.score_vectors[:, 3] for seen in view.detections]).mean()
+        for view in (plain, boosted)
+    ]
+    assert share[1] > 1.5 * share[0]
+
+
+def test_prototype_evidence_moves_labels() -> None:
+    model = build(score_floor=0.0)
+    head = model.teacher.roi_head.bbox_head
+    inputs, samples = multi_batch()
+    model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    head.prototype_counts.fill_(10)
+    features = head.penultimate_features
+    # Class 2 looks like everything in these images, the others like its opposite.
+    centre = features.mean(0)
+    head.prototypes.copy_(-centre.expand(NUM_CLASSES, -1))
+    head.prototypes[2] = centre
+
+    def share(weight: float) -> float:
+        model.class_state.prototype_weights.fill_(weight)
+        view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+        return float(torch.cat([d.score_vectors[:, 2] for d in view.detections]).mean())
+
+    assert share(1.0) > 2 * share(0.0)
+
+
+def test_calibration_follows_the_reliability() -> None:
+    model = build(calibration='histogram')
+    state = model.class_state
+    count = torch.full((NUM_CLASSES, state.calibration.shape[1]), 1000.0)
+    centres = (torch.arange(count.shape[1]) + 0.5) / count.shape[1]
+    state.new_reliability.copy_(torch.stack([count, 0.5 * count * centres, count * centres]))
+    model.refresh_calibration()
+    torch.testing.assert_close(
+        state.calibration, (0.5 * centres).expand_as(state.calibration), rtol=0.05, atol=0.01
+    )
+    assert state.new_reliability.sum() == 0
+    # What the table has corrected is not left to the offsets.
+    assert state.offsets.abs().max() < 0.1
+
+
+def test_offsets_correct_what_calibration_leaves() -> None:
+    model = build(calibration='none', student_correction=True)
+    state = model.class_state
+    count = torch.zeros_like(state.reliability[0])
+    count[:, 10] = 10000
+    confidence = count * (10.5 / count.shape[1])
+    correct = confidence.clone()
+    correct[1] *= 0.5
+    state.new_reliability.copy_(torch.stack([count, correct, confidence]))
+    model.refresh_calibration()
+    torch.testing.assert_close(state.offsets[1], torch.tensor(math.log(2)), rtol=0.02, atol=0.01)
+    assert state.offsets[[0, 2, 3, 4]].abs().max() < 0.02
+    model.semi_train_cfg.student_correction = False
+
+
+def test_state_is_in_the_checkpoint_and_goes_on() -> None:
+    a, b = build(), build()
+    for _ in range(3):
+        a.loss(*multi_batch())
+    b.load_state_dict(a.state_dict())
+    assert b._iter == a._iter == 3
+    torch.manual_seed(5)
+    first = a.loss(*multi_batch())
+    torch.manual_seed(5)
+    second = b.loss(*multi_batch())
+    for key, value in first.items():
+        if torch.is_tensor(value):
+            torch.testing.assert_close(second[key], value)
+    for key, value in a.state_dict().items():
+        torch.testing.assert_close(b.state_dict()[key], value)
+
+
+def test_a_plain_detectors_checkpoint_loads_into_both() -> None:
+    model = build(smoothed=False)
+    plain = MODELS.build(detector_config())
+    result = model.load_state_dict(plain.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert all('class_state' in key or key == 'num_iters' for key in result.missing_keys)
+    for key, value in plain.state_dict().items():
+        assert torch.equal(model.student.state_dict()[key], value)
+        assert torch.equal(model.teacher.state_dict()[key], value)
+
+
+@pytest.mark.parametrize('semi', [False, True])
+def test_teacher_checkpoint_loads_into_the_teacher_alone(tmp_path, semi: bool) -> None:
+    plain = MODELS.build(detector_config())
+    state = plain.state_dict()
+    if semi:
+        state = {f'{part}.{k}': v for part in ('teacher', 'student') for k, v in state.items()}
+    torch.save(dict(state_dict=state), tmp_path / 'teacher.pth')
+    cfg = semi_config(detector_config(), **GENEROUS)
+    model = MODELS.build(dict(cfg, teacher_checkpoint=str(tmp_path / 'teacher.pth')))
+    model.init_weights()
+    for key, value in plain.state_dict().items():
+        assert torch.equal(model.teacher.state_dict()[key], value)
+    assert not all(
+        torch.equal(v, model.student.state_dict()[k]) for k, v in plain.state_dict().items()
+    )
+
+
+def test_a_checkpoint_of_other_classes_is_named(tmp_path) -> None:
+    other = MODELS.build(detector_config(num_classes=3))
+    model = build(smoothed=False)
+    with pytest.raises(ValueError, match=r'bbox_head\.fc_cls\.weight has 4 outputs.*num_classes=5'):
+        model.load_state_dict(other.state_dict(), strict=False)
+    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
+    cfg = semi_config(detector_config(), **GENEROUS)
+    model = MODELS.build(dict(cfg, teacher_checkpoint=str(tmp_path / 'other.pth')))
+    with pytest.raises(ValueError, match=r'other\.pth.*4 outputs'):
+        model.init_weights()
+
+
+def test_a_missing_teacher_checkpoint_is_named_at_construction() -> None:
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        MODELS.build(dict(semi_config(detector_config()), teacher_checkpoint='nowhere.pth'))
+
+
+@pytest.mark.parametrize(
+    'cfg, words',
+    [
+        (dict(label_mode='fuzzy'), ['fuzzy', "'soft'", "'hard'"]),
+        (dict(calibration='platt'), ['platt', "'histogram'", "'group_temperature'"]),
+        (dict(score_thr=1.2), ['score_thr', '1.2']),
+        (dict(score_floor=-0.1), ['score_floor', '-0.1']),
+        (dict(iou_thr=0.0), ['iou_thr', '0.0']),
+        (dict(unsup_weight=-1), ['unsup_weight', '-1']),
+        (dict(refresh_interval=0), ['refresh_interval', '0']),
+        (dict(max_per_img=0), ['max_per_img']),
+        (dict(reliability_decay=2), ['reliability_decay', '2']),
+        (dict(cls_pseudo_thr=0.9), ['cls_pseudo_thr', 'score_thr']),
+    ],
+)
+def test_bad_settings_are_named_at_construction(cfg: dict, words: list[str]) -> None:
+    with pytest.raises(ValueError) as error:
+        MODELS.build(semi_config(detector_config(), **cfg))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_one_stage_detector_is_refused() -> None:
+    from mmengine.config import Config
+
+    base = Config.fromstring(
+        "_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py']\n", file_format='.py'
+    )
+    base.model.backbone.init_cfg = None
+    with pytest.raises(ValueError, match=r'two-stage.*RetinaNet'):
+        MODELS.build(semi_config(base.model))
+
+
+def test_heads_with_another_loss_are_refused() -> None:
+    detector = detector_config()
+    detector.roi_head.bbox_head.loss_cls = dict(
+        type='SeesawLoss', p=0.8, q=2.0, num_classes=NUM_CLASSES
+    )
+    with pytest.raises(ValueError, match='SeesawLoss'):
+        MODELS.build(semi_config(detector))
+
+
+def test_a_missing_homography_is_named() -> None:
+    model = build(score_thr=0.1)
+    inputs, samples = multi_batch()
+    for sample in samples['unsup_student']:
+        sample.pop('homography_matrix')
+    with pytest.raises(KeyError, match='homography_matrix.*meta_keys'):
+        model.loss(inputs, samples)
+
+
+def test_silence_is_explained_once_in_a_thousand_iterations(caplog) -> None:
+    model = build(score_thr=0.95, objectness_thr=1.0)
+    inputs, samples = multi_batch()
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    model._silent_iters = SILENT_ITERS - 2
+    from mmengine.logging import MMLogger
+
+    messages: list[str] = []
+    logger = MMLogger.get_current_instance()
+    original, logger.warning = logger.warning, messages.append
+    try:
+        for _ in range(4):
+            model._warn_if_silent(view)
+    finally:
+        logger.warning = original
+    assert len(messages) == 1
+    assert '1000 iterations' in messages[0]
+    assert '0.950' in messages[0]
+
+
+def test_trainable_batch_norm_is_noticed() -> None:
+    assert not build().has_trainable_batch_norm
+    detector = detector_config()
+    detector.backbone.norm_eval = False
+    model = MODELS.build(semi_config(detector))
+    assert model.has_trainable_batch_norm
+    assert not model.teacher.training
+
+
+def test_the_teacher_stays_in_evaluation_mode() -> None:
+    model = build().train()
+    assert model.student.training
+    assert not any(module.training for module in model.teacher.modules())
+
+
+def test_bfloat16_autocast_trains() -> None:
+    model = build()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model.loss(*multi_batch())
+    total(losses).backward()
+    assert math.isfinite(float(total(losses)))
+    assert float(losses['unsup_loss_mask']) > 0
+
+
+def test_view_geometry_does_not_matter_for_the_projected_boxes() -> None:
+    """A flip there and back gives the boxes of the identity."""
+    from mmdet_softpl.models.student_losses import project
+    from tests.support.tiny import data_sample
+
+    model = build()
+    inputs, samples = multi_batch(flip=False)
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    same = project(view, samples['unsup_teacher'], samples['unsup_student'])
+    matrix = np.array([[-1, 0, 96], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
+    flipped = [data_sample(96, 0, homography=matrix) for _ in range(2)]
+    other = project(view, samples['unsup_teacher'], flipped)
+    for a, b in zip(same.bboxes, other.bboxes, strict=True):
+        mirrored = torch.stack([96 - a[:, 2], a[:, 1], 96 - a[:, 0], a[:, 3]], 1)
+        torch.testing.assert_close(b, mirrored, rtol=1e-4, atol=1e-3)
