@@ -10,6 +10,17 @@ from torch import Tensor
 _NAIVE, _LINEAR, _GAUSSIAN = 0, 1, 2
 
 
+def _first_best(scores: np.ndarray) -> int:
+    """Return the first largest of (K,) scores, found by ``<`` alone as in the compiled op.
+
+    Two boxes without area have an undefined overlap, which makes a Gaussian-decayed score NaN: no
+    score is larger than a NaN in front, and a NaN elsewhere is larger than none.
+    """
+    if np.isnan(scores[0]):
+        return 0
+    return int(np.nanargmax(scores))
+
+
 def softnms(
     boxes: Tensor,
     scores: Tensor,
@@ -46,7 +57,7 @@ def softnms(
     index = np.arange(len(table))
     count, i = len(table), 0
     while i < count:
-        best = i + int(table[i:count, 4].argmax())
+        best = i + _first_best(table[i:count, 4])
         table[[i, best]] = table[[best, i]]
         index[[i, best]] = index[[best, i]]
         rest = table[i + 1 : count]
