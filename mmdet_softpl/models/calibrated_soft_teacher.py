@@ -48,6 +48,8 @@ DEFAULTS = dict(
 )
 # Iterations in a row without one pseudo-label before a warning says why.
 SILENT_ITERS = 1000
+# Late enough for any hook to have updated the teacher, early enough to lose nothing.
+BATCH_NORM_CHECK_ITER = 3
 
 
 @MMDET_MODELS.register_module()
@@ -207,6 +209,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             losses.update(self._loss_by_view(view, multi_batch_inputs, multi_batch_data_samples))
             self._iter += 1
             self.num_iters += 1
+            if self._iter == BATCH_NORM_CHECK_ITER:
+                self._check_batch_norm()
             if self._iter % self.semi_train_cfg['refresh_interval'] == 0:
                 self.refresh_calibration()
         return losses
@@ -267,9 +271,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         )
         # Without one object everything would be background: the images say nothing then.
         scale = self.unsup_scale if len(batch.instances) else 0.0
-        return rename_loss_dict(
-            'unsup_', reweight_loss_dict(losses, cfg['unsup_weight'] * scale)
-        )
+        return rename_loss_dict('unsup_', reweight_loss_dict(losses, cfg['unsup_weight'] * scale))
 
     @torch.no_grad()
     def _observe_labelled(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> None:
@@ -318,6 +320,26 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             state.offsets.copy_(
                 student_offsets((calibrated * count).sum(1), correct.sum(1), state.groups)
             )
+
+    def _check_batch_norm(self) -> None:
+        """Raise RuntimeError if the teacher's batch statistics never left their start.
+
+        mmdet's MeanTeacherHook skips buffers (open-mmlab/mmdetection#10223): the teacher then
+        normalises with mean 0 and variance 1 for ever and finds nothing.
+        """
+        if not self.has_trainable_batch_norm:
+            return
+        for name, module in self.teacher.named_modules():
+            if (
+                isinstance(module, nn.modules.batchnorm._BatchNorm)
+                and module.running_mean is not None
+                and not bool(module.running_mean.any())
+            ):
+                raise RuntimeError(
+                    f'CalibratedSoftTeacher: teacher.{name} has batch norm whose statistics do not '
+                    'follow the student. Use mmdet_softpl.BurnInMeanTeacherHook, or '
+                    'MeanTeacherHook(skip_buffer=False), or norm_eval=True in the backbone.'
+                )
 
     def _warn_if_silent(self, view: TeacherView) -> None:
         if any(bool(seen.kept.any()) for seen in view.detections):

@@ -12,6 +12,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
+from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
 from tests.support.tiny import (
@@ -374,6 +375,19 @@ def test_trainable_batch_norm_is_noticed() -> None:
     model = MODELS.build(semi_config(detector))
     assert model.has_trainable_batch_norm
     assert not model.teacher.training
+
+
+def test_a_teacher_without_batch_statistics_is_noticed_at_once() -> None:
+    detector = detector_config()
+    detector.backbone.norm_eval = False
+    model = MODELS.build(semi_config(detector, **GENEROUS)).train()
+    for _ in range(2):
+        model.loss(*multi_batch())
+    with pytest.raises(RuntimeError, match=r'teacher\.backbone.*BurnInMeanTeacherHook'):
+        model.loss(*multi_batch())
+    copy_teacher(model.student, model.teacher)
+    model._iter = 2
+    model.loss(*multi_batch())
 
 
 def test_the_teacher_stays_in_evaluation_mode() -> None:
