@@ -177,8 +177,8 @@ def bootstrap(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return module
 
 
-# Answers `-c` and `-W ignore -c`; logs the arguments of pip; fails those that hold a word of the file `refused`; an installed
-# torch is remembered. `dists` has what `importlib.metadata` would list.
+# Answers `-c` and `-W ignore -c`; logs the arguments of pip, fails those that hold a word of
+# the file `refused`, remembers a torch. `dists` is what `importlib.metadata` would list.
 FAKE_PYTHON = """#!/bin/bash
 here=$(dirname "$0")
 if [ "$1" = -W ]; then exit "$(cat "$here/import")"; fi
