@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.dist import is_main_process
@@ -148,19 +149,21 @@ class RareBoostPseudoLabeler(Hook):
         self.interval = interval
         self.audit_file = audit_file
 
-        summary = check_annotations(labeled_ann_file)
-        self.statistics: ClassStatistics = class_statistics(summary)
-        c = len(self.statistics.classes)
-        for warning in summary.warnings:
+        self._read_statistics(None)
+        for warning in self.summary.warnings:
             MMLogger.get_current_instance().warning(f'{owner}: {labeled_ann_file}: {warning}')
-        self.class_state = ClassState(c, fixed_thr)
         self._iter = 0
         self._host: HostLabeling | None = None
         self._on_ours = False
-        self._reset_history(c)
+        self._resumed: dict | None = None
 
-    def _reset_history(self, num_classes: int) -> None:
-        """State of the hook itself, saved under ``CHECKPOINT_KEY``."""
+    def _read_statistics(self, classes: Sequence[str] | None) -> None:
+        """Statistics of the labelled file (of ``classes`` alone, if given), and empty state."""
+        self.summary = check_annotations(self.labeled_ann_file, classes=classes)
+        self.statistics: ClassStatistics = class_statistics(self.summary)
+        num_classes = len(self.statistics.classes)
+        self.class_state = ClassState(num_classes, self.fixed_thr)
+        # Of the hook itself, saved under CHECKPOINT_KEY.
         self.history = {
             'num_iters': torch.zeros((), dtype=torch.long),
             'histogram': torch.zeros_like(self.class_state.score_histogram),
@@ -181,28 +184,42 @@ class RareBoostPseudoLabeler(Hook):
         """Check data and model; set the boosts where training starts anew."""
         check_datasets(runner)
         classes = training_classes(runner)
-        if classes is not None and tuple(classes) != self.statistics.classes:
-            summary = check_annotations(self.labeled_ann_file, classes=classes)
-            self.statistics = class_statistics(summary)
+        if classes is not None and tuple(classes) != self.summary.classes:
+            self._read_statistics(classes)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = getattr(model, 'class_state', None)
         self._on_ours = isinstance(state, ClassState)
         if self._on_ours:
-            check_num_classes(check_annotations(self.labeled_ann_file, classes=classes), state.num_classes)
+            check_num_classes(self.summary, state.num_classes)
             self.class_state = state
+            model.federated = self._federated_images()
         else:
             device = next(model.parameters()).device
             self.class_state.to(device)
             self._host = HostLabeling(model, self.class_state)
             self._host.attach()
+        if self._resumed is not None:
+            self._take_up(self._resumed)
         device = self.class_state.boosts.device
         self.history = {
-            key: value if key in ('num_iters',) else value.to(device)
+            # A counter that only Python reads stays on the CPU.
+            key: value if key == 'num_iters' else value.to(device)
             for key, value in self.history.items()
         }
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
             self._set_initial_state()
+
+    def _federated_images(self) -> dict[int | None, tuple[np.ndarray, np.ndarray | None]]:
+        """Of a federated (LVIS) file, what ``CalibratedSoftTeacher.federated`` wants."""
+        known, loose = self.summary.known_classes, self.summary.not_exhaustive_classes or {}
+        return {
+            img_id: (
+                np.array(sorted(classes), dtype=np.int64),
+                np.array(sorted(loose[img_id]), dtype=np.int64) if img_id in loose else None,
+            )
+            for img_id, classes in (known or {}).items()
+        }
 
     def _set_initial_state(self) -> None:
         state = self.class_state
@@ -311,10 +328,11 @@ class RareBoostPseudoLabeler(Hook):
         checkpoint[CHECKPOINT_KEY] = saved
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take the state up again on a resume, and nowhere else."""
-        saved = checkpoint.get(CHECKPOINT_KEY)
-        if saved is None or not runner._resume:
-            return
+        """Remember the state on a resume, and nowhere else."""
+        if runner._resume:
+            self._resumed = checkpoint.get(CHECKPOINT_KEY)
+
+    def _take_up(self, saved: dict) -> None:
         saved = dict(saved)
         own = saved.pop('class_state', None)
         if len(saved['strikes']) != self.class_state.num_classes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmdet.models.detectors import SemiBaseDetector
 from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
@@ -91,6 +92,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         class_state: ``ClassState``, in the checkpoint.
         unsup_scale: Factor in [0, 1] of the unsupervised loss, set by a hook; at 0 the
             unlabelled images are not looked at.
+        federated: For LVIS, set by a hook: image id -> class indices known to be present or
+            absent, and those not annotated exhaustively (or None).
 
     Raises:
         ValueError: For an unknown key or mode, a value out of its range, a detector that is
@@ -134,6 +137,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         self.class_state = ClassState(self.num_classes, cfg['score_thr'])
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
         self.unsup_scale = 1.0
+        self.federated: dict[int | None, tuple[np.ndarray, np.ndarray | None]] = {}
         self._iter = 0
         self._silent_iters = 0
 
@@ -288,9 +292,30 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             correct = match_detections(
                 seen.bboxes, seen.scores, seen.labels, truth.bboxes, truth.labels
             )
+            judged = self._judged(seen.labels, correct, sample.metainfo.get('img_id'))
             self.class_state.new_reliability += reliability_counts(
-                seen.scores, seen.labels, correct, self.num_classes, CONFIDENCE_BINS
+                seen.scores,
+                seen.labels,
+                correct,
+                self.num_classes,
+                CONFIDENCE_BINS,
+                weights=judged.float(),
             )
+
+    def _judged(self, labels: Tensor, correct: Tensor, img_id: int | None) -> Tensor:
+        """(K,) bool: detections that a federated (LVIS) image says anything about.
+
+        Those of classes known to be present or absent there, without misses in classes that
+        are not annotated exhaustively. Images that ``federated`` does not list say all.
+        """
+        known, not_exhaustive = self.federated.get(img_id, (None, None))
+        judged = torch.ones_like(correct)
+        if known is not None:
+            judged = torch.isin(labels, torch.as_tensor(known, device=labels.device))
+        if not_exhaustive is not None:
+            loose = torch.isin(labels, torch.as_tensor(not_exhaustive, device=labels.device))
+            judged = judged & (correct | ~loose)
+        return judged
 
     @torch.no_grad()
     def refresh_calibration(self) -> None:
