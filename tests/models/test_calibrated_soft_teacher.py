@@ -420,3 +420,15 @@ def test_view_geometry_does_not_matter_for_the_projected_boxes() -> None:
     for a, b in zip(same.bboxes, other.bboxes, strict=True):
         mirrored = torch.stack([96 - a[:, 2], a[:, 1], 96 - a[:, 0], a[:, 3]], 1)
         torch.testing.assert_close(b, mirrored, rtol=1e-4, atol=1e-3)
+
+
+def test_federated_images_judge_only_what_they_say() -> None:
+    model = build()
+    labels = torch.tensor([0, 1, 2, 2, 3])
+    correct = torch.tensor([True, False, False, True, False])
+    # Known: 0 and 2 (2 not exhaustively), 3; nothing is said about 1.
+    model.federated = {7: (np.array([0, 2, 3]), np.array([2]))}
+    assert model._judged(labels, correct, 7).tolist() == [True, False, False, True, True]
+    assert model._judged(labels, correct, 8).all()
+    model.federated = {7: (np.array([], dtype=np.int64), None)}
+    assert not model._judged(labels, correct, 7).any()
