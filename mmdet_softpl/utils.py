@@ -28,12 +28,8 @@ def check_range(
         include_lower, include_upper: Whether a bound itself is allowed.
     """
     number = isinstance(value, (int, float)) and value == value
-    low = number and (
-        lower is None or (value >= lower if include_lower else value > lower)
-    )
-    high = number and (
-        upper is None or (value <= upper if include_upper else value < upper)
-    )
+    low = number and (lower is None or (value >= lower if include_lower else value > lower))
+    high = number and (upper is None or (value <= upper if include_upper else value < upper))
     if not (low and high):
         left = ('[' if include_lower else '(') + ('-inf' if lower is None else f'{lower:g}')
         right = ('inf' if upper is None else f'{upper:g}') + (']' if include_upper else ')')

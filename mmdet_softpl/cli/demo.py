@@ -113,8 +113,8 @@ def _train(cfg: Any, work_dir: Path) -> Any:
     from mmengine.hooks import Hook
     from mmengine.runner import Runner, find_latest_checkpoint
 
-    from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
     from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
 
     generate_longtail_shapes(cfg.data_root, ShapesConfig())
 

@@ -44,7 +44,7 @@ def build_audit(
     images = max(total_images, 1.0)
     precision = _precision_above(state.reliability.cpu(), state.thresholds.cpu())
     groups = state.groups.tolist()
-    records = []
+    records: list[dict[str, Any]] = []
     for c, name in enumerate(statistics.classes):
         records.append(
             dict(

@@ -6,7 +6,7 @@ import torch
 from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -55,9 +55,7 @@ class BurnInMeanTeacherHook(Hook):
         ramp_iters: int = 0,
     ) -> None:
         owner = type(self).__name__
-        check_range(
-            owner, 'momentum', momentum, 0, 1, include_lower=False, include_upper=False
-        )
+        check_range(owner, 'momentum', momentum, 0, 1, include_lower=False, include_upper=False)
         check_range(owner, 'interval', interval, 1, None)
         check_range(owner, 'supervised_iters', supervised_iters, 0, None)
         check_range(owner, 'burn_in_iters', burn_in_iters, 0, None)
@@ -123,7 +121,7 @@ class BurnInMeanTeacherHook(Hook):
             average_teacher(model.student, model.teacher, self.momentum)
 
 
-def _semi_model(runner: Runner) -> nn.Module:
+def _semi_model(runner: Runner) -> BaseModel:
     model = runner.model
     if is_model_wrapper(model):
         model = model.module

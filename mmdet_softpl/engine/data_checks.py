@@ -43,7 +43,10 @@ def check_datasets(runner: Runner) -> None:
     (a plain folder) fit everything.
     """
     reference: tuple[str, tuple[str, ...]] | None = None
-    named = [(f'train_dataloader, set {i}', d) for i, d in enumerate(_leaves(runner.train_dataloader.dataset))]
+    named = [
+        (f'train_dataloader, set {i}', d)
+        for i, d in enumerate(_leaves(runner.train_dataloader.dataset))
+    ]
     if runner._val_loop is not None and runner._val_dataloader is not None:
         named += [('val_dataloader', d) for d in _leaves(runner.val_dataloader.dataset)]
     for name, dataset in named:
@@ -55,8 +58,9 @@ def check_datasets(runner: Runner) -> None:
             reference = (label, classes)
         elif classes != reference[1]:
             raise ValueError(
-                f'{label} has other classes than {reference[0]}: {_difference(classes, reference[1])}. '
-                "Give both the same metainfo=dict(classes=...), in the order of the labelled json."
+                f'{label} has other classes than {reference[0]}: '
+                f'{_difference(classes, reference[1])}. '
+                'Give both the same metainfo=dict(classes=...), in the order of the labelled json.'
             )
     if reference is not None:
         _check_num_classes(runner, *reference)

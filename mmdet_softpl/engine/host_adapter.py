@@ -32,9 +32,7 @@ def rescale_to_threshold(scores: Tensor, thresholds: Tensor, scalar_thr: float) 
         (K,) in [0, 1].
     """
     below = scores * scalar_thr / thresholds.clamp(min=1e-6)
-    above = scalar_thr + (scores - thresholds) * (1 - scalar_thr) / (1 - thresholds).clamp(
-        min=1e-6
-    )
+    above = scalar_thr + (scores - thresholds) * (1 - scalar_thr) / (1 - thresholds).clamp(min=1e-6)
     return torch.where(scores <= thresholds, below.clamp(max=scalar_thr), above).clamp(0, 1)
 
 

@@ -69,9 +69,7 @@ def label_images(
             chosen = [seen[seen.scores > masks_above] for seen in view.detections]
             view = TeacherView(view.feats, chosen)
             add_masks(detector.teacher, view)
-        for image, sample, seen in zip(
-            images, data['data_samples'], view.detections, strict=True
-        ):
+        for image, sample, seen in zip(images, data['data_samples'], view.detections, strict=True):
             found = seen.cpu()
             scale = torch.tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)
             yield LabelledImage(

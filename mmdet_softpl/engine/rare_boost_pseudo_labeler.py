@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,7 +165,7 @@ class RareBoostPseudoLabeler(Hook):
         num_classes = len(self.statistics.classes)
         self.class_state = ClassState(num_classes, self.fixed_thr)
         # Of the hook itself, saved under CHECKPOINT_KEY.
-        self.history = {
+        self.history: dict[str, Tensor] = {
             'num_iters': torch.zeros((), dtype=torch.long),
             'histogram': torch.zeros_like(self.class_state.score_histogram),
             'histogram_images': torch.zeros(()),
@@ -188,8 +189,8 @@ class RareBoostPseudoLabeler(Hook):
             self._read_statistics(classes)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = getattr(model, 'class_state', None)
-        self._on_ours = isinstance(state, ClassState)
-        if self._on_ours:
+        if isinstance(state, ClassState):
+            self._on_ours = True
             check_num_classes(self.summary, state.num_classes)
             self.class_state = state
             model.federated = self._federated_images()
@@ -322,7 +323,7 @@ class RareBoostPseudoLabeler(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the hook's own state (plain tensors)."""
-        saved = {key: value.cpu() for key, value in self.history.items()}
+        saved: dict[str, Any] = {key: value.cpu() for key, value in self.history.items()}
         if not self._on_ours:
             saved['class_state'] = {k: v.cpu() for k, v in self.class_state.state_dict().items()}
         checkpoint[CHECKPOINT_KEY] = saved

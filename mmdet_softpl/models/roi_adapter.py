@@ -6,11 +6,13 @@ Shape legend: N RoIs, C foreground classes, K boxes, S mask size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures.bbox import bbox2roi
@@ -70,7 +72,7 @@ def check_two_stage(detector: nn.Module) -> None:
                 f'CalibratedSoftTeacher: soft targets need loss_cls=CrossEntropyLoss('
                 f'use_sigmoid=False), got {type(loss).__name__}.'
             )
-        if stage.mask_head is not None and not isinstance(stage.mask_head, FCNMaskHead):
+        if stage.with_mask and not isinstance(stage.mask_head, FCNMaskHead):
             raise ValueError(
                 f'CalibratedSoftTeacher: mask_head of type {type(stage.mask_head).__name__} is not '
                 'supported; use FCNMaskHead.'
@@ -84,11 +86,11 @@ class RoIStage:
     A ``StandardRoIHead`` has one stage of weight 1, a ``CascadeRoIHead`` several.
     """
 
-    roi_head: nn.Module
+    roi_head: BaseRoIHead
     index: int | None
     loss_weight: float
 
-    def _part(self, parts):
+    def _part(self, parts: Any) -> Any:
         return parts if self.index is None else parts[self.index]
 
     @property
@@ -96,8 +98,12 @@ class RoIStage:
         return self._part(self.roi_head.bbox_head)
 
     @property
-    def mask_head(self) -> FCNMaskHead | None:
-        return self._part(self.roi_head.mask_head) if self.roi_head.with_mask else None
+    def with_mask(self) -> bool:
+        return self.roi_head.with_mask
+
+    @property
+    def mask_head(self) -> FCNMaskHead:
+        return self._part(self.roi_head.mask_head)
 
     @property
     def train_cfg(self) -> ConfigDict:
@@ -139,7 +145,7 @@ class RoIStage:
         return self.roi_head._mask_forward(x, rois[inds])['mask_preds']
 
 
-def stages_of(roi_head: nn.Module) -> list[RoIStage]:
+def stages_of(roi_head: BaseRoIHead) -> list[RoIStage]:
     """The stages of an RoI head, first to last."""
     if isinstance(roi_head, CascadeRoIHead):
         return [
@@ -150,7 +156,7 @@ def stages_of(roi_head: nn.Module) -> list[RoIStage]:
 
 
 def score_rois(
-    roi_head: nn.Module,
+    roi_head: BaseRoIHead,
     x: tuple[Tensor, ...],
     proposals: list[Tensor],
     batch_img_metas: list[dict],
@@ -176,7 +182,7 @@ def score_rois(
 
 
 def roi_mask_probabilities(
-    roi_head: nn.Module, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor
+    roi_head: BaseRoIHead, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor
 ) -> Tensor:
     """Mask probabilities (K, S, S) of the given class in each roi, mean over the stages.
 
@@ -186,8 +192,7 @@ def roi_mask_probabilities(
         rois: (K, 5).
         labels: (K,) in [0, C).
     """
-    total: Tensor | float = 0.0
-    stages = stages_of(roi_head)
+    stages, probs = stages_of(roi_head), []
     inds = torch.arange(len(rois), device=rois.device)
     for stage in stages:
         if stage.index is None and roi_head.share_roi_extractor:
@@ -197,8 +202,8 @@ def roi_mask_probabilities(
         else:
             feats = rois
         logits = stage.mask_forward(x, rois, inds, feats)
-        total = total + select_class_masks(logits, labels).float().sigmoid()
-    return total / len(stages)
+        probs.append(select_class_masks(logits, labels).float().sigmoid())
+    return torch.stack(probs).mean(0)
 
 
 def select_class_masks(mask_preds: Tensor, labels: Tensor) -> Tensor:

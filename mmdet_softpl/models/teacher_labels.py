@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from mmcv.ops import batched_nms
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_softpl.functional import apply_calibrator, boost_scores, prototype_log_evidence
 from mmdet_softpl.models.class_state import ClassState
@@ -59,7 +62,7 @@ class TeacherView:
     detections: list[InstanceData]
 
 
-def evidence_of(roi_head: nn.Module, weights: Tensor, num_rois: int) -> Tensor | None:
+def evidence_of(roi_head: BaseRoIHead, weights: Tensor, num_rois: int) -> Tensor | None:
     """Weighted prototype log-evidence (N, C) of the RoIs in the last forward pass.
 
     None where the head keeps no prototypes, or keeps other features than those N RoIs.
@@ -82,7 +85,7 @@ def evidence_of(roi_head: nn.Module, weights: Tensor, num_rois: int) -> Tensor |
 
 @torch.no_grad()
 def teacher_detect(
-    teacher: nn.Module,
+    teacher: TwoStageDetector,
     batch_inputs: Tensor,
     batch_data_samples: SampleList,
     state: ClassState,
@@ -112,14 +115,16 @@ def teacher_detect(
     for meta, proposal in zip(metas, boxes, strict=True):
         end = start + len(proposal)
         detections.append(
-            _select(head, rois[start:end, 1:], scores[start:end], deltas[start:end], meta, state, cfg)
+            _select(
+                head, rois[start:end, 1:], scores[start:end], deltas[start:end], meta, state, cfg
+            )
         )
         start = end
     return TeacherView(x, detections)
 
 
 def _select(
-    head: nn.Module,
+    head: BBoxHead,
     priors: Tensor,
     scores: Tensor,
     deltas: Tensor,
@@ -180,7 +185,7 @@ def _surest(bboxes: Tensor, scores: Tensor, above: Tensor, iou_thr: float) -> Te
 
 
 @torch.no_grad()
-def add_masks(teacher: nn.Module, view: TeacherView) -> None:
+def add_masks(teacher: TwoStageDetector, view: TeacherView) -> None:
     """Give the detections ``mask_probs`` (K, S, S) of the teacher, in place.
 
     Meant for detections that are already filtered: the mask head runs on these alone. A
