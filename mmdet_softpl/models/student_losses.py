@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.structures import DetDataSample, SampleList
 from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_softpl.functional import (
     mask_quality,
@@ -104,7 +107,7 @@ def project(
     )
 
 
-def _homography(sample: DetDataSample):
+def _homography(sample: DetDataSample) -> np.ndarray:
     matrix = sample.metainfo.get('homography_matrix')
     if matrix is None:
         raise KeyError(
@@ -116,7 +119,7 @@ def _homography(sample: DetDataSample):
 
 
 def rpn_losses(
-    student: nn.Module,
+    student: TwoStageDetector,
     x: tuple[Tensor, ...],
     batch: PseudoBatch,
     batch_data_samples: SampleList,
@@ -139,8 +142,8 @@ def rpn_losses(
 
 
 def roi_losses(
-    student: nn.Module,
-    teacher: nn.Module,
+    student: TwoStageDetector,
+    teacher: TwoStageDetector,
     x: tuple[Tensor, ...],
     proposals: list[InstanceData],
     batch: PseudoBatch,
@@ -191,27 +194,38 @@ def roi_losses(
         # Index 0 stands in for "none"; every use is masked by `positive`.
         safe = inds.clamp(min=0)
         part = class_loss(
-            stage, teacher_stages[i], results['cls_score'], rois, safe, positive, batch, hard, offsets
+            stage,
+            teacher_stages[i],
+            results['cls_score'],
+            rois,
+            safe,
+            positive,
+            batch,
+            hard,
+            offsets,
         )
         losses.update(stage.rename(part))
         part = box_loss(
             stage, results['bbox_pred'], rois, targets, safe, positive, batch, objectness_thr
         )
         losses.update(stage.rename(part))
-        if stage.mask_head is not None:
+        if stage.with_mask:
             part = mask_loss(stage, x, rois, results['bbox_feats'], inds, batch, hard)
             losses.update(stage.rename(part))
         if i + 1 < len(stages):
             results.update(rois=rois, bbox_targets=targets)
             with torch.no_grad():
                 refined = stage.bbox_head.refine_bboxes(sampled, results, metas)
-            if refined is None:
-                break
-            boxes = [result.bboxes for result in refined]
+            # None where there is no RoI. The later stages run on none as well: a rank that left
+            # their parameters out of its graph would keep the others waiting.
+            if refined is not None:
+                boxes = [result.bboxes for result in refined]
     return losses
 
 
-def _sample(stage: RoIStage, priors: Tensor, gt_instances: InstanceData, feats: list[Tensor]):
+def _sample(
+    stage: RoIStage, priors: Tensor, gt_instances: InstanceData, feats: list[Tensor]
+) -> SamplingResult:
     proposals = InstanceData(priors=priors)
     assigned = stage.bbox_assigner.assign(proposals, gt_instances)
     return stage.bbox_sampler.sample(assigned, proposals, gt_instances, feats=feats)
@@ -257,9 +271,9 @@ def class_loss(
         offsets: (C,).
     """
     num_classes = stage.bbox_head.num_classes
-    background = F.one_hot(
-        torch.full_like(inds, num_classes), num_classes + 1
-    ).to(dtype=torch.float32)
+    background = F.one_hot(torch.full_like(inds, num_classes), num_classes + 1).to(
+        dtype=torch.float32
+    )
     weights = background_scores(teacher_stage, rois, batch)
     targets = background
     if len(batch.instances):
