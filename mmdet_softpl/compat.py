@@ -1,7 +1,8 @@
 """What the versions underneath need from us, and which of them are installed.
 
-Two jobs: let mmengine 0.10 resume its own checkpoints under torch >= 2.6
-(:func:`install`), and tell which stack is there (:func:`stack`, :func:`untested`).
+Three jobs: let mmengine 0.10 resume its own checkpoints under torch >= 2.6, make the plain
+names of our classes known to mmdet (both :func:`install`), and tell which stack is there
+(:func:`stack`, :func:`untested`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _TESTED = {
 }
 
 _CHECKPOINT_LOADER = 'mmengine.runner.checkpoint'
+_HOST_REGISTRY = 'mmdet.registry'
 _installed = False
 _warned = False
 
@@ -49,10 +51,12 @@ class UntestedStackWarning(UserWarning):
 
 
 def install() -> None:
-    """Make mmengine's checkpoints loadable and report an untested stack, both only once.
+    """Prepare the stack underneath, only once; importing nothing of it.
 
-    Done at once where torch is imported already, else as soon as mmengine's checkpoint
-    loader is: ``import mmdet_softpl`` must not cost the import of torch.
+    - mmengine's checkpoints become loadable and an untested stack is reported: at once
+      where torch is imported already, else as soon as mmengine's checkpoint loader is.
+    - ``type='X'`` of our classes works in mmdet's scope after ``import mmdet_softpl`` alone:
+      as soon as ``mmdet.registry`` is imported, see :func:`register_plain_names`.
     """
     global _installed
     if _installed:
@@ -62,6 +66,26 @@ def install() -> None:
         _prepare()
     else:
         sys.meta_path.insert(0, _AfterImport(_CHECKPOINT_LOADER, _prepare))
+    if sys.modules.get(_HOST_REGISTRY) is not None:
+        register_plain_names()
+    else:
+        sys.meta_path.insert(0, _AfterImport(_HOST_REGISTRY, register_plain_names))
+
+
+def register_plain_names() -> None:
+    """Have mmdet's registries import our modules, too, at their next lookup.
+
+    Our classes register themselves in mmdet's registries, but only when their modules are
+    imported. mmengine has no public way to add to the ``locations`` of a registry.
+    """
+    import mmdet.registry as host
+
+    from mmdet_softpl import registry
+
+    for name in ('MODELS', 'HOOKS', 'DATASETS', 'METRICS'):
+        theirs, ours = getattr(host, name), getattr(registry, name)
+        theirs._locations.extend(ours._locations)
+        theirs._imported = False
 
 
 def allow_mmengine_checkpoints() -> None:

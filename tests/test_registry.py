@@ -71,20 +71,21 @@ print(MODELS.get('mmdet_softpl.SmoothedCEHead').__name__)
     assert look_up(code, repository) == 'SmoothedCEHead'
 
 
-def test_plain_name_after_custom_imports(repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('first', ['mmdet_softpl', 'mmdet.registry'])
+def test_plain_name_after_custom_imports(first: str, repository: Path, tmp_path: Path) -> None:
     """What a config does: custom_imports of the package, then ``type='X'``."""
     config = tmp_path / 'config.py'
     config.write_text(
-        "custom_imports = dict(imports=['mmdet_softpl', 'mmdet_softpl.models'])\n"
+        "custom_imports = dict(imports=['mmdet_softpl'])\n"
         "head = dict(type='SmoothedCEHead', num_classes=3, in_channels=4, roi_feat_size=1,\n"
         '            fc_out_channels=8)\n'
     )
     code = f"""
+import {first}
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 cfg = Config.fromfile({str(config)!r})
 init_default_scope('mmdet')
-from mmdet.registry import MODELS
 print(type(MODELS.build(cfg.head)).__name__)
 """
     assert look_up(code, repository) == 'SmoothedCEHead'
