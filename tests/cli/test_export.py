@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 
 from mmdet_softpl.__main__ import main
+from mmdet_softpl.cli.config_path import config_names, config_path
 from mmdet_softpl.cli.export import ExportError, plain_config, plain_state_dict
 
 CLASSES = ('cat', 'dog', 'owl')
@@ -218,6 +220,7 @@ import sys
 import mmdet_softpl, mmcv.ops  # with mmcv-lite: for the ops alone
 for name in [name for name in sys.modules if name.split('.')[0] == 'mmdet_softpl']:
     sys.modules[name] = None
+sys.meta_path[:] = [f for f in sys.meta_path if not type(f).__module__.startswith('mmdet_softpl')]
 import torch
 if hasattr(torch.serialization, 'clear_safe_globals'):
     torch.serialization.clear_safe_globals()
@@ -289,6 +292,14 @@ def test_config_keeps_own_imports_and_stock_metrics(data_root: Path) -> None:
     assert plain.custom_imports.imports == ['my_backbones']
     assert [metric.type for metric in plain.test_evaluator] == ['CocoMetric', 'CocoMetric']
     assert 'custom_hooks' not in plain
+
+
+@pytest.mark.parametrize('name', config_names())
+def test_every_shipped_config_has_a_plain_one(name: str) -> None:
+    plain = plain_config(Config.fromfile(config_path(name)))
+    types = set(re.findall(r"type='([^']*)'", plain.pretty_text))
+    assert not {ours for ours in types if 'softpl' in ours or 'Smoothed' in ours}
+    assert {'CascadeRCNN', 'FasterRCNN', 'MaskRCNN'} & types
 
 
 def test_bad_input(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
