@@ -1,0 +1,212 @@
+"""A training that is stopped and resumed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.engine import RareBoostPseudoLabeler
+from tests.support.tiny import shrink
+
+CONFIG = 'configs/demo/calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes.py'
+ITERS = 8
+# Phases: supervised 0-1, frozen teacher 2-3, moving average 4-7; refreshes at 4, 6 and 8.
+SUPERVISED, BURN_IN, REFRESH = 2, 2, 2
+
+
+class Recorder(Hook):
+    """Losses by iteration."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, dict[str, float]] = {}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.losses[runner.iter] = {k: float(v.detach()) for k, v in outputs.items()}
+
+
+class StopAfter(Hook):
+    """Ends the process's training after an iteration, as a kill right after a checkpoint."""
+
+    def __init__(self, iters: int) -> None:
+        self.iters = iters
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter + 1 == self.iters:
+            runner.train_loop.stop_training = True
+
+
+@dataclass
+class Run:
+    """What a training left behind."""
+
+    losses: dict[int, dict[str, float]]
+    state_dict: dict[str, torch.Tensor]
+    history: dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('shapes')
+    config = ShapesConfig(num_train=24, num_unlabeled=16, num_val=4, image_size=64)
+    generate_longtail_shapes(str(root), config, progress=False, workers=1)
+    return root
+
+
+def make_config(
+    repository: Path, shapes: Path, work_dir: Path, workers: int, validate: bool
+) -> Config:
+    read = Config.fromfile(repository / CONFIG)
+    # Unformatted: every checkpoint holds the config's text, which takes seconds to format.
+    cfg = Config(read.to_dict(), filename=read.filename, format_python_code=False)
+    _replace(cfg._cfg_dict, cfg.data_root, f'{shapes}/')
+    shrink(cfg.model.detector, cfg.num_classes)
+    cfg.model.detector.roi_head.bbox_head.update(warmup_iters=1, refresh_interval=REFRESH)
+    # An untrained network is never sure of anything: every detection becomes a pseudo-label.
+    cfg.model.detector.test_cfg.rcnn.max_per_img = 5
+    cfg.model.semi_train_cfg.update(
+        score_thr=0.0,
+        score_floor=0.01,
+        objectness_thr=0.0,
+        calibration_interval=1,
+        refresh_interval=REFRESH,
+        max_per_img=10,
+    )
+    mean_teacher, labeler, _ = cfg.custom_hooks
+    mean_teacher.update(supervised_iters=SUPERVISED, burn_in_iters=BURN_IN, ramp_iters=3)
+    labeler.update(interval=REFRESH, fixed_thr=0.05, thr_range=(0.02, 0.9), min_count=2)
+    loader = cfg.train_dataloader
+    loader.update(
+        batch_size=2, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
+    )
+    loader.sampler.batch_size = 2
+    cfg.val_dataloader.update(
+        batch_size=2, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
+    )
+    cfg.train_cfg.update(max_iters=ITERS, val_interval=4)
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+    cfg.param_scheduler[1].milestones = [6]
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=-1)
+    cfg.default_hooks.logger.interval = 1
+    cfg.log_level = 'WARNING'
+    cfg.randomness = dict(seed=0)
+    cfg.work_dir = str(work_dir)
+    return cfg
+
+
+def _replace(node: Any, old: str, new: str) -> None:
+    for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+        if isinstance(value, str):
+            node[key] = value.replace(old, new)
+        elif isinstance(value, (dict, list)):
+            _replace(value, old, new)
+
+
+def run(cfg: Config, name: str, stop_after: int | None = None, resume: bool = False) -> Run:
+    cfg = cfg.copy()
+    # Instances of mmengine's managers are kept by name for the life of the process.
+    cfg.experiment_name = f'{Path(cfg.work_dir).name}_{name}'
+    cfg.resume = resume
+    if resume:
+        cfg.load_from = f'{cfg.work_dir}/iter_{stop_after}.pth'
+    runner = Runner.from_cfg(cfg)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    if stop_after and not resume:
+        runner.register_hook(StopAfter(stop_after))
+    runner.train()
+    labeler = next(h for h in runner.hooks if isinstance(h, RareBoostPseudoLabeler))
+    return Run(
+        recorder.losses,
+        {k: v.clone() for k, v in runner.model.state_dict().items()},
+        {k: v.clone() for k, v in labeler.history.items()},
+    )
+
+
+def assert_same(resumed: Run, whole: Run, start: int) -> None:
+    assert sorted(resumed.losses) == list(range(start, ITERS))
+    for iteration, losses in resumed.losses.items():
+        expected = whole.losses[iteration]
+        assert losses.keys() == expected.keys()
+        for key, value in losses.items():
+            assert math.isclose(value, expected[key], rel_tol=1e-4, abs_tol=1e-4), (
+                f'iteration {iteration}: {key} is {value}, {expected[key]} without the stop'
+            )
+    for name, tensor in resumed.state_dict.items():
+        assert torch.allclose(tensor, whole.state_dict[name], rtol=1e-4, atol=1e-5), name
+    for name, tensor in resumed.history.items():
+        assert torch.allclose(tensor, whole.history[name], rtol=1e-4, atol=1e-5), name
+
+
+def assert_meaningful(whole: Run) -> None:
+    """Otherwise equal curves would say nothing."""
+    first, last = whole.losses[0], whole.losses[ITERS - 1]
+    assert not any(key.startswith('unsup') for key in first)
+    for key in ('unsup_loss_cls', 'unsup_loss_bbox', 'unsup_loss_mask', 'sup_loss_mask'):
+        assert last[key] > 0, key
+    # Other data, other samples, other weights: the iterations differ by far more than 1e-4.
+    assert abs(whole.losses[ITERS - 2]['loss'] - last['loss']) > 1e-2
+    assert whole.history['num_iters'] == ITERS - SUPERVISED
+    assert whole.history['total_kept'].sum() > 0
+    head = 'student.roi_head.bbox_head.'
+    assert whole.state_dict[f'{head}prototype_counts'].sum() > 0
+    assert whole.state_dict['class_state.reliability'].sum() > 0
+
+
+@pytest.fixture(scope='module')
+def whole(repository: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The uninterrupted run without data workers, with its checkpoints."""
+    work_dir = tmp_path_factory.mktemp('whole')
+    cfg = make_config(repository, shapes, work_dir, workers=0, validate=False)
+    result = run(cfg, 'whole')
+    assert_meaningful(result)
+    return cfg, result
+
+
+@pytest.mark.parametrize(
+    'stop', [pytest.param(1, id='supervised'), pytest.param(3, id='burn-in'), 5]
+)
+def test_the_loss_curve_goes_on(whole: Any, stop: int) -> None:
+    """3 and 5 lie between two refreshes."""
+    cfg, expected = whole
+    resumed = run(cfg, f'resumed_{stop}', stop_after=stop, resume=True)
+    assert_same(resumed, expected, stop)
+
+
+def test_a_stop_writes_what_the_uninterrupted_run_writes(whole: Any, tmp_path: Path) -> None:
+    """The checkpoints above come from a run that went on; a stopped one's are the same."""
+    cfg, _ = whole
+    stopped = cfg.copy()
+    stopped.work_dir = str(tmp_path)
+    run(stopped, 'stopped', stop_after=3)
+    a = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
+    b = torch.load(Path(cfg.work_dir) / 'iter_3.pth', weights_only=True)
+    for key, value in a['state_dict'].items():
+        torch.testing.assert_close(value, b['state_dict'][key])
+    assert torch.equal(a['random_state']['torch'], b['random_state']['torch'])
+
+
+@pytest.mark.slow
+def test_with_data_workers_and_validations(repository: Path, shapes: Path, tmp_path: Path) -> None:
+    """The checkpoint of iteration 4 is written right before a validation."""
+    cfg = make_config(repository, shapes, tmp_path, workers=2, validate=True)
+    expected = run(cfg, 'whole')
+    resumed = run(cfg, 'resumed', stop_after=4, resume=True)
+    assert_same(resumed, expected, 4)
+
+
+def test_validation_leaves_the_training_alone(
+    whole: Any, repository: Path, shapes: Path, tmp_path: Path
+) -> None:
+    cfg = make_config(repository, shapes, tmp_path, workers=0, validate=True)
+    assert_same(run(cfg, 'validated'), whole[1], 0)
