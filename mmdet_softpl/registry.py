@@ -14,9 +14,7 @@ from mmengine.registry import Registry
 
 SCOPE = 'mmdet_softpl'
 
-MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmdet_softpl.models']
-)
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmdet_softpl.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmdet_softpl.engine'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmdet_softpl.datasets']

@@ -49,7 +49,7 @@ def label_images(
         detector: In any mode; put into evaluation mode.
         dataset: With a test pipeline that ends in ``PackDetInputs``.
         indices: Images to look at.
-        masks_above: With masks for detections whose score is above it; others are left out.
+        masks_above: One label an object, with masks, where its score is above this value.
             None: all detections, without masks.
         batch_size: Images in a forward pass.
     """
@@ -66,7 +66,7 @@ def label_images(
             detector.labeling_cfg,
         )
         if masks_above is not None:
-            chosen = [seen[seen.scores > masks_above] for seen in view.detections]
+            chosen = [seen[seen.surest & (seen.scores > masks_above)] for seen in view.detections]
             view = TeacherView(view.feats, chosen)
             add_masks(detector.teacher, view)
         for image, sample, seen in zip(images, data['data_samples'], view.detections, strict=True):

@@ -17,11 +17,13 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_softpl.functional import (
-    apply_calibrator,
+    expected_counts,
     histogram_calibrator,
     match_detections,
+    match_indices,
     reliability_counts,
     score_histogram,
+    soft_targets,
     student_offsets,
     temperature_calibrator,
 )
@@ -49,6 +51,8 @@ DEFAULTS = dict(
 )
 # Iterations in a row without one pseudo-label before a warning says why.
 SILENT_ITERS = 1000
+# Largest logit offset of the student; exp(2) is a factor of 7.
+MAX_OFFSET = 2.0
 # Late enough for any hook to have updated the teacher, early enough to lose nothing.
 BATCH_NORM_CHECK_ITER = 3
 
@@ -279,7 +283,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
 
     @torch.no_grad()
     def _observe_labelled(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> None:
-        """Reliability of the teacher on the labelled batch."""
+        """Reliability and expected counts of the teacher on the labelled batch."""
         cfg = self.semi_train_cfg
         wanted = cfg['calibration'] != 'none' or cfg['student_correction']
         if not wanted or self._iter % cfg['calibration_interval']:
@@ -300,6 +304,16 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 self.num_classes,
                 CONFIDENCE_BINS,
                 weights=judged.float(),
+            )
+            # One label an object, right or wrong in its class: what a student would learn from.
+            found = match_indices(seen.bboxes, seen.scores, None, truth.bboxes, None)
+            chosen = seen.surest & (judged | (found >= 0))
+            targets = soft_targets(seen.score_vectors, seen.labels, seen.confidences)
+            self.class_state.offset_counts[0] += expected_counts(
+                targets[chosen], self.class_state.offsets
+            )
+            self.class_state.offset_counts[1] += torch.bincount(
+                truth.labels[found[chosen & (found >= 0)]], minlength=self.num_classes
             )
 
     def _judged(self, labels: Tensor, correct: Tensor, img_id: int | None) -> Tensor:
@@ -334,17 +348,11 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             per_group = mode == 'group_temperature'
             state.calibration.copy_(temperature_calibrator(reliability, state.groups, per_group))
         if cfg['student_correction']:
-            count, correct, confidence = reliability
-            centres = confidence / count.clamp(min=1)
-            labels = torch.arange(self.num_classes, device=count.device)
-            calibrated = apply_calibrator(
-                centres.flatten(),
-                labels.repeat_interleave(count.shape[1]),
-                state.calibration,
-            ).view_as(count)
-            state.offsets.copy_(
-                student_offsets((calibrated * count).sum(1), correct.sum(1), state.groups)
-            )
+            sum_over_ranks(state.offset_counts)
+            expected, observed = state.offset_counts
+            step = student_offsets(expected, observed, state.groups)
+            state.offsets.add_(step).clamp_(-MAX_OFFSET, MAX_OFFSET)
+        state.clear('offset_counts')
 
     def _check_batch_norm(self) -> None:
         """Raise RuntimeError if the teacher's batch statistics never left their start.

@@ -37,6 +37,8 @@ class ClassState(nn.Module):
         kept: (C,) pseudo-labels kept since the last refresh.
         num_images: () unlabelled images since the last refresh.
         new_reliability: (3, C, B) what was seen since the last refresh.
+        offset_counts: (2, C) instances that the teacher's labels expect, and labelled ones,
+            since the last refresh.
     """
 
     boosts: Tensor
@@ -50,9 +52,16 @@ class ClassState(nn.Module):
     kept: Tensor
     num_images: Tensor
     new_reliability: Tensor
+    offset_counts: Tensor
 
     #: Summed over ranks at a refresh; each rank fills its own between two of them.
-    ACCUMULATORS = ('score_histogram', 'kept', 'num_images', 'new_reliability')
+    ACCUMULATORS = (
+        'score_histogram',
+        'kept',
+        'num_images',
+        'new_reliability',
+        'offset_counts',
+    )
 
     def __init__(self, num_classes: int, score_thr: float) -> None:
         super().__init__()
@@ -69,6 +78,7 @@ class ClassState(nn.Module):
         self.register_buffer('kept', torch.zeros(c))
         self.register_buffer('num_images', torch.zeros(()))
         self.register_buffer('new_reliability', torch.zeros(3, c, b))
+        self.register_buffer('offset_counts', torch.zeros(2, c))
 
     @property
     def num_classes(self) -> int:

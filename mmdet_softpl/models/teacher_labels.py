@@ -53,9 +53,9 @@ class TeacherView:
         detections: For each image, InstanceData in view coordinates with ``bboxes`` (K, 4),
             ``labels`` (K,), ``scores`` (K,) boosted class scores, ``score_vectors`` (K, C+1),
             ``objectness`` (K,) = 1 - p_bg, ``confidences`` (K,) calibrated scores,
-            ``kept`` (K,) bool: above the threshold of its class and the surest label of its
-            object; ``is_object`` (K,) bool: the surest label of an object with enough
-            objectness. With a mask head ``mask_probs`` (K, S, S), for kept ones alone.
+            ``surest`` (K,) bool: the surest label of its object; ``kept`` (K,) bool: that, and
+            above the threshold of its class; ``is_object`` (K,) bool: that, and kept or of
+            enough objectness. After ``add_masks`` also ``mask_probs`` (K, S, S).
     """
 
     feats: tuple[Tensor, ...]
@@ -164,6 +164,7 @@ def _select(
         score_vectors=vectors,
         objectness=objectness,
         confidences=apply_calibrator(values, labels, state.calibration),
+        surest=surest,
         kept=above & surest,
         is_object=surest & (above | (objectness > cfg.objectness_thr)),
     )

@@ -14,6 +14,7 @@ from mmdet_softpl.functional import (
     apply_calibrator,
     class_conditional_ece,
     expected_calibration_error,
+    expected_counts,
     group_mean,
     histogram_calibrator,
     isotonic,
@@ -500,3 +501,33 @@ def test_a_student_trained_through_the_offsets_finds_the_truth():
 
     torch.testing.assert_close(train(offsets), true, rtol=0, atol=1e-4)
     torch.testing.assert_close(train(torch.zeros(5)), teacher, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('rows', [0, 1, 7])
+def test_expected_counts_against_a_loop(rows: int):
+    generator = torch.Generator().manual_seed(rows)
+    targets = torch.rand(rows, 4, generator=generator).softmax(1)
+    offsets = torch.tensor([0.5, -1.0, 0.0])
+    expected = [0.0, 0.0, 0.0]
+    for row in targets.tolist():
+        raw = [p * math.exp(-d) for p, d in zip(row, [0.5, -1.0, 0.0, 0.0], strict=True)]
+        for c in range(3):
+            expected[c] += raw[c] / sum(raw)
+    assert expected_counts(targets, offsets).tolist() == pytest.approx(expected)
+
+
+def test_steps_of_the_offsets_find_a_planted_shift():
+    """Labels drawn from the truth, targets from a teacher shifted by d: the steps add up to d."""
+    generator = torch.Generator().manual_seed(0)
+    planted = torch.tensor([1.0, -1.0, 0.5, 0.0])
+    true = (2 * torch.randn(20000, 5, generator=generator)).softmax(1)
+    labels = torch.multinomial(true, 1, generator=generator)[:, 0]
+    teacher = (true.log() + torch.nn.functional.pad(planted, (0, 1))).softmax(1)
+    observed = torch.bincount(labels, minlength=5)[:4].float()
+    groups = torch.tensor([0, 1, 2, 2])
+    offsets = torch.zeros(4)
+    first = student_offsets(expected_counts(teacher, offsets), observed, groups)
+    for _ in range(30):
+        offsets = offsets + student_offsets(expected_counts(teacher, offsets), observed, groups)
+    torch.testing.assert_close(offsets, planted, rtol=0, atol=0.06)
+    assert (first - planted).abs().max() > 0.3

@@ -216,23 +216,41 @@ def test_calibration_follows_the_reliability() -> None:
         state.calibration, (0.5 * centres).expand_as(state.calibration), rtol=0.05, atol=0.01
     )
     assert state.new_reliability.sum() == 0
-    # What the table has corrected is not left to the offsets.
-    assert state.offsets.abs().max() < 0.1
 
 
-def test_offsets_correct_what_calibration_leaves() -> None:
+def test_offsets_step_by_the_log_of_expected_over_observed() -> None:
     model = build(calibration='none', student_correction=True)
     state = model.class_state
-    count = torch.zeros_like(state.reliability[0])
-    count[:, 10] = 10000
-    confidence = count * (10.5 / count.shape[1])
-    correct = confidence.clone()
-    correct[1] *= 0.5
-    state.new_reliability.copy_(torch.stack([count, correct, confidence]))
+    counts = torch.full((2, NUM_CLASSES), 1e5)
+    counts[0, 1] *= 2
+    state.offset_counts.copy_(counts)
     model.refresh_calibration()
-    torch.testing.assert_close(state.offsets[1], torch.tensor(math.log(2)), rtol=0.02, atol=0.01)
-    assert state.offsets[[0, 2, 3, 4]].abs().max() < 0.02
-    model.semi_train_cfg.student_correction = False
+    torch.testing.assert_close(state.offsets[1], torch.tensor(math.log(2)), rtol=0.01, atol=0.01)
+    assert state.offsets[[0, 2, 3, 4]].abs().max() < 0.01
+    assert state.offset_counts.sum() == 0
+    for _ in range(5):
+        state.offset_counts.copy_(counts)
+        model.refresh_calibration()
+    assert state.offsets[1] == 2.0
+
+
+def test_without_correction_the_offsets_stay_zero() -> None:
+    model = build(student_correction=False)
+    model.loss(*multi_batch())
+    model.loss(*multi_batch())
+    assert model.class_state.reliability.sum() > 0
+    assert not model.class_state.offsets.any()
+
+
+def test_labelled_objects_are_counted_once_whatever_class_the_teacher_gives() -> None:
+    model = build(score_floor=0.0, refresh_interval=100)
+    inputs, samples = multi_batch()
+    model._observe_labelled(inputs['sup'], samples['sup'])
+    expected, observed = model.class_state.offset_counts
+    labels = torch.cat([sample.gt_instances.labels for sample in samples['sup']])
+    assert (observed <= torch.bincount(labels, minlength=NUM_CLASSES)).all()
+    assert observed.sum() > 0
+    assert expected.sum() > 0
 
 
 def test_state_is_in_the_checkpoint_and_goes_on() -> None:

@@ -96,7 +96,8 @@ def test_loss_is_the_dense_targets_cross_entropy(mode: str) -> None:
     background = targets['labels'] == 6
     assert background.any()
     torch.testing.assert_close(
-        dense[background], torch.nn.functional.one_hot(torch.tensor(6), 7).float().expand_as(dense[background])
+        dense[background],
+        torch.nn.functional.one_hot(torch.tensor(6), 7).float().expand_as(dense[background]),
     )
 
 
@@ -130,7 +131,9 @@ def test_prototypes_are_class_means_of_the_penultimate_features() -> None:
     x, y = np.concatenate(features), np.concatenate(labels)
     for c in range(3):
         assert (y == c).sum() == head.prototype_counts[c]
-        np.testing.assert_allclose(head.prototypes[c].numpy(), x[y == c].mean(0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            head.prototypes[c].numpy(), x[y == c].mean(0), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_state_survives_a_checkpoint() -> None:
@@ -177,7 +180,9 @@ def test_soft_targets_are_taken_as_they_are() -> None:
 
 def test_similarity_follows_features() -> None:
     """Two families of classes with a common direction each: the mass goes to the sibling."""
-    head = SmoothedCEHead(num_classes=4, warmup_iters=0, refresh_interval=1, **copy.deepcopy(COMMON))
+    head = SmoothedCEHead(
+        num_classes=4, warmup_iters=0, refresh_interval=1, **copy.deepcopy(COMMON)
+    )
     torch.manual_seed(0)
     direction = torch.eye(16)[:2].repeat_interleave(2, 0) * 5
     head.feature_sums += (direction + torch.randn(4, 16)) * 10
@@ -200,7 +205,11 @@ def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
     else:
         torch.save(torch.from_numpy(array), path)
     head = SmoothedCEHead(
-        num_classes=5, smoothing_mode='file', similarity_file=str(path), topk=4, **copy.deepcopy(COMMON)
+        num_classes=5,
+        smoothing_mode='file',
+        similarity_file=str(path),
+        topk=4,
+        **copy.deepcopy(COMMON),
     )
     dense = torch.zeros(5, 5).scatter(1, head.similarity.indices, head.similarity.weights)
     if width == 5:
@@ -269,7 +278,9 @@ def test_both_names_build_the_same_class() -> None:
 
 def test_bfloat16_autocast_trains() -> None:
     torch.manual_seed(0)
-    head = SmoothedCEHead(num_classes=4, warmup_iters=0, refresh_interval=1, **copy.deepcopy(COMMON))
+    head = SmoothedCEHead(
+        num_classes=4, warmup_iters=0, refresh_interval=1, **copy.deepcopy(COMMON)
+    )
     with torch.autocast('cpu', dtype=torch.bfloat16):
         losses, grads = run(head, torch.randn(8, 8, 7, 7), batch(8, 4))
     assert torch.isfinite(losses['loss_cls'])
