@@ -22,7 +22,8 @@ unlabeled_dataset.data_prefix = dict(img='train2017/')
 train_dataloader = dict(dataset=dict(datasets=[labeled_dataset, unlabeled_dataset]))
 val_evaluator = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)
 test_evaluator = val_evaluator
-custom_hooks = _base_.custom_hooks + [
+custom_hooks = [
+    *_base_.custom_hooks,
     dict(
         type='mmdet_softpl.RareBoostPseudoLabeler',
         labeled_ann_file=_base_.data_root + labeled_ann_file,

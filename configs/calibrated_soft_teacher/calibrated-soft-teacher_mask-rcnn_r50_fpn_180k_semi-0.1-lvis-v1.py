@@ -40,7 +40,8 @@ train_dataloader = dict(
 val_evaluator = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)
 test_evaluator = val_evaluator
 
-custom_hooks = _base_.custom_hooks + [
+custom_hooks = [
+    *_base_.custom_hooks,
     dict(
         type='mmdet_softpl.RareBoostPseudoLabeler',
         labeled_ann_file=_base_.data_root + labeled_ann_file,

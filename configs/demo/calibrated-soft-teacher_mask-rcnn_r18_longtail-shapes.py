@@ -1,4 +1,4 @@
-"""What `make demo` trains: 300 labelled and 600 unlabelled pictures of 12 shapes, minutes on a CPU."""
+"""What `make demo` trains: 300 labelled, 600 unlabelled pictures of 12 shapes, on a CPU."""
 
 _base_ = [
     'mmdet::_base_/default_runtime.py',

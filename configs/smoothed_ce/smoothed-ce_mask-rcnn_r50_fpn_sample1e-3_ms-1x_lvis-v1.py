@@ -1,4 +1,4 @@
-"""mmdet's supervised LVIS Mask R-CNN with similarity smoothing and an evaluation that runs on numpy 2."""
+"""mmdet's supervised LVIS Mask R-CNN with similarity smoothing."""
 
 _base_ = ['mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py']
 

@@ -29,8 +29,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmdet_softpl.utils import check_range
 
-from .annotation_checks import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, frequency_letter
 from ..atomic_json import write_json
+from .annotation_checks import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, frequency_letter
 from .shape_classes import MAX_CLASSES, ShapeClass, shape_classes
 from .shape_scenes import render_scene
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmdet_softpl.utils import check_range
 
+from ..atomic_json import write_json
 from .annotation_checks import (
     AnnotationError,
     AnnotationSummary,
@@ -19,7 +20,6 @@ from .annotation_checks import (
     frequency_letter,
     load_annotation_file,
 )
-from ..atomic_json import write_json
 
 
 @dataclass(frozen=True)

@@ -362,7 +362,7 @@ def test_a_missing_homography_is_named() -> None:
     inputs, samples = multi_batch()
     for sample in samples['unsup_student']:
         sample.pop('homography_matrix')
-    with pytest.raises(KeyError, match='homography_matrix.*meta_keys'):
+    with pytest.raises(KeyError, match=r'homography_matrix.*meta_keys'):
         model.loss(inputs, samples)
 
 
