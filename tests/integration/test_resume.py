@@ -203,10 +203,3 @@ def test_with_data_workers_and_validations(repository: Path, shapes: Path, tmp_p
     expected = run(cfg, 'whole')
     resumed = run(cfg, 'resumed', stop_after=4, resume=True)
     assert_same(resumed, expected, 4)
-
-
-def test_validation_leaves_the_training_alone(
-    whole: Any, repository: Path, shapes: Path, tmp_path: Path
-) -> None:
-    cfg = make_config(repository, shapes, tmp_path, workers=0, validate=True)
-    assert_same(run(cfg, 'validated'), whole[1], 0)
