@@ -47,7 +47,7 @@ def make_tiny(cfg: Config, root: Path | str, work_dir: Path, iters: int = 3) -> 
 
     What a user composes (types of the parts and how they are wired) stays as it is.
     """
-    _change(cfg._cfg_dict, f'{root}/')
+    relocate(cfg._cfg_dict, f'{root}/')
     shrink_model(cfg.model)
     loader = cfg.train_dataloader
     loader.update(num_workers=0, persistent_workers=False, batch_size=2, pin_memory=False)
@@ -76,16 +76,19 @@ def make_tiny(cfg: Config, root: Path | str, work_dir: Path, iters: int = 3) -> 
     return cfg
 
 
-def _change(node: Any, root: str) -> Any:
-    """Data roots, and the sizes of pictures, which all are (1333, N) in the host's configs."""
+def relocate(node: Any, root: str, factor: float = 0.1) -> Any:
+    """Set the data roots and scale the pictures, in nested dicts and lists, in place.
+
+    In the host's configs all sizes are (1333, N).
+    """
     if isinstance(node, dict):
         for key in node:
-            node[key] = _change(node[key], root)
+            node[key] = relocate(node[key], root, factor)
         return node
     if isinstance(node, (list, tuple)):
         if len(node) == 2 and node[0] == 1333:
-            node = (128, max(64, round(node[1] * 0.12)))
-        items = [_change(item, root) for item in node]
+            node = (round(1333 * factor), max(64, round(node[1] * factor)))
+        items = [relocate(item, root, factor) for item in node]
         return items if isinstance(node, list) else tuple(items)
     if isinstance(node, str):
         for old in DATA_ROOTS:
