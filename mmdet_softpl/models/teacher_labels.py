@@ -39,7 +39,7 @@ class LabelingCfg:
 
     score_floor: float = 0.05
     iou_thr: float = 0.5
-    cross_class_iou_thr: float = 0.7
+    cross_class_iou_thr: float = 0.5
     max_per_img: int = 100
     objectness_thr: float = 0.7
 
