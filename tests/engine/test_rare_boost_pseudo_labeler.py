@@ -1,0 +1,371 @@
+"""RareBoostPseudoLabeler: statistics, thresholds, damping, checkpoint, audit, bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.detectors import SemiBaseDetector
+from torch import nn
+
+from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.engine import RareBoostPseudoLabeler
+from mmdet_softpl.functional import score_histogram
+from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
+
+NAMES = ('ant', 'bee', 'cat', 'dog')
+# Labelled images per class: rare, rare, common, frequent by the LVIS rule.
+IMAGES = (2, 8, 40, 120)
+
+
+def write(path: Path, lvis: bool = False, images: Any = IMAGES, names: Any = NAMES) -> str:
+    """Class c is in the first ``images[c]`` pictures, with two instances in each."""
+    annotations = [
+        dict(image_id=i, category_id=c + 1, bbox=[1, 1, 4, 4], area=16, iscrowd=0)
+        for c, count in enumerate(images)
+        for i in range(count)
+        for _ in range(2)
+    ]
+    for i, annotation in enumerate(annotations):
+        annotation['id'] = i + 1
+    categories: list[dict[str, Any]] = [dict(id=c + 1, name=n) for c, n in enumerate(names)]
+    if lvis:
+        for c, category in enumerate(categories):
+            category.update(frequency='ffrc'[c], image_count=10 * (c + 1), instance_count=50)
+    pictures = [dict(id=i, file_name=f'{i}.jpg', height=9, width=9) for i in range(max(images))]
+    content = dict(images=pictures, categories=categories, annotations=annotations)
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+class Ours(nn.Module):
+    """What the hook reads of CalibratedSoftTeacher."""
+
+    def __init__(self, num_classes: int = 4) -> None:
+        super().__init__()
+        self.class_state = ClassState(num_classes, 0.5)
+        self.unsup_scale = 1.0
+
+
+def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: Any) -> Any:
+    dataset = SimpleNamespace(metainfo=dict(classes=names), ann_file='train.json')
+    scalars: list[tuple[int, dict[str, float]]] = []
+    return SimpleNamespace(
+        model=model,
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        _val_loop=None,
+        _resume=kwargs.get('resume', False),
+        iter=0,
+        work_dir=str(tmp_path),
+        logger=SimpleNamespace(info=lambda text: None),
+        visualizer=SimpleNamespace(
+            add_scalars=lambda values, step: scalars.append((step, dict(values)))
+        ),
+        scalars=scalars,
+    )
+
+
+def started(tmp_path: Path, model: Any = None, **kwargs: Any) -> tuple[Any, Any]:
+    hook = RareBoostPseudoLabeler(write(tmp_path / 'train.json'), **kwargs)
+    runner = make_runner(tmp_path, Ours() if model is None else model)
+    hook.before_train(runner)
+    return hook, runner
+
+
+def see(hook: RareBoostPseudoLabeler, scores: dict[int, list[float]], images: int) -> None:
+    """Record detections as the detector does."""
+    state = hook.class_state
+    for label, values in scores.items():
+        found = torch.tensor(values)
+        labels = torch.full((len(values),), label)
+        state.score_histogram += score_histogram(found, labels, state.num_classes, SCORE_BINS)
+        state.kept[label] += float((found > state.thresholds[label]).sum())
+    state.num_images += images
+
+
+def test_initial_state_is_that_of_numpy(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, prototype_weight=(1.0, 0.5, 0.25), boost_gamma=0.5, max_boost=3)
+    counts = np.array(IMAGES, dtype=float)
+    expected = np.clip((np.median(counts) / counts) ** 0.5, 1, 3)
+    np.testing.assert_allclose(hook.class_state.boosts.numpy(), expected, rtol=1e-6)
+    assert hook.class_state.groups.tolist() == [0, 0, 1, 2]
+    assert hook.class_state.prototype_weights.tolist() == [1, 1, 0.5, 0.25]
+    np.testing.assert_allclose(hook.labelled_rate.numpy(), 2 * counts / 120, rtol=1e-6)
+    assert torch.equal(hook.class_state.thresholds, torch.full((4,), 0.7))
+
+
+def test_lvis_frequencies_win_over_counted_ones(tmp_path: Path) -> None:
+    hook = RareBoostPseudoLabeler(write(tmp_path / 'lvis.json', lvis=True))
+    hook.before_train(make_runner(tmp_path, Ours()))
+    assert hook.class_state.groups.tolist() == [2, 2, 0, 1]
+    expected = np.clip((25 / np.array([10, 20, 30, 40])) ** 0.5, 1, 4)
+    np.testing.assert_allclose(hook.class_state.boosts.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(hook.labelled_rate.numpy(), 50 / 120, rtol=1e-6)
+
+
+def test_prior_thresholds_are_those_of_the_sorted_scores(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, alpha=0.5, thr_momentum=0.5, thr_range=(0.1, 0.95), min_count=20)
+    generator = torch.Generator().manual_seed(0)
+    images = 90
+    scores = {c: torch.rand(200, generator=generator).tolist() for c in (1, 2, 3)}
+    see(hook, scores, images)
+    hook.refresh()
+    for c, values in scores.items():
+        wanted = 0.5 * images * 2 * IMAGES[c] / 120
+        # The score at which that many detections remain.
+        new = sorted(values, reverse=True)[min(round(wanted), 199)]
+        new = min(max(new, 0.1), 0.95)
+        assert float(hook.class_state.thresholds[c]) == pytest.approx(
+            0.5 * 0.7 + 0.5 * new, abs=2 / SCORE_BINS
+        )
+    # Class 0 was not seen: its group's threshold, here that of class 1 with both rates.
+    wanted = 0.5 * images * 2 * (IMAGES[0] + IMAGES[1]) / 120
+    pooled = sorted(scores[1], reverse=True)[round(wanted)]
+    assert float(hook.class_state.thresholds[0]) == pytest.approx(
+        0.35 + 0.5 * pooled, abs=2 / SCORE_BINS
+    )
+    assert not hook.class_state.score_histogram.any()
+    assert hook.class_state.num_images == 0
+
+
+def test_old_scores_count_half(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path)
+    see(hook, {3: [0.95] * 8}, 4)
+    hook.refresh()
+    see(hook, {3: [0.15] * 2}, 4)
+    hook.refresh()
+    histogram = hook.history['histogram'][3]
+    assert histogram[95] == 4
+    assert histogram[15] == 2
+    assert hook.history['histogram_images'] == 6
+    assert hook.history['total_kept'].tolist() == [0, 0, 0, 8]
+    assert hook.history['total_images'] == 8
+
+
+def test_fixed_mode_keeps_its_threshold(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, threshold_mode='fixed', fixed_thr=0.42)
+    see(hook, {c: [0.1, 0.9] * 50 for c in range(4)}, 10)
+    hook.refresh()
+    assert torch.equal(hook.class_state.thresholds, torch.full((4,), 0.42))
+
+
+def test_a_class_labelled_too_often_loses_boost_then_gains_threshold(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, damp_factor=2.0, damp_patience=2, thr_momentum=0.0, max_boost=1.3)
+    boosts, thresholds = [], []
+    for _ in range(4):
+        # 10 an image, where 2 * 2 / 120 are labelled.
+        see(hook, {0: [0.99] * 100}, 10)
+        hook.refresh()
+        boosts.append(float(hook.class_state.boosts[0]))
+        thresholds.append(float(hook.class_state.thresholds[0]))
+    assert boosts == pytest.approx([1.3, 1.3 * 0.8 if 1.3 * 0.8 > 1 else 1.0, 1.0, 1.0])
+    # 0.9 is the upper bound, which neither the mode nor damping exceeds.
+    assert thresholds == pytest.approx([0.9] * 4)
+    assert hook.history['damped'].tolist() == [3, 0, 0, 0]
+    see(hook, {0: [0.1]}, 1000)
+    hook.refresh()
+    assert hook.history['strikes'][0] == 0
+
+
+def test_damping_raises_the_threshold_of_an_unboosted_class(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, damp_patience=1, thr_momentum=0.0, boost_gamma=0.0, min_count=1000)
+    see(hook, {0: [0.99] * 100}, 10)
+    hook.refresh()
+    assert hook.class_state.thresholds.tolist() == pytest.approx([0.7 * 1.1, 0.7, 0.7, 0.7])
+
+
+@pytest.mark.parametrize('interval, due', [(16, [2, 4, 8, 16, 32]), (3, [1, 3, 6, 9]), (1, [1, 2])])
+def test_refreshes_come_early_first(tmp_path: Path, interval: int, due: list[int]) -> None:
+    hook, runner = started(tmp_path, interval=interval)
+    for i in range(due[-1]):
+        runner.iter = i
+        hook.after_train_iter(runner, i)
+    assert [step for step, _ in runner.scalars] == due
+
+
+def test_iterations_without_unlabelled_images_do_not_count(tmp_path: Path) -> None:
+    hook, runner = started(tmp_path, interval=1)
+    runner.model.unsup_scale = 0.0
+    hook.after_train_iter(runner, 0)
+    assert not runner.scalars
+    assert hook.history['num_iters'] == 0
+
+
+def test_scalars_have_the_groups_in_their_names(tmp_path: Path) -> None:
+    hook, runner = started(tmp_path, interval=1)
+    see(hook, {1: [0.95] * 6, 3: [0.99] * 4}, 2)
+    hook.after_train_iter(runner, 0)
+    _, values = runner.scalars[0]
+    kinds = ('threshold', 'boost', 'kept_per_image', 'never_labelled')
+    groups = ('rare', 'common', 'frequent')
+    assert set(values) == {f'pseudo/{kind}_{group}' for kind in kinds for group in groups}
+    assert values['pseudo/kept_per_image_rare'] == 3
+    assert values['pseudo/kept_per_image_frequent'] == 2
+    assert [values[f'pseudo/never_labelled_{g}'] for g in groups] == [1, 1, 0]
+
+
+def test_the_checkpoint_holds_plain_tensors_and_a_resume_takes_them_up(tmp_path: Path) -> None:
+    hook, runner = started(tmp_path, interval=2)
+    see(hook, {c: [0.2, 0.8] * 30 for c in range(4)}, 5)
+    for i in range(3):
+        hook.after_train_iter(runner, i)
+    checkpoint: dict[str, Any] = {'state_dict': runner.model.state_dict()}
+    hook.before_save_checkpoint(runner, checkpoint)
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+
+    again = RareBoostPseudoLabeler(str(tmp_path / 'train.json'), interval=2)
+    resumed = make_runner(tmp_path, Ours(), resume=True)
+    resumed.model.load_state_dict(loaded['state_dict'])
+    again.after_load_checkpoint(resumed, loaded)
+    again.before_train(resumed)
+    for key, value in hook.history.items():
+        assert torch.equal(again.history[key], value), key
+    assert torch.equal(again.class_state.thresholds, hook.class_state.thresholds)
+    again.after_train_iter(resumed, 3)
+    assert len(resumed.scalars) == 1
+
+    # load_from starts anew.
+    fresh = RareBoostPseudoLabeler(str(tmp_path / 'train.json'), interval=2)
+    other = make_runner(tmp_path, Ours())
+    fresh.after_load_checkpoint(other, loaded)
+    fresh.before_train(other)
+    assert fresh.history['num_iters'] == 0
+
+
+def test_resuming_with_another_labelled_file_is_named(tmp_path: Path) -> None:
+    hook, runner = started(tmp_path)
+    checkpoint: dict[str, Any] = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    path = write(tmp_path / 'other.json', images=(3, 4), names=('x', 'y'))
+    other = RareBoostPseudoLabeler(path)
+    resumed = make_runner(tmp_path, Ours(2), names=('x', 'y'), resume=True)
+    other.after_load_checkpoint(resumed, checkpoint)
+    with pytest.raises(ValueError, match=r'4 classes.*other\.json has 2'):
+        other.before_train(resumed)
+
+
+def test_audit_file(tmp_path: Path) -> None:
+    hook, runner = started(tmp_path, interval=100)
+    see(hook, {1: [0.95] * 6, 3: [0.99] * 4}, 2)
+    hook.refresh()
+    # Seen after the last refresh; counted all the same.
+    see(hook, {3: [0.999] * 3}, 1)
+    hook.after_train(runner)
+    audit = json.loads((tmp_path / 'pseudo_label_audit.json').read_text())
+    assert audit['unlabelled_images_seen'] == 3
+    assert audit['frequency_source'] == 'counted'
+    assert audit['labeled_ann_file'].endswith('train.json')
+    assert [record['name'] for record in audit['classes']] == list(NAMES)
+    assert [record['kept'] for record in audit['classes']] == [0, 6, 0, 7]
+    assert [record['labelled_images'] for record in audit['classes']] == list(IMAGES)
+    assert audit['groups']['rare'] == dict(classes=2, kept=6, never_labelled=['ant'])
+    assert math.isclose(audit['classes'][3]['kept_per_image'], 7 / 3)
+
+
+class Head(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+
+    def predict(self) -> None:
+        pass
+
+
+class Host(SemiBaseDetector):
+    """The parts of a SemiBaseDetector that the hook touches."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.teacher = nn.Module()
+        self.teacher.roi_head = Head()
+        self.semi_train_cfg = dict(cls_pseudo_thr=0.9)
+
+
+def test_on_a_host_the_state_is_the_hooks_own_and_in_the_checkpoint(tmp_path: Path) -> None:
+    model = Host()
+    hook, runner = started(tmp_path, model, interval=1)
+    assert 'get_pseudo_instances' in model.__dict__
+    see(hook, {c: [0.2, 0.8] * 30 for c in range(4)}, 5)
+    hook.after_train_iter(runner, 0)
+    checkpoint: dict[str, Any] = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    again = RareBoostPseudoLabeler(str(tmp_path / 'train.json'), interval=1)
+    resumed = make_runner(tmp_path, Host(), resume=True)
+    again.after_load_checkpoint(resumed, checkpoint)
+    again.before_train(resumed)
+    for key, value in hook.class_state.state_dict().items():
+        assert torch.equal(again.class_state.state_dict()[key], value), key
+    hook.after_train(runner)
+    assert 'get_pseudo_instances' not in model.__dict__
+
+
+def test_classes_of_the_data_set_alone_count(tmp_path: Path) -> None:
+    hook = RareBoostPseudoLabeler(write(tmp_path / 'train.json'))
+    names = ('bee', 'dog')
+    hook.before_train(make_runner(tmp_path, Host(), names=names))
+    assert hook.statistics.classes == names
+    assert hook.class_state.groups.tolist() == [0, 2]
+    see(hook, {0: [0.9] * 30}, 3)
+    hook.refresh()
+
+
+def test_a_class_that_the_labelled_file_lacks_is_named(tmp_path: Path) -> None:
+    hook = RareBoostPseudoLabeler(write(tmp_path / 'train.json'))
+    with pytest.raises(AnnotationError, match=r"train\.json[\s\S]*'gnu'"):
+        hook.before_train(make_runner(tmp_path, Ours(), names=('ant', 'gnu')))
+
+
+def test_a_model_with_another_number_of_classes_is_named(tmp_path: Path) -> None:
+    hook = RareBoostPseudoLabeler(write(tmp_path / 'train.json'))
+    with pytest.raises(ValueError, match=r'4 classes.*num_classes=7'):
+        hook.before_train(make_runner(tmp_path, Ours(7)))
+
+
+def test_a_class_without_labelled_image_is_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / 'train.json', images=(3, 0, 4, 5))
+    with pytest.warns(UserWarning, match='no labelled image: bee'):
+        hook = RareBoostPseudoLabeler(path)
+    hook.before_train(make_runner(tmp_path, Ours()))
+    assert hook.class_state.boosts[1] == 1
+
+
+@pytest.mark.parametrize('content', [None, '', '{"images": [', '{"images": [], "annotations": []}'])
+def test_an_unusable_labelled_file_is_named_at_construction(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / 'broken.json'
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises((AnnotationError, FileNotFoundError), match=r'broken\.json'):
+        RareBoostPseudoLabeler(str(path))
+
+
+@pytest.mark.parametrize(
+    'kwargs, word',
+    [
+        (dict(boost_gamma=-0.1), '-0.1'),
+        (dict(max_boost=0.5), '0.5'),
+        (dict(prototype_weight=1.5), '1.5'),
+        (dict(prototype_weight=(1.0, 2.0, 0.0)), '2.0'),
+        (dict(prototype_weight=(1.0, 0.5)), 'three'),
+        (dict(threshold_mode='magic'), "'prior'.*'curriculum'"),
+        (dict(fixed_thr=1.01), '1.01'),
+        (dict(alpha=0.0), '0.0'),
+        (dict(quantile=-1), '-1'),
+        (dict(thr_range=(0.9, 0.3)), '0.3'),
+        (dict(thr_range=(-0.2, 0.3)), '-0.2'),
+        (dict(min_count=0), '0'),
+        (dict(thr_momentum=1.0), '1.0'),
+        (dict(damp_factor=0), '0'),
+        (dict(damp_patience=0), '0'),
+        (dict(interval=0), '0'),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path: Path, kwargs: Any, word: str) -> None:
+    (name,) = kwargs
+    with pytest.raises(ValueError, match=f'{name}.*{word}'):
+        RareBoostPseudoLabeler(write(tmp_path / 'train.json'), **kwargs)
