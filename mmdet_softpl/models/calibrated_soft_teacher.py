@@ -28,7 +28,7 @@ from mmdet_softpl.functional import (
     temperature_calibrator,
 )
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
-from mmdet_softpl.models.roi_adapter import check_two_stage, stages_of
+from mmdet_softpl.models.roi_adapter import check_two_stage, missing_losses, stages_of
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
 from mmdet_softpl.models.teacher_labels import LabelingCfg, TeacherView, add_masks, teacher_detect
 from mmdet_softpl.registry import MODELS
@@ -209,6 +209,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         losses = self.loss_by_gt_instances(
             multi_batch_inputs['sup'], multi_batch_data_samples['sup']
         )
+        present = [key.removeprefix('sup_') for key in losses]
+        missing = missing_losses(self.student.roi_head, present)
+        losses.update(rename_loss_dict('sup_', missing))
         if self.unsup_scale > 0:
             self._observe_labelled(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
             view = self.label(

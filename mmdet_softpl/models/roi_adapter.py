@@ -5,6 +5,7 @@ Shape legend: N RoIs, C foreground classes, K boxes, S mask size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +154,37 @@ def stages_of(roi_head: BaseRoIHead) -> list[RoIStage]:
             for i, weight in enumerate(roi_head.stage_loss_weights)
         ]
     return [RoIStage(roi_head, None, 1.0)]
+
+
+def missing_losses(roi_head: BaseRoIHead, present: Iterable[str]) -> dict[str, Tensor]:
+    """Losses, all 0, of what the host leaves out where no RoI was sampled.
+
+    It then returns no ``loss_cls``, and in a cascade nothing of the later stages. A rank whose
+    graph lacks their parameters, or whose ``SmoothedCEHead`` counts one call fewer, keeps the
+    other ranks waiting.
+
+    Args:
+        roi_head: Standard or cascade, in training mode.
+        present: Names of the losses that there are.
+    """
+    names = set(present)
+    losses: dict[str, Tensor] = {}
+    for stage in stages_of(roi_head):
+        head, part = stage.bbox_head, {}
+        weight = next(head.parameters())
+        if not names >= stage.rename({'loss_cls': weight}).keys():
+            cls_score, bbox_pred = head(weight.new_zeros(0, head.in_channels, *head.roi_feat_size))
+            boxes, none = weight.new_zeros(0, 4), weight.new_zeros(0)
+            part = head.loss(
+                cls_score, bbox_pred, weight.new_zeros(0, 5), none.long(), none, boxes, boxes
+            )
+            part.setdefault('loss_cls', cls_score.sum() * 0)
+        if stage.with_mask and not names >= stage.rename({'loss_mask': weight}).keys():
+            mask_head = stage.mask_head
+            feats = weight.new_zeros(0, mask_head.in_channels, *mask_head.roi_feat_size)
+            part['loss_mask'] = mask_head(feats).sum() * 0
+        losses.update({k: v for k, v in stage.rename(part).items() if k not in names})
+    return losses
 
 
 def score_rois(
