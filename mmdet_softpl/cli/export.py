@@ -334,6 +334,7 @@ def _dataset_meta(loaded: dict[str, Any], plain: Any, checkpoint: str) -> dict[s
         ExportError: no class names are known, or not as many as the head has.
     """
     from mmdet.registry import DATASETS
+    from mmengine.fileio import list_from_file
 
     meta = loaded.get('meta', {}).get('dataset_meta') or {}
     if 'classes' not in meta:
@@ -342,6 +343,9 @@ def _dataset_meta(loaded: dict[str, Any], plain: Any, checkpoint: str) -> dict[s
             dataset = dataset.dataset
         meta = getattr(DATASETS.get(dataset.type), 'METAINFO', {}) | dataset.get('metainfo', {})
     classes = meta.get('classes')
+    if isinstance(classes, str):
+        # As mmengine's data sets do: the path of a text file with one name a line.
+        classes = list_from_file(classes)
     if not classes:
         raise ExportError(f'{checkpoint} has no class names, and its test set names none either')
     heads = plain.model.get('roi_head', {}).get('bbox_head', [])

@@ -302,6 +302,20 @@ def test_every_shipped_config_has_a_plain_one(name: str) -> None:
     assert {'CascadeRCNN', 'FasterRCNN', 'MaskRCNN'} & types
 
 
+def test_class_names_from_the_text_file_of_the_test_set(data_root: Path, tmp_path: Path) -> None:
+    names = tmp_path / 'classes.txt'
+    names.write_text('\n'.join(CLASSES) + '\n')
+    cfg = training_config(data_root, 'SoftTeacher', False)
+    cfg.val_dataloader.dataset.metainfo = dict(classes=str(names))
+    save_checkpoint(cfg, tmp_path / 'c.pth')
+    loaded = torch.load(tmp_path / 'c.pth')
+    del loaded['meta']['dataset_meta']
+    torch.save(loaded, tmp_path / 'c.pth')
+    assert main(['export', str(tmp_path / 'c.pth'), str(tmp_path / 'out')]) == 0
+    weights = torch.load(tmp_path / 'out/detector.pth', weights_only=True)
+    assert weights['meta']['dataset_meta']['classes'] == CLASSES
+
+
 def test_bad_input(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def message(*arguments: str) -> str:
         assert main(['export', *arguments, str(tmp_path / 'out')]) == 2
