@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     )
     metrics = _finished(result, key)
     if metrics is None:
+        _claim(work_dir, key)
         runner = _train(cfg, work_dir)
         metrics = dict(
             settings=key,
@@ -84,8 +85,9 @@ def load_config(args: argparse.Namespace, work_dir: Path) -> Any:
     cfg.train_cfg.update(max_iters=iters, val_interval=supervised)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=args.seed)
-    replace_prefix(cfg._cfg_dict, cfg.data_root, f'{work_dir / "data"}/')
-    return cfg
+    plain = replace_prefix(cfg.to_dict(), cfg.data_root, f'{work_dir / "data"}/')
+    # mmengine formats the config's text at every checkpoint, a second of CPU each time.
+    return Config(plain, filename=cfg.filename, format_python_code=False)
 
 
 def replace_prefix(node: Any, old: str, new: str) -> Any:
@@ -107,6 +109,24 @@ def _finished(result: Path, key: dict) -> dict | None:
     return metrics if metrics.get('settings') == key else None
 
 
+def _claim(work_dir: Path, key: dict) -> None:
+    """Note the settings of the run in its folder.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings, which would be resumed.
+    """
+    from mmdet_softpl.atomic_json import write_json
+
+    path = work_dir / 'settings.json'
+    if path.is_file() and json.loads(path.read_text()) != key:
+        raise ValueError(
+            f'demo: {path} is of a run with other settings, {path.read_text()}, not {key}; give '
+            'another --work-dir, or remove that folder.'
+        )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    write_json(path, key)
+
+
 def _train(cfg: Any, work_dir: Path) -> Any:
     """Train to the end, from the last checkpoint if there is one."""
     import torch
@@ -118,11 +138,19 @@ def _train(cfg: Any, work_dir: Path) -> Any:
 
     generate_longtail_shapes(cfg.data_root, ShapesConfig())
 
+    path = work_dir / 'stages.json'
+
     class KeepMetrics(Hook):
         """Evaluations by iteration, where a resumed run finds the first one again."""
 
+        def before_train(self, runner: Runner) -> None:
+            # Interrupted between the checkpoint and the evaluation after it.
+            stages = json.loads(path.read_text()) if path.is_file() else {}
+            due = (cfg.custom_hooks[0].supervised_iters, cfg.train_cfg.max_iters)
+            if runner.iter in due and str(runner.iter) not in stages:
+                runner.val_loop.run()
+
         def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-            path = work_dir / 'stages.json'
             stages = json.loads(path.read_text()) if path.is_file() else {}
             stages[str(runner.iter)] = {k: float(v) for k, v in (metrics or {}).items()}
             write_json(path, stages, indent=1)

@@ -41,8 +41,8 @@ class BurnInMeanTeacherHook(Hook):
     Raises:
         ValueError: At construction for a value outside its range; before training for
             phases that contradict the model's ``teacher_checkpoint``, a frozen teacher that
-            was never trained, data sets that do not fit each other, or a second mean-teacher
-            hook.
+            was never trained, data sets that do not fit each other, a second mean-teacher
+            hook, or a detector of mmdet's that has no notion of phases 1 and 2's ramp.
         TypeError: Before training, if the model has no teacher and student.
     """
 
@@ -82,6 +82,12 @@ class BurnInMeanTeacherHook(Hook):
                 raise ValueError(
                     f'{owner}: custom_hooks has a {type(hook).__name__} too; keep one of them.'
                 )
+        if not hasattr(model, 'unsup_scale') and (self.supervised_iters or self.ramp_iters):
+            raise ValueError(
+                f'{owner}: {type(model).__name__} does not know unsup_scale, so supervised_iters='
+                f'{self.supervised_iters} and ramp_iters={self.ramp_iters} would do nothing; set '
+                'them to 0 or use CalibratedSoftTeacher.'
+            )
         check_datasets(runner)
         given = getattr(model, 'teacher_checkpoint', None)
         if given and (self.supervised_iters or not self.burn_in_iters):

@@ -181,3 +181,13 @@ def test_values_out_of_range_are_named(kwargs) -> None:
     (name, value), = kwargs.items()
     with pytest.raises(ValueError, match=f'{name}.*{value}'):
         BurnInMeanTeacherHook(**kwargs)
+
+
+def test_a_detector_that_ignores_the_phases_is_refused(make_runner) -> None:
+    model = Semi()
+    del model.unsup_scale
+    hook = BurnInMeanTeacherHook(ramp_iters=5)
+    with pytest.raises(ValueError, match='ramp_iters=5'):
+        hook.before_train(make_runner(hook, model=model))
+    plain = BurnInMeanTeacherHook()
+    plain.before_train(make_runner(plain, model=model))
