@@ -17,7 +17,10 @@ SCOPE = 'mmdet_softpl'
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmdet_softpl.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmdet_softpl.engine'])
 DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmdet_softpl.datasets']
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope=SCOPE,
+    locations=['mmdet_softpl.datasets.unlabeled_image_dataset'],
 )
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmdet_softpl.evaluation']

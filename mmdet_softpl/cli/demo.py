@@ -205,20 +205,19 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     hidden, labelled = str(annotations / 'hidden_unlabeled.json'), str(annotations / 'train.json')
 
     print('looking at the pseudo-labels', flush=True)
-    pictured = list(
-        label_images(detector, dataset, range(PICTURED_IMAGES), masks_above=PICTURED_SCORE)
-    )
+    shown = range(min(PICTURED_IMAGES, len(dataset)))
+    pictured = list(label_images(detector, dataset, shown, masks_above=PICTURED_SCORE))
     figure = draw_pseudo_labels(
-        [shown.image for shown in pictured],
+        [image.image for image in pictured],
         [
             dict(
-                bboxes=shown.detections.bboxes,
-                masks=shown.detections.mask_probs,
-                labels=shown.detections.labels,
-                confidences=shown.detections.confidences,
-                kept=shown.detections.kept,
+                bboxes=image.detections.bboxes,
+                masks=image.detections.mask_probs,
+                labels=image.detections.labels,
+                confidences=image.detections.confidences,
+                kept=image.detections.kept,
             )
-            for shown in pictured
+            for image in pictured
         ],
         classes,
     )

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 from collections import Counter
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmdet_softpl.utils import check_range
+from mmdet_softpl.checks import check_range
 
 from ..atomic_json import write_json
 from .annotation_checks import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, frequency_letter
@@ -295,11 +294,10 @@ def _run(tasks: list[tuple], num_images: int, progress: bool, workers: int | Non
             for task in tasks:
                 bar.update(job, advance=_render_chunk(*task), refresh=True)
             return
-        # Forked workers start at once; elsewhere they would import the host first.
-        method = 'fork' if sys.platform == 'linux' else None
+        # Not fork: a child of a process that has computed with torch can hang on its threads.
         pool: Executor = ProcessPoolExecutor(
             workers or len(_cores()),
-            mp_context=multiprocessing.get_context(method),
+            mp_context=multiprocessing.get_context('spawn'),
             initializer=_start_worker,
         )
         futures: list[Future[int]] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_softpl.utils import check_range
+from mmdet_softpl.checks import check_range
 
 from ..atomic_json import write_json
 from .annotation_checks import (

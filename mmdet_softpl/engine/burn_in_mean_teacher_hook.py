@@ -10,9 +10,9 @@ from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.registry import HOOKS
-from mmdet_softpl.utils import check_range
 
 
 @MMDET_HOOKS.register_module()

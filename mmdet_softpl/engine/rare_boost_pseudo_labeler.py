@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.datasets.annotation_checks import (
     ClassStatistics,
     check_annotations,
@@ -38,8 +39,8 @@ from mmdet_softpl.functional import (
     smooth_thresholds,
 )
 from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
-from mmdet_softpl.utils import check_choice, check_range, sum_over_ranks
 
 CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
 GROUP_LETTERS = 'rcf'

@@ -18,6 +18,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.datasets.annotation_checks import check_annotations, load_annotation_file
 from mmdet_softpl.evaluation.average_precision import (
     Detections,
@@ -39,7 +40,6 @@ from mmdet_softpl.functional.calibration import (
     reliability_counts,
 )
 from mmdet_softpl.registry import METRICS
-from mmdet_softpl.utils import check_choice, check_range
 
 # Per class over the whole set: Dave et al., "Evaluating Large-Vocabulary Object Detectors"
 # (arXiv 2102.01066).

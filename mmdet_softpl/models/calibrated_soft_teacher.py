@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import (
     expected_counts,
     histogram_calibrator,
@@ -31,8 +32,8 @@ from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassSt
 from mmdet_softpl.models.roi_adapter import check_two_stage, missing_losses, stages_of
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
 from mmdet_softpl.models.teacher_labels import LabelingCfg, TeacherView, add_masks, teacher_detect
+from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
-from mmdet_softpl.utils import check_choice, check_range, sum_over_ranks
 
 LABEL_MODES = ('soft', 'hard')
 CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')

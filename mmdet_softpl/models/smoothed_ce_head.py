@@ -18,6 +18,7 @@ from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import (
     ClassSimilarity,
     effective_neighbours,
@@ -30,8 +31,8 @@ from mmdet_softpl.functional import (
     tilt_similarity,
     update_prototypes,
 )
+from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
-from mmdet_softpl.utils import check_choice, check_range, sum_over_ranks
 
 SMOOTHING_MODES = ('similarity', 'uniform', 'file', 'confusion', 'none')
 # A dense (C, C) confusion matrix of 4,096 classes takes 64 MB in each of teacher and student.

@@ -166,7 +166,7 @@ def test_coco_tiny(coco_tiny, tmp_path):
 def test_the_host_reads_both_parts(lvis_file, tmp_path):
     from mmdet.datasets import LVISV1Dataset
 
-    from mmdet_softpl.datasets import UnlabeledImageDataset
+    from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 
     pytest.importorskip('lvis')
     summary = write_split(lvis_file, tmp_path, percent=25)

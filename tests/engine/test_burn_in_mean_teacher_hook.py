@@ -94,9 +94,7 @@ def test_plain_soft_teacher_equals_the_hosts_hook_on_parameters(make_runner) -> 
 
 
 def test_phases(make_runner) -> None:
-    hook = BurnInMeanTeacherHook(
-        momentum=0.5, supervised_iters=2, burn_in_iters=3, ramp_iters=4
-    )
+    hook = BurnInMeanTeacherHook(momentum=0.5, supervised_iters=2, burn_in_iters=3, ramp_iters=4)
     runner = make_runner(hook)
     hook.before_train(runner)
     scales, equal, moved = [], [], []
@@ -139,7 +137,7 @@ def test_resuming_does_not_overwrite_the_teacher(make_runner) -> None:
 @pytest.mark.parametrize(
     'phases, checkpoint, words',
     [
-        (dict(), 'given.pth', ['given.pth', 'burn_in_iters=0']),
+        ({}, 'given.pth', ['given.pth', 'burn_in_iters=0']),
         (dict(supervised_iters=2, burn_in_iters=2), 'given.pth', ['supervised_iters=2']),
         (dict(burn_in_iters=2), None, ['burn_in_iters=2', 'load_from', 'teacher_checkpoint']),
     ],
@@ -178,7 +176,7 @@ def test_a_model_without_teacher_is_refused(make_runner) -> None:
     ],
 )
 def test_values_out_of_range_are_named(kwargs) -> None:
-    (name, value), = kwargs.items()
+    ((name, value),) = kwargs.items()
     with pytest.raises(ValueError, match=f'{name}.*{value}'):
         BurnInMeanTeacherHook(**kwargs)
 

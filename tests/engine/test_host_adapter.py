@@ -21,7 +21,7 @@ def test_scalar_threshold_acts_per_class(scalar: float) -> None:
     thresholds = torch.rand(500, generator=generator)
     new = rescale_to_threshold(scores, thresholds, scalar)
     assert torch.equal(new > scalar, (scores > thresholds) & (scalar < 1))
-    assert 0 <= new.min() and new.max() <= 1
+    assert new.min() >= 0 and new.max() <= 1
 
 
 def test_map_is_monotone_and_the_identity_at_equal_thresholds() -> None:

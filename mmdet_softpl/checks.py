@@ -1,11 +1,8 @@
-"""Checks of arguments, sums over ranks."""
+"""Checks of arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import torch.distributed as dist
-from torch import Tensor
 
 
 def check_range(
@@ -31,8 +28,8 @@ def check_range(
     low = number and (lower is None or (value >= lower if include_lower else value > lower))
     high = number and (upper is None or (value <= upper if include_upper else value < upper))
     if not (low and high):
-        left = ('[' if include_lower else '(') + ('-inf' if lower is None else f'{lower:g}')
-        right = ('inf' if upper is None else f'{upper:g}') + (']' if include_upper else ')')
+        left = '(-inf' if lower is None else f'{"[" if include_lower else "("}{lower:g}'
+        right = 'inf)' if upper is None else f'{upper:g}{"]" if include_upper else ")"}'
         raise ValueError(f'{owner}: {name} must lie in {left}, {right}, got {value!r}.')
 
 
@@ -42,10 +39,3 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[object]
     if value not in choices:
         known = ', '.join(repr(choice) for choice in choices)
         raise ValueError(f'{owner}: unknown {name}={value!r}; known are {known}.')
-
-
-def sum_over_ranks(*tensors: Tensor) -> None:
-    """Replace each tensor, in place, by its sum over all ranks; alone, do nothing."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
