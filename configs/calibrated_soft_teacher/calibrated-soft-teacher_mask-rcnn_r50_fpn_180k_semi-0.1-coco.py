@@ -27,5 +27,5 @@ custom_hooks = [
     dict(
         type='mmdet_softpl.RareBoostPseudoLabeler',
         labeled_ann_file=_base_.data_root + labeled_ann_file,
-    )
+    ),
 ]
