@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checks import check_choice, check_range
@@ -31,6 +32,7 @@ from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.engine.data_checks import check_datasets, training_classes
 from mmdet_softpl.engine.host_adapter import HostLabeling
 from mmdet_softpl.functional import (
+    FREQUENT,
     GROUP_NAMES,
     THRESHOLD_MODES,
     damp,
@@ -195,6 +197,7 @@ class RareBoostPseudoLabeler(Hook):
             check_num_classes(self.summary, state.num_classes)
             self.class_state = state
             model.federated = self._federated_images()
+            self._check_mean_teacher(runner, model)
         else:
             device = next(model.parameters()).device
             self.class_state.to(device)
@@ -203,11 +206,7 @@ class RareBoostPseudoLabeler(Hook):
         if self._resumed is not None:
             self._take_up(self._resumed)
         device = self.class_state.boosts.device
-        self.history = {
-            # A counter that only Python reads stays on the CPU.
-            key: value if key == 'num_iters' else value.to(device)
-            for key, value in self.history.items()
-        }
+        self.history = {key: value.to(device) for key, value in self.history.items()}
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
             self._set_initial_state()
@@ -223,8 +222,28 @@ class RareBoostPseudoLabeler(Hook):
             for img_id, classes in (known or {}).items()
         }
 
+    def _check_mean_teacher(self, runner: Runner, model: nn.Module) -> None:
+        """mmdet's MeanTeacherHook skips buffers, or averages those that must be copied."""
+        if not any(isinstance(hook, MeanTeacherHook) for hook in runner.hooks):
+            return
+        if model.has_trainable_batch_norm:
+            raise ValueError(
+                "RareBoostPseudoLabeler: the student trains batch norm, whose statistics mmdet's "
+                'MeanTeacherHook does not carry over; use mmdet_softpl.BurnInMeanTeacherHook, or '
+                'norm_eval=True in the backbone.'
+            )
+        keeps = any(getattr(module, 'keeps_prototypes', False) for module in model.modules())
+        if keeps and max(self.prototype_weight) > 0:
+            runner.logger.warning(
+                "RareBoostPseudoLabeler: prototype evidence stays off, since mmdet's "
+                'MeanTeacherHook does not copy the prototypes into the teacher; use '
+                'mmdet_softpl.BurnInMeanTeacherHook.'
+            )
+
     def _set_initial_state(self) -> None:
         state = self.class_state
+        # Also after load_from of one of our checkpoints, which may be of another labelled set.
+        state.load_state_dict(ClassState(state.num_classes, self.fixed_thr).state_dict())
         device = state.boosts.device
         groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
         counts = torch.as_tensor(self.statistics.image_counts, dtype=torch.float32)
@@ -273,6 +292,11 @@ class RareBoostPseudoLabeler(Hook):
         past['total_images'] += state.num_images
         images = max(float(state.num_images), 1.0)
         rate = self.labelled_rate.to(state.boosts.device)
+        kept_rate = self.kept_per_image = state.kept / images
+        if self.summary.federated:
+            # LVIS annotates a frequent class in some of its images only: its rate is a lower
+            # bound, and keeping more than that is no excess.
+            kept_rate = torch.where(state.groups == FREQUENT, torch.zeros_like(rate), kept_rate)
 
         new = per_class_thresholds(
             self.threshold_mode,
@@ -287,10 +311,9 @@ class RareBoostPseudoLabeler(Hook):
             lower=self.thr_range[0],
             upper=self.thr_range[1],
         )
-        self.kept_per_image = state.kept / images
         boosts, strikes, damped = damp(
             state.boosts,
-            self.kept_per_image,
+            kept_rate,
             rate,
             past['strikes'],
             factor=self.damp_factor,

@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmdet.models.detectors import SemiBaseDetector
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.structures import SampleList
+from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import (
     expected_counts,
     histogram_calibrator,
-    match_detections,
     match_indices,
     reliability_counts,
     score_histogram,
@@ -29,7 +30,13 @@ from mmdet_softpl.functional import (
     temperature_calibrator,
 )
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
-from mmdet_softpl.models.roi_adapter import check_two_stage, missing_losses, stages_of
+from mmdet_softpl.models.roi_adapter import (
+    check_two_stage,
+    keep_roi_precision,
+    missing_losses,
+    stages_of,
+)
+from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
 from mmdet_softpl.models.teacher_labels import LabelingCfg, TeacherView, add_masks, teacher_detect
 from mmdet_softpl.ranks import sum_over_ranks
@@ -141,6 +148,16 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 )
         self.class_state = ClassState(self.num_classes, cfg['score_thr'])
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
+        for module in self.modules():
+            if isinstance(module, BaseRoIExtractor):
+                module.register_forward_pre_hook(keep_roi_precision)
+        # Each rank fills its own; DDP with broadcast_buffers=True would overwrite them by rank 0's.
+        self._ddp_params_and_buffers_to_ignore = [
+            f'{path}.{name}' if path else name
+            for path, module in self.named_modules()
+            if module is self or isinstance(module, (ClassState, SmoothedCEHead))
+            for name, _ in module.named_buffers(recurse=False)
+        ]
         self.unsup_scale = 1.0
         self.federated: dict[int | None, tuple[np.ndarray, np.ndarray | None]] = {}
         self._iter = 0
@@ -247,8 +264,12 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         if record:
             state = self.class_state
             for seen in view.detections:
+                # Only an object's surest label can be kept, so only these make thresholds.
                 state.score_histogram += score_histogram(
-                    seen.scores, seen.labels, self.num_classes, SCORE_BINS
+                    seen.scores[seen.surest],
+                    seen.labels[seen.surest],
+                    self.num_classes,
+                    SCORE_BINS,
                 )
                 state.kept.index_add_(0, seen.labels, seen.kept.to(state.kept))
             state.num_images += len(view.detections)
@@ -295,30 +316,40 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         view = teacher_detect(
             self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
         )
-        for seen, sample in zip(view.detections, batch_data_samples, strict=True):
-            truth = sample.gt_instances
-            correct = match_detections(
-                seen.bboxes, seen.scores, seen.labels, truth.bboxes, truth.labels
-            )
-            judged = self._judged(seen.labels, correct, sample.metainfo.get('img_id'))
-            self.class_state.new_reliability += reliability_counts(
-                seen.scores,
-                seen.labels,
-                correct,
-                self.num_classes,
-                CONFIDENCE_BINS,
-                weights=judged.float(),
-            )
+        for detections, sample in zip(view.detections, batch_data_samples, strict=True):
             # One label an object, right or wrong in its class: what a student would learn from.
-            found = match_indices(seen.bboxes, seen.scores, None, truth.bboxes, None)
-            chosen = seen.surest & (judged | (found >= 0))
-            targets = soft_targets(seen.score_vectors, seen.labels, seen.confidences)
-            self.class_state.offset_counts[0] += expected_counts(
-                targets[chosen], self.class_state.offsets
-            )
-            self.class_state.offset_counts[1] += torch.bincount(
-                truth.labels[found[chosen & (found >= 0)]], minlength=self.num_classes
-            )
+            self._observe_image(detections[detections.surest], sample)
+
+    def _observe_image(self, seen: InstanceData, sample: DetDataSample) -> None:
+        """Add the surest detections of one labelled image to the statistics."""
+        state, truth = self.class_state, sample.gt_instances
+        bboxes, labels = truth.bboxes, truth.labels
+        ignored = sample.get('ignored_instances')
+        if ignored is not None and 'labels' in ignored:
+            bboxes = torch.cat([bboxes, ignored.bboxes])
+            labels = torch.cat([labels, ignored.labels])
+        # Crowd regions come last; what lies on one is neither right nor wrong.
+        crowd = torch.arange(len(labels), device=labels.device) >= len(truth)
+        matched = match_indices(seen.bboxes, seen.scores, seen.labels, bboxes, labels, ignore=crowd)
+        correct = (matched >= 0) & (matched < len(truth))
+        judged = self._judged(seen.labels, correct, sample.metainfo.get('img_id'))
+        judged = judged & (matched < len(truth))
+        state.new_reliability += reliability_counts(
+            seen.scores,
+            seen.labels,
+            correct,
+            self.num_classes,
+            CONFIDENCE_BINS,
+            weights=judged.float(),
+        )
+        found = match_indices(seen.bboxes, seen.scores, None, bboxes, None, ignore=crowd)
+        is_object = (found >= 0) & (found < len(truth))
+        chosen = is_object | (judged & (found < 0))
+        targets = soft_targets(seen.score_vectors, seen.labels, seen.confidences)
+        state.offset_counts[0] += expected_counts(targets[chosen], state.offsets)
+        state.offset_counts[1] += torch.bincount(
+            labels[found[is_object]], minlength=self.num_classes
+        )
 
     def _judged(self, labels: Tensor, correct: Tensor, img_id: int | None) -> Tensor:
         """(K,) bool: detections that a federated (LVIS) image says anything about.
@@ -357,6 +388,14 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             step = student_offsets(expected, observed, state.groups)
             state.offsets.add_(step).clamp_(-MAX_OFFSET, MAX_OFFSET)
         state.clear('offset_counts')
+        count, correct, confidence = reliability.sum((1, 2)).tolist()
+        if count:
+            # The student trains on these images, so the teacher's precision there is optimistic.
+            MMLogger.get_current_instance().info(
+                f'calibration on {count:.0f} detections of labelled images: confidence '
+                f'{confidence / count:.3f}, precision {correct / count:.3f} (optimistic); largest '
+                f'offset {float(state.offsets.abs().max()):.2f}'
+            )
 
     def _check_batch_norm(self) -> None:
         """Raise RuntimeError if the teacher's batch statistics never left their start.
@@ -375,7 +414,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 raise RuntimeError(
                     f'CalibratedSoftTeacher: teacher.{name} has batch norm whose statistics do not '
                     'follow the student. Use mmdet_softpl.BurnInMeanTeacherHook, or '
-                    'MeanTeacherHook(skip_buffer=False), or norm_eval=True in the backbone.'
+                    'norm_eval=True in the backbone.'
                 )
 
     def _warn_if_silent(self, view: TeacherView) -> None:
@@ -428,6 +467,7 @@ def _merged(semi_train_cfg: dict | None) -> ConfigDict:
     for key in given:
         check_choice(owner, 'key', key, DEFAULTS)
     cfg = {**DEFAULTS, **given}
+    check_choice(owner, 'freeze_teacher', cfg['freeze_teacher'], (True,))
     check_choice(owner, 'label_mode', cfg['label_mode'], LABEL_MODES)
     check_choice(owner, 'calibration', cfg['calibration'], CALIBRATION_MODES)
     for key in ('score_thr', 'score_floor', 'objectness_thr', 'reliability_decay'):

@@ -73,11 +73,28 @@ def check_two_stage(detector: nn.Module) -> None:
                 f'CalibratedSoftTeacher: soft targets need loss_cls=CrossEntropyLoss('
                 f'use_sigmoid=False), got {type(loss).__name__}.'
             )
+        if loss.class_weight is not None:
+            raise ValueError(
+                'CalibratedSoftTeacher: loss_cls.class_weight would act on labelled images alone '
+                f'(got {len(loss.class_weight)} weights); remove it.'
+            )
         if stage.with_mask and not isinstance(stage.mask_head, FCNMaskHead):
             raise ValueError(
                 f'CalibratedSoftTeacher: mask_head of type {type(stage.mask_head).__name__} is not '
                 'supported; use FCNMaskHead.'
             )
+
+
+def keep_roi_precision(module: nn.Module, args: tuple) -> tuple:
+    """Forward pre-hook of an RoI extractor: bfloat16 features and RoIs become float32.
+
+    The host casts RoIs to the type of the features, and bfloat16 has 8 bits for a coordinate:
+    1,332 would become 1,328. mmcv's compiled CPU op knows no bfloat16 at all.
+    """
+    feats, *rest = args
+    if feats and feats[0].dtype == torch.bfloat16:
+        feats = tuple(feat.float() for feat in feats)
+    return (feats, *rest)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
 
 SMOOTHING_MODES = ('similarity', 'uniform', 'file', 'confusion', 'none')
-# A dense (C, C) confusion matrix of 4,096 classes takes 64 MB in each of teacher and student.
+# Two dense (C, C) matrices of 4,096 classes take 128 MB in each of teacher and student.
 MAX_CONFUSION_CLASSES = 4096
 
 
@@ -51,6 +51,10 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     formulas are in ``mmdet_softpl.functional.smoothing`` and ``.similarity``.
 
     With ``smoothing=0`` or ``smoothing_mode='none'`` the class loss is the host's own.
+
+    In training every hard-labelled call of ``loss`` feeds the prototypes. Inside mmdet's own
+    ``SoftTeacher`` that includes its pseudo-labelled RoIs (three calls an iteration, so warm-up
+    and refreshes come three times as early); ``CalibratedSoftTeacher`` feeds labelled ones alone.
 
     Args:
         smoothing: Strength :math:`\epsilon` in [0, 1).
@@ -120,8 +124,12 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         if not self.smooths:
             return
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
-        self.register_buffer('similarity_indices', torch.zeros(c, k, dtype=torch.long))
-        self.register_buffer('similarity_weights', torch.zeros(c, k))
+        # Uniform rows and those of a file come from the config, not from a checkpoint that may
+        # be of another mode.
+        learned = smoothing_mode in ('similarity', 'confusion')
+        indices = torch.zeros(c, k, dtype=torch.long)
+        self.register_buffer('similarity_indices', indices, persistent=learned)
+        self.register_buffer('similarity_weights', torch.zeros(c, k), persistent=learned)
         if self.keeps_prototypes:
             self.register_buffer('prototypes', torch.zeros(c, self.cls_last_dim))
             self.register_buffer('prototype_counts', torch.zeros(c))
@@ -221,8 +229,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             elif self.smooths:
                 if self.training:
                     self._observe(cls_score, labels)
-                epsilon = cls_score.new_full((self.num_classes,), self.current_smoothing())
-                raw = smoothed_cross_entropy(cls_score, labels, epsilon.float(), self.similarity)
+                epsilon = torch.full_like(self.similarity_weights[:, 0], self.current_smoothing())
+                raw = smoothed_cross_entropy(cls_score, labels, epsilon, self.similarity)
             else:
                 raw = None
             if raw is None and len(labels):

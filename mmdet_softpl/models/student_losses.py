@@ -318,7 +318,7 @@ def box_loss(
     batch: PseudoBatch,
     objectness_thr: float,
 ) -> dict[str, Tensor]:
-    """The host's box loss on positives of instances that are objects beyond doubt.
+    """The host's box loss on positives of kept labels and of objects beyond doubt.
 
     Args:
         stage: The student's stage.
@@ -331,7 +331,7 @@ def box_loss(
     """
     labels, label_weights, bbox_targets, bbox_weights = targets
     if len(batch.instances):
-        sure = batch.instances.objectness > objectness_thr
+        sure = batch.instances.kept | (batch.instances.objectness > objectness_thr)
         bbox_weights = bbox_weights * (positive & sure[inds])[:, None]
     return stage.bbox_head.loss(
         None, bbox_pred, rois, labels, label_weights, bbox_targets, bbox_weights

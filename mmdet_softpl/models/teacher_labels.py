@@ -91,7 +91,7 @@ def teacher_detect(
     state: ClassState,
     cfg: LabelingCfg,
 ) -> TeacherView:
-    """Detect, boost, prefilter by score, then NMS: never NMS over every (RoI, class) pair.
+    """Detect, boost, prefilter by the score floor, then NMS: never over every (RoI, class) pair.
 
     Args:
         teacher: A two-stage detector in eval mode.

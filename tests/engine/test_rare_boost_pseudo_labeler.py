@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.models.detectors import SemiBaseDetector
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdet_softpl.datasets.annotation_checks import AnnotationError
@@ -37,7 +40,10 @@ def write(path: Path, lvis: bool = False, images: Any = IMAGES, names: Any = NAM
     categories: list[dict[str, Any]] = [dict(id=c + 1, name=n) for c, n in enumerate(names)]
     if lvis:
         for c, category in enumerate(categories):
-            category.update(frequency='ffrc'[c], image_count=10 * (c + 1), instance_count=50)
+            # The letters are not those of the counts: the file's own win.
+            category.update(
+                frequency='ffrc'[c], image_count=images[c], instance_count=2 * images[c]
+            )
     pictures = [dict(id=i, file_name=f'{i}.jpg', height=9, width=9) for i in range(max(images))]
     content = dict(images=pictures, categories=categories, annotations=annotations)
     path.write_text(json.dumps(content))
@@ -51,11 +57,14 @@ class Ours(nn.Module):
         super().__init__()
         self.class_state = ClassState(num_classes, 0.5)
         self.unsup_scale = 1.0
+        self.has_trainable_batch_norm = False
+        self.teacher = nn.Linear(1, 1)
 
 
 def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: Any) -> Any:
     dataset = SimpleNamespace(metainfo=dict(classes=names), ann_file='train.json')
     scalars: list[tuple[int, dict[str, float]]] = []
+    warnings: list[str] = []
     return SimpleNamespace(
         model=model,
         train_dataloader=SimpleNamespace(dataset=dataset),
@@ -63,7 +72,9 @@ def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: 
         _resume=kwargs.get('resume', False),
         iter=0,
         work_dir=str(tmp_path),
-        logger=SimpleNamespace(info=lambda text: None),
+        hooks=kwargs.get('hooks', []),
+        logger=SimpleNamespace(info=lambda text: None, warning=warnings.append),
+        warnings=warnings,
         visualizer=SimpleNamespace(
             add_scalars=lambda values, step: scalars.append((step, dict(values)))
         ),
@@ -104,9 +115,9 @@ def test_lvis_frequencies_win_over_counted_ones(tmp_path: Path) -> None:
     hook = RareBoostPseudoLabeler(write(tmp_path / 'lvis.json', lvis=True))
     hook.before_train(make_runner(tmp_path, Ours()))
     assert hook.class_state.groups.tolist() == [2, 2, 0, 1]
-    expected = np.clip((25 / np.array([10, 20, 30, 40])) ** 0.5, 1, 4)
+    expected = np.clip((24 / np.array(IMAGES)) ** 0.5, 1, 4)
     np.testing.assert_allclose(hook.class_state.boosts.numpy(), expected, rtol=1e-6)
-    np.testing.assert_allclose(hook.labelled_rate.numpy(), 50 / 120, rtol=1e-6)
+    np.testing.assert_allclose(hook.labelled_rate.numpy(), 2 * np.array(IMAGES) / 120, rtol=1e-6)
 
 
 def test_prior_thresholds_are_those_of_the_sorted_scores(tmp_path: Path) -> None:
@@ -327,10 +338,14 @@ def test_a_model_with_another_number_of_classes_is_named(tmp_path: Path) -> None
         hook.before_train(make_runner(tmp_path, Ours(7)))
 
 
-def test_a_class_without_labelled_image_is_a_warning(tmp_path: Path) -> None:
+def test_a_class_without_labelled_image_is_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / 'train.json', images=(3, 0, 4, 5))
-    with pytest.warns(UserWarning, match='no labelled image: bee'):
-        hook = RareBoostPseudoLabeler(path)
+    messages: list[str] = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
+    hook = RareBoostPseudoLabeler(path)
+    assert len(messages) == 1 and 'no labelled image: bee' in messages[0]
     hook.before_train(make_runner(tmp_path, Ours()))
     assert hook.class_state.boosts[1] == 1
 
@@ -369,3 +384,45 @@ def test_bad_arguments_are_named(tmp_path: Path, kwargs: Any, word: str) -> None
     (name,) = kwargs
     with pytest.raises(ValueError, match=f'{name}.*{word}'):
         RareBoostPseudoLabeler(write(tmp_path / 'train.json'), **kwargs)
+
+
+def test_the_hosts_mean_teacher_hook_is_refused_where_it_loses_state(tmp_path: Path) -> None:
+    path = write(tmp_path / 'train.json')
+    model = Ours()
+    runner = make_runner(tmp_path, model, hooks=[MeanTeacherHook()])
+    RareBoostPseudoLabeler(path).before_train(runner)
+    assert not runner.warnings
+    model.teacher.keeps_prototypes = True
+    RareBoostPseudoLabeler(path).before_train(runner)
+    assert len(runner.warnings) == 1 and 'BurnInMeanTeacherHook' in runner.warnings[0]
+    RareBoostPseudoLabeler(path, prototype_weight=0.0).before_train(runner)
+    assert len(runner.warnings) == 1
+    model.has_trainable_batch_norm = True
+    with pytest.raises(ValueError, match='batch norm'):
+        RareBoostPseudoLabeler(path).before_train(runner)
+
+
+def test_a_fresh_start_forgets_the_state_of_loaded_weights(tmp_path: Path) -> None:
+    model = Ours()
+    with torch.no_grad():
+        for buffer in model.class_state.buffers():
+            buffer.fill_(1)
+    hook = RareBoostPseudoLabeler(write(tmp_path / 'train.json'), fixed_thr=0.6)
+    hook.before_train(make_runner(tmp_path, model))
+    fresh = ClassState(4, 0.6).state_dict()
+    for name in ('offsets', 'calibration', 'reliability', 'score_histogram', 'thresholds'):
+        assert torch.equal(model.class_state.state_dict()[name], fresh[name]), name
+
+
+def test_frequent_classes_of_federated_sets_are_not_damped(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, damp_factor=0.01, damp_patience=1)
+    frequent = hook.class_state.groups == 2
+    assert frequent.any()
+    for federated in (False, True):
+        hook.summary = dataclasses.replace(hook.summary, federated=federated)
+        hook.history['strikes'].zero_()
+        hook.class_state.kept.fill_(1000)
+        hook.class_state.num_images.fill_(1)
+        hook.refresh()
+        assert bool((hook.history['strikes'][frequent] == 0).all()) is federated
+        assert (hook.history['strikes'][~frequent] == 1).all()

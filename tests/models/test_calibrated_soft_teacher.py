@@ -11,10 +11,12 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
+from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
 from tests.support.tiny import (
     NUM_CLASSES,
     detector_config,
@@ -149,8 +151,6 @@ def test_detections_are_the_hosts_own(name: str) -> None:
     """Prefilter, then NMS: the same boxes, classes, scores and masks as host's predict()."""
     model = build(name, score_floor=0.05, max_per_img=100)
     inputs, samples = multi_batch()
-    from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
-
     model.eval()
     for cfg in (model.teacher.roi_head.test_cfg, model.teacher.test_cfg.rcnn):
         cfg.update(score_thr=0.05, max_per_img=100)
@@ -450,3 +450,68 @@ def test_federated_images_judge_only_what_they_say() -> None:
     assert model._judged(labels, correct, 8).all()
     model.federated = {7: (np.array([], dtype=np.int64), None)}
     assert not model._judged(labels, correct, 7).any()
+
+
+def test_only_the_surest_label_of_an_object_is_counted() -> None:
+    model = build(score_floor=0.0)
+    inputs, samples = multi_batch()
+    view = teacher_detect(
+        model.teacher,
+        inputs['unsup_teacher'],
+        samples['unsup_teacher'],
+        model.class_state,
+        model.labeling_cfg,
+    )
+    model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    surest = sum(int(seen.surest.sum()) for seen in view.detections)
+    assert model.class_state.score_histogram.sum() == surest
+    assert surest < sum(len(seen) for seen in view.detections)
+
+
+def test_detections_on_crowd_regions_are_not_judged() -> None:
+    model = build(score_floor=0.0)
+    inputs, samples = multi_batch()
+    model._observe_labelled(inputs['sup'], samples['sup'])
+    counted = model.class_state.new_reliability[0].sum()
+    assert counted > 0
+    model.class_state.clear('new_reliability', 'offset_counts')
+    everywhere = torch.tensor([[0.0, 0.0, 96.0, 96.0]]).repeat(NUM_CLASSES, 1)
+    for sample in samples['sup']:
+        sample.gt_instances = sample.gt_instances[:0]
+        sample.ignored_instances = InstanceData(bboxes=everywhere, labels=torch.arange(NUM_CLASSES))
+    model._observe_labelled(inputs['sup'], samples['sup'])
+    assert model.class_state.new_reliability.sum() == 0
+    assert model.class_state.offset_counts.sum() == 0
+
+
+def test_ddp_leaves_the_ranks_statistics_alone() -> None:
+    model = build()
+    ignored = set(model._ddp_params_and_buffers_to_ignore)
+    names = {name for name, _ in model.named_buffers()}
+    assert ignored <= names
+    assert {'num_iters', 'class_state.kept', 'student.roi_head.bbox_head.feature_sums'} <= ignored
+    assert not any('running_mean' in name for name in ignored)
+
+
+def test_bfloat16_does_not_move_rois() -> None:
+    """At 1,332 pixels bfloat16 rounds to multiples of 8."""
+    model = build(smoothed=False)
+    extractor = model.student.roi_head.bbox_roi_extractor
+    seen: list[torch.Tensor] = []
+    handle = extractor.roi_layers[0].register_forward_hook(
+        lambda module, args, output: seen.append(args[1])
+    )
+    feats = [torch.randn(1, 16, size, size) for size in (336, 168, 84, 42)]
+    rois = torch.tensor([[0, 1301.3, 17.6, 1333.9, 60.2]])
+    extractor([feat.bfloat16() for feat in feats], rois)
+    handle.remove()
+    assert torch.equal(seen[0], rois)
+
+
+def test_class_weights_and_a_thawed_teacher_are_refused() -> None:
+    detector = detector_config()
+    detector.roi_head.bbox_head.loss_cls.class_weight = [1.0] * (NUM_CLASSES + 1)
+    with pytest.raises(ValueError, match='class_weight'):
+        MODELS.build(semi_config(detector))
+    with pytest.raises(ValueError, match='freeze_teacher=False'):
+        MODELS.build(semi_config(detector_config(), freeze_teacher=False))

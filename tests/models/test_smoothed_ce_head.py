@@ -286,3 +286,19 @@ def test_bfloat16_autocast_trains() -> None:
     assert torch.isfinite(losses['loss_cls'])
     assert head.prototypes.dtype == torch.float32
     assert any((g != 0).any() for g in grads.values())
+
+
+@pytest.mark.parametrize('mode', ['uniform', 'file'])
+def test_weights_of_another_mode_leave_the_similarity_of_the_config(tmp_path, mode: str) -> None:
+    source = SmoothedCEHead(num_classes=4, warmup_iters=0, **copy.deepcopy(COMMON))
+    source.similarity_weights.fill_(1 / 3)
+    np.save(tmp_path / 'file.npy', np.eye(4, dtype=np.float32)[::-1].copy())
+    head = SmoothedCEHead(
+        num_classes=4,
+        smoothing_mode=mode,
+        similarity_file=str(tmp_path / 'file.npy'),
+        **copy.deepcopy(COMMON),
+    )
+    before = head.similarity_weights.clone()
+    head.load_state_dict(source.state_dict(), strict=False)
+    assert torch.equal(head.similarity_weights, before)

@@ -192,7 +192,9 @@ def test_background_scores_belong_to_the_teachers_view() -> None:
 
 @pytest.mark.parametrize('inds', [[0, -1, 1, 2, 3], [-1, -1], []])
 @pytest.mark.parametrize('num_instances', [4, 0])
-def test_boxes_are_learned_from_objects_beyond_doubt(inds: list[int], num_instances: int) -> None:
+def test_boxes_are_learned_from_kept_labels_and_objects_beyond_doubt(
+    inds: list[int], num_instances: int
+) -> None:
     batch = make_batch(num_instances, 3)
     chosen = torch.tensor([i if i < num_instances else -1 for i in inds], dtype=torch.long)
     n = len(chosen)
@@ -217,8 +219,8 @@ def test_boxes_are_learned_from_objects_beyond_doubt(inds: list[int], num_instan
         batch,
         0.7,
     )
-    # make_batch: instances 0 and 3 have an objectness of 0.9, the others 0.4.
-    expected = [float(i in (0, 3)) for i in chosen.tolist()]
+    # make_batch: 0 and 3 have an objectness of 0.9, 0 and 2 are kept.
+    expected = [float(i in (0, 2, 3)) for i in chosen.tolist()]
     assert seen['weights'].amax(1).tolist() == expected if n else seen['weights'].shape == (0, 4)
     assert seen['cls_score'] is None
     losses['loss_bbox'].backward()

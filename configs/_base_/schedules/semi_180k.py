@@ -5,7 +5,13 @@ _base_ = ['mmdet::_base_/default_runtime.py']
 supervised_iters = 20000
 burn_in_iters = 0
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=180000, val_interval=10000)
+# Before the end of the supervised part there is no teacher to evaluate.
+train_cfg = dict(
+    type='IterBasedTrainLoop',
+    max_iters=180000,
+    val_interval=10000,
+    val_begin=supervised_iters,
+)
 val_cfg = dict(type='TeacherStudentValLoop')
 test_cfg = dict(type='TestLoop')
 
