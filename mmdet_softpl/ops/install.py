@@ -51,9 +51,12 @@ def _load() -> tuple[str, str]:
         return 'missing', f'mmcv._ext does not load ({type(error).__name__}: {error})'
     if extension.__file__ != str(_STAND_IN):
         return 'compiled', f'mmcv compiled ops ({extension.__file__})'
+    import torch
+
     from mmdet_softpl.ops.torchvision import why_unusable
 
-    reason = why_unusable()
+    device_type = 'cuda' if torch.cuda.is_available() else 'cpu'
+    reason = why_unusable(device_type)
     if reason is None:
         return 'torchvision', (
             'mmdet_softpl stand-in for mmcv._ext: NMS from torchvision, RoIAlign from torchvision '
@@ -67,7 +70,8 @@ def active() -> str:
 
     Returns:
         ``'compiled'`` (mmcv's own), ``'torchvision'`` or ``'torch'`` (the stand-in, and what it
-        computes with), or ``'missing'`` (no mmcv, or an extension that does not load).
+        computes with on the GPU, or without one on the CPU), or ``'missing'`` (no mmcv, or an
+        extension that does not load).
     """
     return _load()[0]
 

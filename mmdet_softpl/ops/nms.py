@@ -76,7 +76,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         return boxes.new_empty(0, dtype=torch.long)
     if boxes.dtype in (torch.float16, torch.bfloat16):
         boxes = boxes.float()
-    if offset == 0 and why_unusable() is None:
+    if offset == 0 and why_unusable(boxes.device.type) is None:
         import torchvision.ops
 
         # torchvision compares with a double, mmcv with a float.

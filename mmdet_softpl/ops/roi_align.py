@@ -14,6 +14,17 @@ from mmdet_softpl.ops.torchvision import why_unusable
 _MAX, _AVG = 0, 1
 
 
+def _by_torchvision(device: torch.device) -> bool:
+    """Say if average pooling goes through torchvision: on CUDA, where its ops work.
+
+    Its CUDA backward adds atomically and refuses to run under
+    ``torch.use_deterministic_algorithms(True)``; the plain one has a deterministic way.
+    """
+    if device.type != 'cuda' or torch.are_deterministic_algorithms_enabled():
+        return False
+    return why_unusable(device.type) is None
+
+
 def roi_align_forward(
     input: Tensor,
     rois: Tensor,
@@ -54,7 +65,7 @@ def roi_align_forward(
     maps, rois = input.detach().to(dtype), rois.detach().to(dtype)
     bins = (aligned_height, aligned_width)
     with torch.autocast(input.device.type, enabled=False):
-        if pool_mode == _AVG and input.is_cuda and why_unusable() is None:
+        if pool_mode == _AVG and _by_torchvision(input.device):
             op = torch.ops.torchvision.roi_align
             output.copy_(op(maps, rois, spatial_scale, *bins, sampling_ratio, aligned))
             return
@@ -100,7 +111,7 @@ def roi_align_backward(
         if pool_mode == _MAX:
             image = rois[:, 0].long()
             max_backward(grad, image, argmax_y.to(dtype), argmax_x.to(dtype), maps)
-        elif grad_input.is_cuda and why_unusable() is None:
+        elif _by_torchvision(grad_input.device):
             op = torch.ops.torchvision._roi_align_backward
             settings = (spatial_scale, *bins, *grad_input.shape, sampling_ratio, aligned)
             maps.add_(op(grad, rois, *settings))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_softpl.ops import active, torchvision
+from mmdet_softpl.ops import active, describe, torchvision
 from mmdet_softpl.ops import nms as nms_module
 from mmdet_softpl.ops.nms import nms
 
@@ -16,7 +16,7 @@ REFERENCE = Path(__file__).parents[1] / 'data' / 'ops_reference.npz'
 @pytest.fixture
 def plain(monkeypatch):
     """The plain PyTorch path, whether torchvision is installed or not."""
-    monkeypatch.setattr(nms_module, 'why_unusable', lambda: 'switched off')
+    monkeypatch.setattr(nms_module, 'why_unusable', lambda device_type: 'switched off')
 
 
 def crowded(count, seed=0, spread=100.0):
@@ -124,11 +124,11 @@ def test_equals_compiled(plain, spread):
     assert torch.equal(nms(boxes, scores, 0.7, 0), expected)
 
 
-@pytest.mark.skipif(torchvision.why_unusable() is not None, reason='needs torchvision')
+@pytest.mark.skipif(torchvision.why_unusable('cpu') is not None, reason='needs torchvision')
 def test_torchvision_equals_plain(monkeypatch):
     boxes, scores = crowded(1000)
     by_torchvision = nms(boxes, scores, 0.5, 0)
-    monkeypatch.setattr(nms_module, 'why_unusable', lambda: 'switched off')
+    monkeypatch.setattr(nms_module, 'why_unusable', lambda device_type: 'switched off')
     assert torch.equal(by_torchvision, nms(boxes, scores, 0.5, 0))
 
 
@@ -153,7 +153,7 @@ def test_torchvision_is_used_where_it_works(fake_torchvision):
 
     fake_torchvision.nms = counted
     fake_torchvision.roi_align = lambda *args: torch.ones(1, 1, 1, 1)
-    assert torchvision.why_unusable() is None
+    assert torchvision.why_unusable('cpu') is None
     boxes, scores = crowded(20)
     nms(boxes, scores, 0.5, 0)
     assert calls == [1, 20]
@@ -166,6 +166,38 @@ def test_torchvision_of_another_torch_is_not_used(fake_torchvision):
         raise RuntimeError('operator torchvision::nms does not exist')
 
     fake_torchvision.nms = broken
-    assert 'operator torchvision::nms does not exist' in torchvision.why_unusable()
+    assert 'operator torchvision::nms does not exist' in torchvision.why_unusable('cpu')
     boxes, scores = crowded(50)
     assert nms(boxes, scores, 0.5, 0).tolist() == brute_force(boxes, scores, 0.5, 0)
+
+
+def test_torchvision_is_trusted_on_the_devices_where_it_runs(fake_torchvision, monkeypatch):
+    # As a torchvision for the CPU beside a torch for CUDA; `meta` stands for the other device.
+    def cpu_only(boxes, *args):
+        if boxes.device.type != 'cpu':
+            raise NotImplementedError("Could not run 'torchvision::nms'\n\nCPU: registered at ...")
+        return torch.arange(1)
+
+    fake_torchvision.nms = cpu_only
+    fake_torchvision.roi_align = lambda *args: torch.ones(1, 1, 1, 1)
+    assert torchvision.why_unusable('cpu') is None
+    reason = torchvision.why_unusable('meta')
+    assert "broken on meta, NotImplementedError: Could not run 'torchvision::nms'" in reason
+    assert '\n' not in reason
+    assert torchvision.why_unusable('cpu') is None
+
+    asked = []
+    monkeypatch.setattr(nms_module, 'why_unusable', lambda device_type: asked.append(device_type))
+    nms(*crowded(3), 0.5, 0)
+    assert asked == ['cpu']
+
+
+@pytest.mark.parametrize(('gpu', 'kind'), [(False, 'torchvision'), (True, 'torch')])
+def test_active_is_about_the_device_that_trains(monkeypatch, gpu, kind):
+    if active() == 'compiled':
+        pytest.skip('needs mmcv-lite')
+    reasons = {'cpu': None, 'cuda': 'broken on cuda, of the CPU'}
+    monkeypatch.setattr(torchvision, 'why_unusable', reasons.__getitem__)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    assert active() == kind
+    assert ('broken on cuda' in describe()) is gpu

@@ -271,7 +271,7 @@ def test_equals_compiled(channels, mode, ratio, aligned):
 @pytest.mark.parametrize(('mode', 'ratio', 'aligned'), SETTINGS)
 def test_cuda_equals_cpu(monkeypatch, path, mode, ratio, aligned):
     if path == 'plain':
-        monkeypatch.setattr(roi_align_module, 'why_unusable', lambda: 'switched off')
+        monkeypatch.setattr(roi_align_module, 'why_unusable', lambda device_type: 'switched off')
     maps, rois = torch.randn(2, 16, 40, 50), random_rois(60, 2, 160, 200)
     settings = {'scale': 0.25, 'ratio': ratio, 'mode': mode, 'aligned': aligned}
     expected, *argmax = forward(maps, rois, (7, 7), **settings)
@@ -281,3 +281,30 @@ def test_cuda_equals_cpu(monkeypatch, path, mode, ratio, aligned):
     grad = backward(output, rois.cuda(), on_gpu, maps.shape, **settings)
     wanted = backward(expected, rois, argmax, maps.shape, **settings)
     torch.testing.assert_close(grad.cpu(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_torchvision_averages_on_cuda_unless_the_run_is_deterministic(monkeypatch):
+    reasons = {'cuda': None}
+    monkeypatch.setattr(roi_align_module, 'why_unusable', lambda device: reasons[device])
+    cpu, cuda = torch.device('cpu'), torch.device('cuda')
+    assert roi_align_module._by_torchvision(cuda)
+    assert not roi_align_module._by_torchvision(cpu)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert not roi_align_module._by_torchvision(cuda)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    reasons['cuda'] = 'broken'
+    assert not roi_align_module._by_torchvision(cuda)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_cuda_backward_is_deterministic_where_that_is_asked_for():
+    maps, rois = torch.randn(2, 16, 40, 50).cuda(), random_rois(200, 2, 160, 200).cuda()
+    torch.use_deterministic_algorithms(True)
+    try:
+        output, *argmax = forward(maps, rois, (7, 7), 0.25)
+        grads = [backward(output, rois, argmax, maps.shape, 0.25) for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(*grads)
