@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input raises ``ValueError`` or ``OSError``.
     """
-    from mmdet_softpl.datasets.annotation_checks import class_statistics
+    from mmdet_softpl.datasets.class_statistics import class_statistics
     from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
 
     names = ('num_classes', 'image_size', 'num_train', 'num_unlabeled', 'num_val', 'seed')

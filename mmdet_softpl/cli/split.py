@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(summary), default=str))
     else:
         _print_tables(summary)
+        for warning in summary.warnings:
+            print(f'warning: {args.ann_file}: {warning}', file=sys.stderr)
     return 0
 
 

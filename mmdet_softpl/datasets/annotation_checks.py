@@ -1,4 +1,4 @@
-"""Checks and class statistics of COCO and LVIS annotation files.
+"""Checks of COCO and LVIS annotation files.
 
 Shape letters: C classes, in the order of the file's ``categories``, which is the order in
 which the host numbers its labels.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings as python_warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +16,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-RARE_MAX_IMAGES = 10
-COMMON_MAX_IMAGES = 100
 MAX_EXAMPLES = 10
 # Official files carry a few unusable instances (COCO train2017: boxes of height 0) which the
 # host skips on loading; above this share of all annotations they are an error of the file.
@@ -27,29 +24,6 @@ TOLERATED_SHARE = 1e-4
 
 class AnnotationError(ValueError):
     """An annotation file cannot be used; the message names file, key and value."""
-
-
-@dataclass(frozen=True)
-class ClassStatistics:
-    """Class frequencies of a labelled set, in label order.
-
-    Attributes:
-        classes: C class names.
-        image_counts: (C,) int64, m_c, images that hold class c.
-        instance_counts: (C,) int64, n_c, instances of class c.
-        num_images: M, images of the set.
-        groups: C letters, ``'r'``, ``'c'`` or ``'f'``.
-        source: ``'file'`` when the counts and groups are the ``image_count``,
-            ``instance_count`` and ``frequency`` of an LVIS file, ``'counted'`` when they were
-            counted from its annotations, ``'mixed'`` when the file gives only some of them.
-    """
-
-    classes: tuple[str, ...]
-    image_counts: np.ndarray
-    instance_counts: np.ndarray
-    num_images: int
-    groups: tuple[str, ...]
-    source: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +45,7 @@ class AnnotationSummary:
             present or absent there (positives and ``neg_category_ids``); otherwise None.
         not_exhaustive_classes: for federated files, image id -> class indices of
             ``not_exhaustive_category_ids`` (images with none are left out); otherwise None.
-        warnings: sentences about what is doubtful but usable.
+        warnings: sentences about what is doubtful but usable; nobody has reported them yet.
     """
 
     ann_file: str
@@ -119,6 +93,15 @@ class _Problems:
         if self.counts:
             lines = '\n'.join(f'  - {self.describe(kind)}' for kind in self.counts)
             raise AnnotationError(f'{ann_file}: the annotation file cannot be used:\n{lines}')
+
+
+def __getattr__(name: str) -> Any:
+    """The statistics under their former place, until nobody imports them from here."""
+    if name in ('ClassStatistics', 'class_statistics', 'frequency_letter'):
+        from mmdet_softpl.datasets import class_statistics
+
+        return getattr(class_statistics, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
@@ -188,20 +171,6 @@ def image_file_name(image: dict[str, Any]) -> str | None:
     return None
 
 
-def frequency_letter(image_count: int) -> str:
-    """LVIS frequency group of a class.
-
-    Args:
-        image_count: labelled images that hold the class, >= 0.
-
-    Returns:
-        ``'r'`` up to 10 images, ``'c'`` up to 100, ``'f'`` above (LVIS; design, section 4).
-    """
-    if image_count <= RARE_MAX_IMAGES:
-        return 'r'
-    return 'c' if image_count <= COMMON_MAX_IMAGES else 'f'
-
-
 def check_annotations(
     ann_file: str | os.PathLike,
     *,
@@ -214,8 +183,9 @@ def check_annotations(
     """Check an annotation file and summarise it.
 
     All problems of the file are collected (the first 10 of each kind, with counts) and raised
-    together. Classes without a labelled image, and a share of at most 1e-4 of unusable boxes or
-    polygons (which the host skips), are given through ``warnings`` and kept in the summary.
+    together. What is doubtful but usable stands in the summary's ``warnings``, for the caller to
+    report: classes without a labelled image, a share of at most 1e-4 of unusable boxes or polygons
+    (which the host skips), and ``image_count`` values that the annotations contradict.
 
     Args:
         ann_file: COCO or LVIS json.
@@ -287,6 +257,8 @@ def check_annotations(
             f'{len(empty)} of {len(class_names)} classes have no labelled image: {shown}{more}. '
             'They cannot be learned; label some images or leave them out of `classes`.'
         )
+    if require_annotations and declared_images is not None:
+        notes += _contradicted_counts(path, class_names, declared_images, image_counts[kept])
     summary = AnnotationSummary(
         ann_file=path,
         classes=class_names,
@@ -306,8 +278,6 @@ def check_annotations(
     )
     if num_classes is not None:
         check_num_classes(summary, num_classes)
-    for note in notes:
-        python_warnings.warn(f'{path}: {note}', stacklevel=2)
     return summary
 
 
@@ -359,48 +329,6 @@ def check_same_categories(summary_a: AnnotationSummary, summary_b: AnnotationSum
         f'{where}same names, other order ({len(moved)} differ: '
         f'{"; ".join(moved[:MAX_EXAMPLES])}). Sort `categories` alike in both files, because the '
         'host numbers labels in this order.'
-    )
-
-
-def class_statistics(
-    annotations: AnnotationSummary | str | os.PathLike, classes: Sequence[str] | None = None
-) -> ClassStatistics:
-    """Class frequencies m_c, n_c, M and groups of a labelled set (design, section 4).
-
-    LVIS ``image_count``, ``instance_count`` and ``frequency`` are taken where the file gives
-    them for all classes, the rest is counted.
-
-    Args:
-        annotations: a summary, or the path of a labelled json, which is checked first.
-        classes: as in :func:`check_annotations`; only with a path.
-
-    Returns:
-        The statistics, in label order.
-
-    Raises:
-        AnnotationError: from :func:`check_annotations`.
-    """
-    summary = (
-        annotations
-        if isinstance(annotations, AnnotationSummary)
-        else check_annotations(annotations, classes=classes)
-    )
-    given = [
-        summary.declared_image_counts,
-        summary.declared_instance_counts,
-        summary.frequency,
-    ]
-    image_counts = summary.image_counts if given[0] is None else given[0]
-    found = sum(value is not None for value in given)
-    return ClassStatistics(
-        classes=summary.classes,
-        image_counts=np.asarray(image_counts, dtype=np.int64),
-        instance_counts=np.asarray(
-            summary.instance_counts if given[1] is None else given[1], dtype=np.int64
-        ),
-        num_images=summary.num_images,
-        groups=summary.frequency or tuple(frequency_letter(int(m)) for m in image_counts),
-        source={0: 'counted', len(given): 'file'}.get(found, 'mixed'),
     )
 
 
@@ -610,3 +538,20 @@ def _declared(categories: list[dict], key: str) -> list | None:
     """Values of ``key``, or None unless every category has it."""
     values = [category.get(key) for category in categories]
     return None if not values or None in values else values
+
+
+def _contradicted_counts(
+    path: str, names: Sequence[str], declared: Sequence[int], counted: np.ndarray
+) -> list[str]:
+    """A sentence about declared image counts that differ from the counted ones, or nothing."""
+    differing = [i for i, count in enumerate(declared) if count != counted[i]]
+    if not differing:
+        return []
+    first = differing[0]
+    return [
+        f'key `image_count` of {len(differing)} of {len(names)} categories contradicts the '
+        f'annotations of {os.path.basename(path)}: first {names[first]!r}, declared '
+        f'{declared[first]}, counted {counted[first]}. The counted numbers, and the frequency '
+        'groups they give, are used. The file is probably a part of a larger one; '
+        '`python -m mmdet_softpl split` recomputes these keys when it draws a part.'
+    ]

@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmdet_softpl.checks import check_range
 
 from ..atomic_json import write_json
-from .annotation_checks import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, frequency_letter
+from .class_statistics import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, frequency_letter
 from .shape_classes import MAX_CLASSES, ShapeClass, shape_classes
 from .shape_scenes import render_scene
 

@@ -17,9 +17,9 @@ from .annotation_checks import (
     AnnotationError,
     AnnotationSummary,
     check_annotations,
-    frequency_letter,
     load_annotation_file,
 )
+from .class_statistics import class_statistics, frequency_letter
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class SplitSummary:
         num_unlabeled: images of the rest.
         num_for_coverage: labelled images that were taken so that no class is lost.
         classes: one entry a class, in label order.
+        warnings: sentences about what is doubtful in the file that was split.
     """
 
     labeled_file: Path
@@ -54,6 +55,7 @@ class SplitSummary:
     num_unlabeled: int
     num_for_coverage: int
     classes: tuple[ClassShare, ...]
+    warnings: tuple[str, ...]
 
 
 def write_split(
@@ -136,6 +138,7 @@ def write_split(
         num_unlabeled=len(unlabeled['images']),
         num_for_coverage=num_for_coverage,
         classes=_class_shares(before, labeled),
+        warnings=before.warnings,
     )
 
 
@@ -223,7 +226,7 @@ def _class_shares(before: AnnotationSummary, labeled: dict[str, Any]) -> tuple[C
     instances = Counter(a['category_id'] for a in labeled['annotations'])
     pairs = {(a['category_id'], a['image_id']) for a in labeled['annotations']}
     images = Counter(category for category, _ in pairs)
-    groups_before = before.frequency or [frequency_letter(int(m)) for m in before.image_counts]
+    groups_before = class_statistics(before).groups
     return tuple(
         ClassShare(
             name=name,

@@ -7,7 +7,6 @@ of the same image. Boxes are (x1, y1, x2, y2) in pixels.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError, class_statistics
+from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.functional.matching import match_indices
 
 FREQUENCY_LETTERS = ('r', 'c', 'f')
@@ -143,16 +143,13 @@ def judge_detections(
 def frequency_letters(labeled_ann_file: str) -> dict[str, str]:
     """Class name to ``'r'``, ``'c'`` or ``'f'`` by the labelled images.
 
-    The file's ``frequency`` where it has it, else from image counts (LVIS: rare up to 10 images,
-    common up to 100).
+    The file's ``frequency`` where it has it and its annotations agree, else from image counts
+    (LVIS: rare up to 10 images, common up to 100).
 
     Raises:
         AnnotationError: The file cannot be used.
     """
-    with warnings.catch_warnings():
-        # What is doubtful in the labelled file is said where it is trained on.
-        warnings.simplefilter('ignore')
-        statistics = class_statistics(labeled_ann_file)
+    statistics = class_statistics(labeled_ann_file)
     return dict(zip(statistics.classes, statistics.groups, strict=True))
 
 

@@ -6,7 +6,6 @@ Shape letters: **N** detections of an image, **D** detections of the set, **C** 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -44,6 +43,9 @@ from mmdet_softpl.registry import METRICS
 # Per class over the whole set: Dave et al., "Evaluating Large-Vocabulary Object Detectors"
 # (arXiv 2102.01066).
 FIXED_DETECTIONS_PER_CLASS = 10_000
+# An image (arXiv 1908.03195), and an image and class (cocodataset.org, detection evaluation).
+LVIS_MAX_DETS = 300
+COCO_MAX_DETS = 100
 NUM_BINS = 15
 # A class with fewer judged detections says more about chance than about calibration.
 MIN_DETECTIONS_PER_CLASS = 10
@@ -74,8 +76,9 @@ class LongTailMetric(BaseMetric):
         metric: ``'bbox'``, ``'segm'`` or a list of both.
         labeled_ann_file: json of the labelled training images. Its ``frequency`` letters, or else
             its image counts, give the groups if ``ann_file`` has no letters.
-        max_dets: Best detections that count: of each image for an LVIS file (the benchmark uses
-            300), of each image and class for a COCO file, as each of the two defines it.
+        max_dets: Best detections that count: of each image for an LVIS file, of each image and
+            class for a COCO file, as each of the two defines it. None: the benchmark's own
+            number, 300 for LVIS and 100 for COCO.
         ap_fixed: Also AP-Fixed.
         calibration: Also the calibration errors.
         calibration_score_thr: Lowest score for them, in [0, 1]. LVIS detectors fill every image
@@ -100,7 +103,7 @@ class LongTailMetric(BaseMetric):
         ann_file: str,
         metric: str | Sequence[str] = ('bbox', 'segm'),
         labeled_ann_file: str | None = None,
-        max_dets: int = 300,
+        max_dets: int | None = None,
         ap_fixed: bool = False,
         calibration: bool = True,
         calibration_score_thr: float = 0.05,
@@ -111,12 +114,10 @@ class LongTailMetric(BaseMetric):
         self.iou_types = [metric] if isinstance(metric, str) else list(metric)
         for name in self.iou_types:
             check_choice('LongTailMetric', 'metric', name, ('bbox', 'segm'))
-        check_range('LongTailMetric', 'max_dets', max_dets, 1, None)
+        if max_dets is not None:
+            check_range('LongTailMetric', 'max_dets', max_dets, 1, None)
         check_range('LongTailMetric', 'calibration_score_thr', calibration_score_thr, 0, 1)
-        with warnings.catch_warnings():
-            # That a class has no image is news about training data, not about these files.
-            warnings.simplefilter('ignore')
-            check_annotations(ann_file)
+        check_annotations(ann_file)
         self.ann_file = ann_file
         self._labeled = None if labeled_ann_file is None else frequency_letters(labeled_ann_file)
         self.max_dets = max_dets
@@ -206,14 +207,20 @@ class LongTailMetric(BaseMetric):
             self._api = COCO(dataset)
         return self._truth, self._api
 
+    def _max_dets(self, truth: GroundTruth) -> int:
+        if self.max_dets is not None:
+            return self.max_dets
+        return LVIS_MAX_DETS if truth.federated else COCO_MAX_DETS
+
     def _selections(
         self, found: Detections, truth: GroundTruth
     ) -> list[tuple[str, Detections, int]]:
         """Suffix, detections and cap per image and class of each kind of AP."""
+        max_dets = self._max_dets(truth)
         capped = found
         if truth.federated:
-            capped = found[best_of_each(found.img_ids, found.scores, self.max_dets)]
-        selections = [('', _judgeable(capped, truth), self.max_dets)]
+            capped = found[best_of_each(found.img_ids, found.scores, max_dets)]
+        selections = [('', _judgeable(capped, truth), max_dets)]
         if self.ap_fixed:
             best = best_of_each(found.labels, found.scores, FIXED_DETECTIONS_PER_CLASS)
             fixed = _judgeable(found[best], truth)
@@ -223,7 +230,7 @@ class LongTailMetric(BaseMetric):
     def _calibration(self, found: Detections, truth: GroundTruth) -> dict[str, float]:
         """ECE and class-conditional ECE; leaves the counts in ``reliability``."""
         found = found[found.scores >= self.calibration_score_thr]
-        found = found[best_of_each(found.img_ids, found.scores, self.max_dets)]
+        found = found[best_of_each(found.img_ids, found.scores, self._max_dets(truth))]
         found = found[np.argsort(found.img_ids, kind='stable')]
         scores = torch.from_numpy(found.scores)
         labels = torch.from_numpy(found.labels)

@@ -50,6 +50,17 @@ def test_json(ann_file, tmp_path, capsys):
     assert yak['name'] == 'yak' and yak['images_before'] == yak['images_after'] == 1
 
 
+def test_warnings_are_printed(ann_file, capsys):
+    data = json.loads(ann_file.read_text())
+    data['categories'].append({'id': 3, 'name': 'gnu'})
+    ann_file.write_text(json.dumps(data))
+    assert _run(str(ann_file), '--percent', '10') == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'warning: {ann_file}: 1 of 3 classes') and 'gnu' in line
+    assert _run(str(ann_file), '--percent', '10', '--overwrite', '--json') == 0
+    assert 'gnu' in json.loads(capsys.readouterr().out)['warnings'][0]
+
+
 def test_all_labelled(ann_file, capsys):
     assert _run(str(ann_file), '--percent', '100') == 0
     assert 'no unlabelled file was written' in capsys.readouterr().out

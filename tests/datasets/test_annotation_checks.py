@@ -1,4 +1,4 @@
-"""The checks name file, key and value; the statistics equal counts by hand and pycocotools'."""
+"""The checks name file, key and value; the counts equal those by hand and pycocotools'."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from mmdet_softpl.datasets.annotation_checks import (
     check_annotations,
     check_num_classes,
     check_same_categories,
-    class_statistics,
-    frequency_letter,
     image_file_name,
 )
 
@@ -60,9 +58,8 @@ def test_missing_key(good, write, key):
 def test_no_annotation_at_all(good, write):
     good['annotations'] = []
     assert 'no annotation' in _error(write(good))
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        summary = check_annotations(write(good), require_annotations=False)
+    summary = check_annotations(write(good), require_annotations=False)
+    assert summary.warnings == ()
     assert summary.instance_counts.tolist() == [0, 0]
     del good['annotations']
     assert check_annotations(write(good), require_annotations=False).num_images == 3
@@ -117,18 +114,37 @@ def test_a_few_unusable_boxes_of_a_large_file_are_a_warning(good, write):
         {**good['annotations'][0], 'id': 100 + i} for i in range(10_000 - len(good['annotations']))
     ]
     good['annotations'][0]['bbox'] = [1, 2, 0, 5]
-    with pytest.warns(UserWarning, match='zero size'):
-        summary = check_annotations(write(good))
-    assert 'id=1' in summary.warnings[0]
+    (warning,) = check_annotations(write(good)).warnings
+    assert 'zero size' in warning and 'id=1' in warning
     good['annotations'][1]['bbox'] = [1, 2, 0, 5]
     assert 'zero size (2)' in _error(write(good))
 
 
 def test_class_without_image_is_a_warning(good, write):
     good['categories'].append({'id': 11, 'name': 'yak'})
-    with pytest.warns(UserWarning, match='1 of 3 classes have no labelled image: yak'):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
         summary = check_annotations(write(good))
+    (warning,) = summary.warnings
+    assert '1 of 3 classes have no labelled image: yak' in warning
     assert summary.image_counts.tolist() == [1, 1, 0]
+
+
+def test_image_counts_of_a_larger_file_are_a_warning(good, write):
+    for category, count in zip(good['categories'], (1, 50), strict=True):
+        category.update(image_count=count)
+    (warning,) = check_annotations(write(good, 'part.json')).warnings
+    for word in (
+        '`image_count` of 1 of 2',
+        'part.json',
+        "'dog'",
+        'declared 50, counted 1',
+        'python -m mmdet_softpl split',
+    ):
+        assert word in warning
+    # Of classes that are left out, and of unlabelled sets, the counts do not matter.
+    assert check_annotations(write(good), classes=('cat',)).warnings == ()
+    assert check_annotations(write(good), require_annotations=False).warnings == ()
 
 
 def test_image_root(good, write, tmp_path):
@@ -166,31 +182,6 @@ def test_same_categories(good, write):
     other = check_annotations(write(good, 'other.json'))
     with pytest.raises(AnnotationError, match=r"\['dog'\].*\['yak'\]"):
         check_same_categories(first, other)
-
-
-def test_statistics_are_counted_or_taken_from_the_file(good, write):
-    counted = class_statistics(write(good))
-    assert counted.source == 'counted'
-    assert counted.image_counts.tolist() == [1, 1]
-    assert counted.groups == ('r', 'r')
-    for category, letter in zip(good['categories'], 'fc', strict=True):
-        category.update(frequency=letter)
-    mixed = class_statistics(write(good))
-    assert mixed.source == 'mixed' and mixed.groups == ('f', 'c')
-    for category, count in zip(good['categories'], (500, 50), strict=True):
-        category.update(image_count=count, instance_count=2 * count)
-    given = class_statistics(check_annotations(write(good)))
-    assert given.source == 'file'
-    assert given.image_counts.tolist() == [500, 50]
-    assert given.instance_counts.tolist() == [1000, 100]
-    assert given.num_images == 3
-
-
-@pytest.mark.parametrize(
-    ('count', 'letter'), [(0, 'r'), (10, 'r'), (11, 'c'), (100, 'c'), (101, 'f')]
-)
-def test_frequency_letter(count, letter):
-    assert frequency_letter(count) == letter
 
 
 def test_federated_known_classes(good, write):

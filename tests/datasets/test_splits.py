@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError, class_statistics
+from mmdet_softpl.datasets.annotation_checks import AnnotationError, check_annotations
+from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.datasets.splits import write_split
 
 
@@ -80,6 +81,14 @@ def test_lvis_fields_are_those_of_the_labelled_part(lvis_file, tmp_path):
         assert category['instance_count'] == instances[category['id']]
         assert category['frequency'] == ('c' if category['id'] == 1 else 'r')
     assert class_statistics(summary.labeled_file).source == 'file'
+    assert check_annotations(summary.labeled_file).warnings == ()
+
+
+def test_wrong_counts_of_the_source_are_told_and_not_used(lvis_file, tmp_path):
+    summary = write_split(lvis_file, tmp_path / 'o', percent=40)
+    (warning,) = summary.warnings
+    assert "'c1', declared 999, counted 60" in warning
+    assert [c.group_before for c in summary.classes] == ['c'] + ['r'] * 6
 
 
 @pytest.mark.parametrize('seed', range(5))

@@ -66,7 +66,7 @@ def test_equals_pycocotools(data, write, iou_type, crowd, capsys):
     dataset = data.dataset(3, federated=False, crowd=crowd)
     samples = data.predictions(dataset, 3)
     path = write(dataset)
-    ours, _ = evaluate(samples, data.class_names, ann_file=path, metric=iou_type, max_dets=100)
+    ours, _ = evaluate(samples, data.class_names, ann_file=path, metric=iou_type)
     truth = COCO(path)
     evaluation = COCOeval(truth, truth.loadRes(data.records(samples)), iou_type)
     evaluation.evaluate()
@@ -100,6 +100,37 @@ def test_classes_in_blocks_give_the_same(data, write, monkeypatch, federated, pa
     in_blocks, _ = evaluate(samples, data.class_names, ann_file=path)
     assert in_blocks == pytest.approx(at_once, nan_ok=True)
     assert at_once['bbox_AP'] > 0
+
+
+@pytest.mark.parametrize(('federated', 'limit'), [(True, 300), (False, 100)])
+def test_the_default_cap_is_that_of_the_benchmark(data, write, federated, limit):
+    # One image where the only right detection of a class comes after 250 (80) better scores.
+    dataset = data.dataset(3, num_images=1, federated=federated)
+    (image,) = dataset['images']
+    dataset['annotations'] = dataset['annotations'][:1]
+    (truth,) = dataset['annotations']
+    if federated:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    x, y, w, h = truth['bbox']
+    label = data.cat_ids.index(truth['category_id'])
+
+    def value(rank, **kwargs):
+        bboxes = torch.tensor([[60.0, 60, 61, 61]]).repeat(rank, 1)
+        bboxes[-1] = torch.tensor([x, y, x + w, y + h], dtype=torch.float32)
+        found = {
+            'bboxes': bboxes,
+            'scores': torch.linspace(0.9, 0.1, rank),
+            'labels': torch.full((rank,), label),
+        }
+        sample = {'img_id': image['id'], 'pred_instances': found}
+        path = write(dataset)
+        ours, metric = evaluate([sample], data.class_names, ann_file=path, metric='bbox', **kwargs)
+        assert metric.reliability[0].sum() == min(rank, kwargs.get('max_dets', limit))
+        return ours['bbox_AP']
+
+    assert value(limit) == pytest.approx(1 / limit, rel=1e-6)
+    assert value(limit + 1) == 0
+    assert value(limit + 1, max_dets=limit + 1) > 0
 
 
 def test_ap_fixed_knows_no_cap_per_image(data, write):

@@ -50,7 +50,6 @@ def photos(coco_tiny: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore:.*have no labelled image')
 def test_full_recipe_on_photos(photos: Path, repository: Path, tmp_path: Path) -> None:
     cfg = read_config(RECIPE, tmp_path, configs=repository / 'configs')
     relocate(cfg._cfg_dict, f'{photos}/', factor=0.15)

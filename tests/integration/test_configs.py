@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from pathlib import Path
 
 import pytest
@@ -28,11 +27,9 @@ SEMI = [*RECIPES, *(name for name in config_names() if name.startswith('demo/'))
 
 def _split(ann_file: Path, percents: tuple[int, ...]) -> None:
     out = str(ann_file.parents[1] / 'semi_anns')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        for percent in percents:
-            arguments = ['split', str(ann_file), '--percent', str(percent), '--seed', '1']
-            assert main([*arguments, '--out', out]) == 0
+    for percent in percents:
+        arguments = ['split', str(ann_file), '--percent', str(percent), '--seed', '1']
+        assert main([*arguments, '--out', out]) == 0
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,104 @@
+"""Class frequencies of a labelled COCO or LVIS file.
+
+Shape letters: C classes, in the order of the file's ``categories``, which is the order in
+which the host numbers its labels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .annotation_checks import AnnotationSummary, check_annotations
+
+RARE_MAX_IMAGES = 10
+COMMON_MAX_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Class frequencies of a labelled set, in label order.
+
+    Attributes:
+        classes: C class names.
+        image_counts: (C,) int64, m_c, counted images that hold class c.
+        instance_counts: (C,) int64, n_c, counted instances of class c.
+        num_images: M, images of the set.
+        groups: C letters, ``'r'``, ``'c'`` or ``'f'``.
+        source: ``'file'`` when the file gives ``image_count``, ``instance_count`` and
+            ``frequency`` of every class and they agree with its annotations, ``'counted'`` when
+            nothing of the file was used (it gives none of them, or its ``image_count`` is wrong),
+            ``'mixed'`` otherwise.
+    """
+
+    classes: tuple[str, ...]
+    image_counts: np.ndarray
+    instance_counts: np.ndarray
+    num_images: int
+    groups: tuple[str, ...]
+    source: str
+
+
+def frequency_letter(image_count: int) -> str:
+    """LVIS frequency group of a class.
+
+    Args:
+        image_count: labelled images that hold the class, >= 0.
+
+    Returns:
+        ``'r'`` up to 10 images, ``'c'`` up to 100, ``'f'`` above (LVIS; design, section 4).
+    """
+    if image_count <= RARE_MAX_IMAGES:
+        return 'r'
+    return 'c' if image_count <= COMMON_MAX_IMAGES else 'f'
+
+
+def class_statistics(
+    annotations: AnnotationSummary | str | os.PathLike, classes: Sequence[str] | None = None
+) -> ClassStatistics:
+    """Class frequencies m_c, n_c, M and groups of a labelled set (design, section 4).
+
+    The counts are those of the annotations. The groups are the file's ``frequency`` where every
+    class has one, unless its ``image_count`` contradicts the annotations, as in a part that was
+    cut out of an LVIS file with the categories of the whole: then they follow from the counts
+    (the summary's ``warnings`` say so).
+
+    Args:
+        annotations: a summary, or the path of a labelled json, which is checked first.
+        classes: as in :func:`.check_annotations`; only with a path.
+
+    Returns:
+        The statistics, in label order.
+
+    Raises:
+        AnnotationError: from :func:`.check_annotations`.
+    """
+    summary = (
+        annotations
+        if isinstance(annotations, AnnotationSummary)
+        else check_annotations(annotations, classes=classes)
+    )
+    declared, letters = summary.declared_image_counts, summary.frequency
+    if declared is not None and not np.array_equal(declared, summary.image_counts):
+        declared = letters = None
+        agreeing = 0
+    else:
+        instances = summary.declared_instance_counts
+        agreeing = sum(
+            (
+                declared is not None,
+                letters is not None,
+                instances is not None and np.array_equal(instances, summary.instance_counts),
+            )
+        )
+    return ClassStatistics(
+        classes=summary.classes,
+        image_counts=np.asarray(summary.image_counts, dtype=np.int64),
+        instance_counts=np.asarray(summary.instance_counts, dtype=np.int64),
+        num_images=summary.num_images,
+        groups=letters or tuple(frequency_letter(int(m)) for m in summary.image_counts),
+        source={0: 'counted', 3: 'file'}.get(agreeing, 'mixed'),
+    )
