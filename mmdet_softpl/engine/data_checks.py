@@ -2,12 +2,76 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+
+from mmdet_softpl.datasets.annotation_checks import (
+    AnnotationError,
+    AnnotationSummary,
+    check_annotations,
+    check_same_categories,
+    load_annotation_file,
+)
+from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
+
+# Of each file its time of change and size, and its summaries by the classes that were asked for
+# (None: all). LVIS train takes 10 s to check, and more than one hook of a run asks for it.
+_Summaries = dict[tuple[str, ...] | None, AnnotationSummary]
+_checked: dict[str, tuple[tuple[int, int], _Summaries]] = {}
+# (name of the logger, warning): a run hears each warning once.
+_reported: set[tuple[str, str]] = set()
+
+
+def checked_annotations(ann_file: str, classes: Sequence[str] | None = None) -> AnnotationSummary:
+    """:func:`.check_annotations` of a labelled file, which is read again only when it changes.
+
+    The warnings go to the current logger, each once a run.
+
+    Args:
+        ann_file: COCO or LVIS json.
+        classes: ``metainfo['classes']`` of the data set; None: all of the file.
+
+    Returns:
+        The summary. All callers share it: do not change it.
+
+    Raises:
+        AnnotationError: as :func:`.check_annotations`.
+    """
+    wanted = None if classes is None else tuple(classes)
+    known = _known_summaries(ann_file)
+    summary = known.get(wanted)
+    if summary is None and None in known and known[None].classes == wanted:
+        summary = known[None]
+    if summary is None:
+        summary = known[wanted] = check_annotations(ann_file, classes=wanted)
+    for warning in summary.warnings:
+        _report(f'{ann_file}: {warning}')
+    return summary
+
+
+def _known_summaries(ann_file: str) -> _Summaries:
+    """Summaries of the file as it is now; one that does not exist has none."""
+    path = os.path.abspath(ann_file)
+    if not os.path.isfile(path):
+        return {}
+    status = os.stat(path)
+    state = (status.st_mtime_ns, status.st_size)
+    if path not in _checked or _checked[path][0] != state:
+        _checked[path] = (state, {})
+    return _checked[path][1]
+
+
+def _report(warning: str) -> None:
+    logger = MMLogger.get_current_instance()
+    if (logger.instance_name, warning) not in _reported:
+        _reported.add((logger.instance_name, warning))
+        logger.warning(warning)
 
 
 def _leaves(dataset: object) -> Iterator[BaseDataset]:
@@ -37,10 +101,16 @@ def training_classes(runner: Runner) -> tuple[str, ...] | None:
 
 
 def check_datasets(runner: Runner) -> None:
-    """Raise ValueError where labelled, unlabelled or validation classes or the model differ.
+    """Check the data sets of a training among each other, against the model and their files.
 
-    Names the data set, the first class that differs, and what to do. Data sets without classes
-    (a plain folder) fit everything.
+    Data sets without classes (a plain folder) fit everything. The json of every labelled
+    ``CocoDataset`` (and ``LVISV1Dataset`` ...) is checked, warnings about it are logged; likewise
+    when categories of an ``UnlabeledImageDataset``'s json are not the labelled ones.
+
+    Raises:
+        ValueError: labelled, unlabelled or validation classes or the model differ. Names the data
+            set, the first class that differs, and what to do.
+        AnnotationError: a labelled json cannot be used.
     """
     reference: tuple[str, tuple[str, ...]] | None = None
     named = [
@@ -64,6 +134,58 @@ def check_datasets(runner: Runner) -> None:
             )
     if reference is not None:
         _check_num_classes(runner, *reference)
+    _check_files(list(_leaves(runner.train_dataloader.dataset)))
+
+
+def _check_files(datasets: Sequence[BaseDataset]) -> None:
+    """Check the labelled json files, then the unlabelled ones against the first of them."""
+    labelled = [
+        checked_annotations(dataset.ann_file, _classes(dataset))
+        for dataset in datasets
+        if _is_labelled(dataset) and _has_local_json(dataset)
+    ]
+    for dataset in datasets if labelled else ():
+        if isinstance(dataset, UnlabeledImageDataset) and _has_local_json(dataset):
+            _compare_unlabelled(dataset.ann_file, labelled[0])
+
+
+def _has_local_json(dataset: BaseDataset) -> bool:
+    backend = (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local')
+    return (
+        backend == 'local' and '://' not in dataset.ann_file and dataset.ann_file.endswith('.json')
+    )
+
+
+def _is_labelled(dataset: BaseDataset) -> bool:
+    """A COCO-like set whose images go to the supervised branch.
+
+    Other data sets read other formats. The host's own semi-supervised configs also read the
+    unlabelled images as CocoDataset, from a json that may be without annotations.
+    """
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset
+    from mmdet.datasets.transforms import MultiBranch
+
+    if not isinstance(dataset, CocoDataset) or isinstance(dataset, CocoPanopticDataset):
+        return False
+    branches = [t for t in dataset.pipeline.transforms if isinstance(t, MultiBranch)]
+    return not branches or any('sup' in branch.branch_pipelines for branch in branches)
+
+
+def _compare_unlabelled(ann_file: str, labelled: AnnotationSummary) -> None:
+    """Warn of other categories. Nothing reads them, but the wrong file may have been given."""
+    data = load_annotation_file(ann_file)
+    categories = data['categories']
+    if not categories:
+        return
+    if {c.get('name') for c in categories} >= set(labelled.classes):
+        # The labelled set may be of some classes of its file only.
+        categories = [c for c in categories if c.get('name') in set(labelled.classes)]
+    data = {**data, 'categories': categories, 'annotations': []}
+    try:
+        unlabelled = check_annotations(ann_file, require_annotations=False, data=data)
+        check_same_categories(labelled, unlabelled)
+    except AnnotationError as error:
+        _report(f'{error} Training goes on: no category of unlabelled images is read.')
 
 
 def _difference(a: Sequence[str], b: Sequence[str]) -> str:

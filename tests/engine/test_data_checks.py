@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mmdet.datasets import ConcatDataset
+from mmdet.datasets import CocoDataset, ConcatDataset
 from mmdet.registry import MODELS
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmdet_softpl.engine.data_checks import check_datasets, training_classes
+from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
+from mmdet_softpl.engine import data_checks
+from mmdet_softpl.engine.data_checks import (
+    check_datasets,
+    checked_annotations,
+    training_classes,
+)
 from tests.support.tiny import detector_config, semi_config
 
 NAMES = ('ant', 'bee', 'cat', 'dog', 'elk')
@@ -126,3 +136,140 @@ def test_a_class_agnostic_mask_head_fits_everything() -> None:
     detector = detector_config()
     detector.roi_head.mask_head.update(class_agnostic=True, num_classes=80)
     check_datasets(make_runner(pictures(NAMES), model=MODELS.build(semi_config(detector))))
+
+
+def coco(
+    path: Path, boxes: dict[str, list[list[float]]], names: tuple[str, ...] = NAMES
+) -> dict[str, Any]:
+    """Write a json of one image a box, and say what a data set of it is built with."""
+    annotations = [
+        dict(category_id=names.index(name) + 1, bbox=box, area=1.0, iscrowd=0)
+        for name, own in boxes.items()
+        for box in own
+    ]
+    for i, annotation in enumerate(annotations):
+        annotation.update(id=i, image_id=i)
+        (path.parent / f'{i}.jpg').touch()
+    content = dict(
+        images=[
+            dict(id=i, file_name=f'{i}.jpg', height=9, width=9)
+            for i in range(max(1, len(annotations)))
+        ],
+        annotations=annotations,
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(names)],
+    )
+    path.write_text(json.dumps(content))
+    return dict(ann_file=path.name, data_root=str(path.parent), data_prefix=dict(img=''))
+
+
+BOX = [1.0, 1.0, 4.0, 4.0]
+ONE_EACH = {name: [BOX] for name in NAMES}
+
+
+def labelled(files: dict[str, Any], branch: str | None = None, **kwargs: Any) -> CocoDataset:
+    pipeline: list[dict] = []
+    if branch is not None:
+        pipeline.append(dict(type='MultiBranch', branch_field=[branch], **{branch: []}))
+    init_default_scope('mmdet')
+    return CocoDataset(**files, metainfo=dict(classes=NAMES), pipeline=pipeline, **kwargs)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Warnings of a new run."""
+    heard: list[str] = []
+    logger = MMLogger.get_instance(f'run {id(heard)}')
+    monkeypatch.setattr(logger, 'warning', heard.append)
+    return heard
+
+
+@pytest.mark.parametrize('branch', [None, 'sup'])
+def test_a_labelled_file_with_a_fault_is_refused(tmp_path: Path, branch: str | None) -> None:
+    files = coco(tmp_path / 'train.json', {**ONE_EACH, 'cat': [[1, 1, -3, 4]]})
+    runner = make_runner(labelled(files, branch))
+    with pytest.raises(AnnotationError, match=r'train\.json[\s\S]*negative[\s\S]*-3'):
+        check_datasets(runner)
+
+
+def test_a_doubt_about_a_labelled_file_is_logged_once_a_run(
+    tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = coco(tmp_path / 'train.json', {**ONE_EACH, 'cat': []})
+    runner = make_runner(concat(labelled(files), labelled(files)))
+    check_datasets(runner)
+    check_datasets(runner)
+    (warning,) = log
+    assert warning.startswith(f'{tmp_path}/train.json: 1 of 5 classes') and 'cat' in warning
+    next_run: list[str] = []
+    monkeypatch.setattr(MMLogger.get_instance('next run'), 'warning', next_run.append)
+    check_datasets(runner)
+    assert next_run == log
+
+
+def test_a_file_is_read_again_only_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    real = data_checks.check_annotations
+    monkeypatch.setattr(
+        data_checks,
+        'check_annotations',
+        lambda ann_file, **kwargs: reads.append(kwargs['classes']) or real(ann_file, **kwargs),
+    )
+    path = tmp_path / 'train.json'
+    coco(path, ONE_EACH)
+    first = checked_annotations(str(path))
+    assert checked_annotations(str(path), NAMES) is first
+    assert checked_annotations(str(path), list(NAMES)) is first
+    assert checked_annotations(str(path), NAMES[1:3]).classes == NAMES[1:3]
+    assert checked_annotations(str(path), NAMES[1:3]).image_counts.tolist() == [1, 1]
+    assert reads == [None, NAMES[1:3]]
+    coco(path, {**ONE_EACH, 'cat': [BOX, BOX]})
+    assert checked_annotations(str(path)).instance_counts.tolist() == [1, 1, 2, 1, 1]
+    assert len(reads) == 3
+    path.unlink()
+    with pytest.raises(AnnotationError, match='does not exist'):
+        checked_annotations(str(path))
+
+
+def test_unlabelled_images_of_the_hosts_configs_need_no_annotation(tmp_path: Path) -> None:
+    train = labelled(coco(tmp_path / 'train.json', ONE_EACH), 'sup')
+    rest = labelled(coco(tmp_path / 'rest.json', {}), 'unsup_teacher')
+    check_datasets(make_runner(concat(train, rest)))
+    with pytest.raises(AnnotationError, match=r'rest\.json[\s\S]*no annotation'):
+        check_datasets(make_runner(labelled(coco(tmp_path / 'rest.json', {}), 'sup')))
+
+
+def test_files_elsewhere_and_of_other_formats_are_left_alone(tmp_path: Path) -> None:
+    broken = coco(tmp_path / 'train.json', {**ONE_EACH, 'cat': [[1, 1, -3, 4]]})
+    dataset = labelled(broken)
+    dataset.backend_args = dict(backend='petrel')
+    check_datasets(make_runner(dataset))
+    dataset.backend_args, dataset.ann_file = None, 's3://bucket/train.json'
+    check_datasets(make_runner(dataset))
+    # Another class of data set, whose json has a format of its own.
+    check_datasets(make_runner(pictures(NAMES, str(tmp_path / 'train.json'))))
+
+
+@pytest.mark.parametrize(
+    ('names', 'words'),
+    [
+        (NAMES, []),
+        ((*NAMES, 'fox'), []),
+        (NAMES[::-1], ["label 0 is 'elk' here, 'ant' there", 'Training goes on']),
+        (('person', 'car'), ['unlabeled.json', 'train.json', "'ant'", "'person'"]),
+        ((), []),
+    ],
+)
+def test_other_categories_of_an_unlabelled_json_are_a_warning(
+    tmp_path: Path, log: list[str], names: tuple[str, ...], words: list[str]
+) -> None:
+    train = labelled(coco(tmp_path / 'train.json', ONE_EACH))
+    # Annotations there are not read, so their faults do not matter.
+    boxes = {names[0]: [[1.0, 1.0, -3.0, 4.0]]} if names else {}
+    unlabeled = UnlabeledImageDataset(**coco(tmp_path / 'unlabeled.json', boxes, names))
+    for _ in range(2):
+        check_datasets(make_runner(concat(train, unlabeled)))
+    assert len(log) == bool(words)
+    for word in words:
+        assert word in log[0]
