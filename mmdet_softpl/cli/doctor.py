@@ -138,7 +138,15 @@ def _gpu(name: str) -> Finding:
 
 def _torchvision(name: str) -> Finding:
     if not _is_installed('torchvision'):
-        return Finding(name, OK, 'not installed (not needed)')
+        faster = '; on this GPU its NMS and RoIAlign are faster than ours' if _linux_gpu() else ''
+        return Finding(
+            name,
+            WARN,
+            "not installed: our ops do without it, but a config with init_cfg=dict(type='Pretrained"
+            "', checkpoint='torchvision://...'), as most of mmdet's have, imports it" + faster,
+            'pip install the torchvision that belongs to your torch, or give the URL or the file '
+            'of the weights as checkpoint',
+        )
     try:
         import torchvision
         from torchvision.ops import nms  # noqa: F401
@@ -151,6 +159,14 @@ def _torchvision(name: str) -> Finding:
             'or pip uninstall torchvision',
         )
     return Finding(name, OK, torchvision.__version__)
+
+
+def _linux_gpu() -> bool:
+    if platform.system() != 'Linux' or not _is_installed('torch'):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _opencv(name: str) -> Finding:

@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, indent=2))
         return 0
+    for warning in summary['warnings']:
+        print(f'warning: {warning}', file=sys.stderr)
     for name in summary['dropped']:
         print(f'left out (training only): {name}')
     print(f'config:  {summary["config"]}\nweights: {summary["weights"]}')
@@ -91,7 +94,7 @@ def export(
 
     Returns:
         ``config`` and ``weights``: the paths written; ``dropped``: sorted names of entries of
-        the state dict that the plain detector does not have.
+        the state dict that the plain detector does not have; ``warnings``: sentences.
 
     Raises:
         ExportError: the checkpoint cannot be read, has no config, lacks weights of the
@@ -128,7 +131,34 @@ def export(
     temporary = config_file.with_name(config_file.name + '.tmp')
     temporary.write_text(text, encoding='utf-8')
     os.replace(temporary, config_file)
-    return {'config': str(config_file), 'weights': str(weights_file), 'dropped': dropped}
+    return {
+        'config': str(config_file),
+        'weights': str(weights_file),
+        'dropped': dropped,
+        'warnings': _doubts(loaded['state_dict'], network, checkpoint),
+    }
+
+
+def _doubts(state_dict: dict[str, Any], network: str, checkpoint: str) -> list[str]:
+    """A teacher that is exported although it never followed the student.
+
+    ``num_iters`` counts the unsupervised iterations of CalibratedSoftTeacher. Right at the end of
+    its supervised phase, before the first of them, the teacher is a copy of the student.
+    """
+    unsupervised = state_dict.get('num_iters')
+    if network != 'teacher' or unsupervised is None or int(unsupervised) > 0:
+        return []
+    pairs = [
+        (value, state_dict.get(f'student.{key.removeprefix("teacher.")}'))
+        for key, value in state_dict.items()
+        if key.startswith('teacher.')
+    ]
+    if all(student is None or teacher.equal(student) for teacher, student in pairs):
+        return []
+    return [
+        f'the teacher in {checkpoint} was never trained: no unsupervised iteration has happened '
+        'yet (num_iters is 0); export the student with --from student'
+    ]
 
 
 def plain_state_dict(

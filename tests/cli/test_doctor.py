@@ -128,6 +128,25 @@ def test_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.status == 'warn' and 'torchvision::nms' in found.detail
 
 
+@pytest.mark.parametrize(
+    ('system', 'gpu', 'faster'),
+    [('Linux', True, True), ('Linux', False, False), ('Darwin', True, False)],
+)
+def test_missing_torchvision_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, system: str, gpu: bool, faster: bool
+) -> None:
+    import torch
+
+    hide(monkeypatch, 'torchvision')
+    monkeypatch.setattr(doctor.platform, 'system', lambda: system)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    found = doctor._torchvision('torchvision')
+    assert found.status == 'warn'
+    assert 'torchvision://' in found.detail and 'belongs to your torch' in found.remedy
+    assert 'URL' in found.remedy
+    assert ('faster' in found.detail) is faster
+
+
 def test_missing_ops_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, 'active', lambda: 'missing')
     assert finding('ops').status == 'fail'
