@@ -7,7 +7,7 @@ import json
 import numpy as np
 import torch
 
-from mmdet_softpl.datasets.annotation_checks import ClassStatistics
+from mmdet_softpl.datasets.class_statistics import ClassStatistics
 from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, ClassState
 
