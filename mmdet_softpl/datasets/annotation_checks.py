@@ -95,15 +95,6 @@ class _Problems:
             raise AnnotationError(f'{ann_file}: the annotation file cannot be used:\n{lines}')
 
 
-def __getattr__(name: str) -> Any:
-    """The statistics under their former place, until nobody imports them from here."""
-    if name in ('ClassStatistics', 'class_statistics', 'frequency_letter'):
-        from mmdet_softpl.datasets import class_statistics
-
-        return getattr(class_statistics, name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-
-
 def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
     """Read a COCO or LVIS json.
 

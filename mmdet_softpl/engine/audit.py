@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdet_softpl.datasets.annotation_checks import ClassStatistics
+from mmdet_softpl.datasets.class_statistics import ClassStatistics
 from mmdet_softpl.functional import GROUP_NAMES
 from mmdet_softpl.models.class_state import ClassState
 

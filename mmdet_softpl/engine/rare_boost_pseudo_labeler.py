@@ -15,21 +15,20 @@ from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checks import check_choice, check_range
-from mmdet_softpl.datasets.annotation_checks import (
-    ClassStatistics,
-    check_annotations,
-    check_num_classes,
-    class_statistics,
-)
+from mmdet_softpl.datasets.annotation_checks import check_num_classes
+from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.engine.audit import build_audit
-from mmdet_softpl.engine.data_checks import check_datasets, training_classes
+from mmdet_softpl.engine.data_checks import (
+    check_datasets,
+    checked_annotations,
+    training_classes,
+)
 from mmdet_softpl.engine.host_adapter import HostLabeling
 from mmdet_softpl.functional import (
     FREQUENT,
@@ -154,8 +153,6 @@ class RareBoostPseudoLabeler(Hook):
         self.audit_file = audit_file
 
         self._read_statistics(None)
-        for warning in self.summary.warnings:
-            MMLogger.get_current_instance().warning(f'{owner}: {labeled_ann_file}: {warning}')
         self._iter = 0
         self._host: HostLabeling | None = None
         self._on_ours = False
@@ -163,7 +160,7 @@ class RareBoostPseudoLabeler(Hook):
 
     def _read_statistics(self, classes: Sequence[str] | None) -> None:
         """Statistics of the labelled file (of ``classes`` alone, if given), and empty state."""
-        self.summary = check_annotations(self.labeled_ann_file, classes=classes)
+        self.summary = checked_annotations(self.labeled_ann_file, classes)
         self.statistics: ClassStatistics = class_statistics(self.summary)
         num_classes = len(self.statistics.classes)
         self.class_state = ClassState(num_classes, self.fixed_thr)
