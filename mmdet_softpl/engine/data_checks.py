@@ -100,6 +100,12 @@ def training_classes(runner: Runner) -> tuple[str, ...] | None:
     return None
 
 
+def labelled_files(runner: Runner) -> list[str]:
+    """Annotation files of the labelled training sets, COCO-like ones."""
+    datasets = _leaves(runner.train_dataloader.dataset)
+    return [dataset.ann_file for dataset in datasets if _is_labelled(dataset)]
+
+
 def check_datasets(runner: Runner) -> None:
     """Check the data sets of a training among each other, against the model and their files.
 
@@ -111,6 +117,7 @@ def check_datasets(runner: Runner) -> None:
         ValueError: labelled, unlabelled or validation classes or the model differ. Names the data
             set, the first class that differs, and what to do.
         AnnotationError: a labelled json cannot be used.
+        FileNotFoundError: the first image of a set is not where its config says.
     """
     reference: tuple[str, tuple[str, ...]] | None = None
     named = [
@@ -134,7 +141,42 @@ def check_datasets(runner: Runner) -> None:
             )
     if reference is not None:
         _check_num_classes(runner, *reference)
+    for name, dataset in named:
+        _check_first_image(name, dataset)
+    _check_evaluator(runner)
     _check_files(list(_leaves(runner.train_dataloader.dataset)))
+
+
+def _check_first_image(name: str, dataset: BaseDataset) -> None:
+    """A wrong image folder would stop training at the first batch or the first validation."""
+    if not isinstance(dataset, BaseDataset) or not len(dataset) or not _is_local(dataset):
+        return
+    path = dataset.get_data_info(0).get('img_path')
+    if path and '://' not in path and not os.path.isfile(path):
+        raise FileNotFoundError(
+            f'{name} ({type(dataset).__name__}): the first image of ann_file='
+            f'{dataset.ann_file!r} is not at {path!r}; correct data_root='
+            f'{dataset.data_root!r} or data_prefix (the two and file_name are joined).'
+        )
+
+
+def _check_evaluator(runner: Runner) -> None:
+    """Warn where the validation is evaluated against another file than it is read from."""
+    cfg = getattr(runner, 'cfg', {}).get('val_evaluator')
+    if runner._val_loop is None or runner._val_dataloader is None or cfg is None:
+        return
+    read = {
+        os.path.abspath(dataset.ann_file)
+        for dataset in _leaves(runner.val_dataloader.dataset)
+        if getattr(dataset, 'ann_file', '')
+    }
+    for metric in cfg if isinstance(cfg, (list, tuple)) else [cfg]:
+        path = metric.get('ann_file')
+        if path and read and '://' not in path and os.path.abspath(path) not in read:
+            _report(
+                f'val_evaluator.ann_file={path!r} is not the annotation file of val_dataloader '
+                f'({", ".join(sorted(read))}); give both the same.'
+            )
 
 
 def _check_files(datasets: Sequence[BaseDataset]) -> None:
@@ -149,11 +191,13 @@ def _check_files(datasets: Sequence[BaseDataset]) -> None:
             _compare_unlabelled(dataset.ann_file, labelled[0])
 
 
+def _is_local(dataset: BaseDataset) -> bool:
+    return (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local') == 'local'
+
+
 def _has_local_json(dataset: BaseDataset) -> bool:
-    backend = (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local')
-    return (
-        backend == 'local' and '://' not in dataset.ann_file and dataset.ann_file.endswith('.json')
-    )
+    path = dataset.ann_file
+    return _is_local(dataset) and '://' not in path and path.endswith('.json')
 
 
 def _is_labelled(dataset: BaseDataset) -> bool:

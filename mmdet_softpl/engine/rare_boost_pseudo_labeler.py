@@ -5,6 +5,7 @@ Shape legend: C foreground classes, S score bins, G = 3 frequency groups.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.engine.data_checks import (
     check_datasets,
     checked_annotations,
+    labelled_files,
     training_classes,
 )
 from mmdet_softpl.engine.host_adapter import HostLabeling
@@ -117,6 +119,11 @@ class RareBoostPseudoLabeler(Hook):
         check_range(owner, 'fixed_thr', fixed_thr, 0, 1)
         check_range(owner, 'alpha', alpha, 0, None, include_lower=False)
         check_range(owner, 'quantile', quantile, 0, 1)
+        if not isinstance(thr_range, Sequence) or len(thr_range) != 2:
+            raise ValueError(
+                f'{owner}: thr_range takes a lower and an upper bound, got {thr_range!r}; for one '
+                "threshold use threshold_mode='fixed' with fixed_thr."
+            )
         check_range(owner, 'thr_range[0]', thr_range[0], 0, 1)
         check_range(owner, 'thr_range[1]', thr_range[1], thr_range[0], 1)
         check_range(owner, 'min_count', min_count, 1, None)
@@ -152,6 +159,11 @@ class RareBoostPseudoLabeler(Hook):
         self.interval = interval
         self.audit_file = audit_file
 
+        if not Path(labeled_ann_file).is_file():
+            raise FileNotFoundError(
+                f'{owner}: labeled_ann_file={labeled_ann_file!r} does not exist; it is taken as it '
+                'is, not joined to the data_root of a data set.'
+            )
         self._read_statistics(None)
         self._iter = 0
         self._host: HostLabeling | None = None
@@ -175,6 +187,9 @@ class RareBoostPseudoLabeler(Hook):
             'total_images': torch.zeros((), dtype=torch.float64),
         }
 
+    def _image_counts(self) -> Tensor:
+        return torch.as_tensor(self.statistics.image_counts, dtype=torch.long)
+
     @property
     def labelled_rate(self) -> Tensor:
         """(C,) labelled instances per labelled image."""
@@ -184,6 +199,13 @@ class RareBoostPseudoLabeler(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check data and model; set the boosts where training starts anew."""
         check_datasets(runner)
+        files = labelled_files(runner)
+        own = os.path.abspath(self.labeled_ann_file)
+        if files and own not in map(os.path.abspath, files):
+            runner.logger.warning(
+                f'RareBoostPseudoLabeler: labeled_ann_file={self.labeled_ann_file!r} is not what '
+                f'the student trains on ({", ".join(files)}); frequencies come from the former.'
+            )
         classes = training_classes(runner)
         if classes is not None and tuple(classes) != self.summary.classes:
             self._read_statistics(classes)
@@ -201,7 +223,7 @@ class RareBoostPseudoLabeler(Hook):
             self._host = HostLabeling(model, self.class_state)
             self._host.attach()
         if self._resumed is not None:
-            self._take_up(self._resumed)
+            self._take_up(self._resumed, runner)
         device = self.class_state.boosts.device
         self.history = {key: value.to(device) for key, value in self.history.items()}
         self._iter = int(self.history['num_iters'])
@@ -345,6 +367,7 @@ class RareBoostPseudoLabeler(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the hook's own state (plain tensors)."""
         saved: dict[str, Any] = {key: value.cpu() for key, value in self.history.items()}
+        saved['image_counts'] = self._image_counts()
         if not self._on_ours:
             saved['class_state'] = {k: v.cpu() for k, v in self.class_state.state_dict().items()}
         checkpoint[CHECKPOINT_KEY] = saved
@@ -354,14 +377,23 @@ class RareBoostPseudoLabeler(Hook):
         if runner._resume:
             self._resumed = checkpoint.get(CHECKPOINT_KEY)
 
-    def _take_up(self, saved: dict) -> None:
+    def _take_up(self, saved: dict, runner: Runner) -> None:
         saved = dict(saved)
+        before, now = saved.pop('image_counts').cpu(), self._image_counts()
         own = saved.pop('class_state', None)
         if len(saved['strikes']) != self.class_state.num_classes:
             raise ValueError(
                 f'RareBoostPseudoLabeler: the checkpoint holds {len(saved["strikes"])} classes, '
                 f'{self.labeled_ann_file} has {self.class_state.num_classes}; resume with the '
                 'labelled file of that run.'
+            )
+        if not torch.equal(before, now):
+            index = int((before != now).nonzero()[0])
+            runner.logger.warning(
+                f'RareBoostPseudoLabeler: {self.labeled_ann_file} is not the labelled file of the '
+                f'checkpoint: class {self.statistics.classes[index]!r} had {int(before[index])} '
+                f'labelled images, now {int(now[index])}. Boosts and thresholds go on from the '
+                'checkpoint; start anew with load_from instead of resume to set them again.'
             )
         self.history = saved
         if own is not None:

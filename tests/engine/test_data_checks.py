@@ -273,3 +273,37 @@ def test_other_categories_of_an_unlabelled_json_are_a_warning(
     assert len(log) == bool(words)
     for word in words:
         assert word in log[0]
+
+
+def test_a_wrong_image_folder_is_named_before_training(tmp_path: Path) -> None:
+    class Located(Pictures):
+        def load_data_list(self) -> list[dict]:
+            return [dict(img_path=str(tmp_path / 'images' / '1.jpg'), instances=[])]
+
+    def located() -> BaseDataset:
+        dataset = Located(metainfo=dict(classes=NAMES), data_root='data/', serialize_data=False)
+        dataset.ann_file = 'val.json'
+        return dataset
+
+    for runner in (make_runner(located()), make_runner(pictures(NAMES), located())):
+        with pytest.raises(FileNotFoundError) as error:
+            check_datasets(runner)
+        for word in ('1.jpg', 'val.json', "data_root='data/'", 'data_prefix'):
+            assert word in str(error.value)
+    assert 'val_dataloader' in str(error.value)
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / '1.jpg').touch()
+    check_datasets(make_runner(located()))
+
+
+def test_an_evaluator_of_another_file_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(data_checks, '_report', messages.append)
+    runner = make_runner(pictures(NAMES), pictures(NAMES, 'val.json'))
+    runner.cfg = dict(val_evaluator=dict(ann_file='val.json'))
+    check_datasets(runner)
+    assert not messages
+    runner.cfg = dict(val_evaluator=[dict(ann_file='other.json'), dict(metric='bbox')])
+    check_datasets(runner)
+    assert len(messages) == 1
+    assert 'other.json' in messages[0] and 'val.json' in messages[0]

@@ -426,3 +426,27 @@ def test_frequent_classes_of_federated_sets_are_not_damped(tmp_path: Path) -> No
         hook.refresh()
         assert bool((hook.history['strikes'][frequent] == 0).all()) is federated
         assert (hook.history['strikes'][~frequent] == 1).all()
+
+
+@pytest.mark.parametrize('value', [0.7, (0.3,), (0.1, 0.2, 0.3)])
+def test_a_single_threshold_is_not_a_range(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(ValueError, match=r'thr_range.*fixed_thr'):
+        RareBoostPseudoLabeler(write(tmp_path / 'train.json'), thr_range=value)
+
+
+def test_a_missing_file_names_the_hooks_own_key() -> None:
+    with pytest.raises(FileNotFoundError, match=r"labeled_ann_file='nowhere\.json'.*not joined"):
+        RareBoostPseudoLabeler('nowhere.json')
+
+
+def test_resuming_with_another_labelled_file_is_said(tmp_path: Path) -> None:
+    hook, runner = started(tmp_path)
+    checkpoint: dict[str, Any] = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    for images, expected in ((IMAGES, 0), ((3, 8, 40, 120), 1)):
+        again = RareBoostPseudoLabeler(write(tmp_path / 'other.json', images=images))
+        resumed = make_runner(tmp_path, Ours(), resume=True)
+        again.after_load_checkpoint(resumed, checkpoint)
+        again.before_train(resumed)
+        assert len(resumed.warnings) == expected
+    assert "'ant' had 2 labelled images, now 3" in resumed.warnings[0]
