@@ -62,14 +62,14 @@ def test_full_recipe_on_photos(photos: Path, repository: Path, tmp_path: Path) -
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         labelled = str(photos / 'labelled.json')
         evaluator.update(ann_file=labelled, labeled_ann_file=labelled)
-    cfg.train_cfg.update(max_iters=ITERS, val_interval=ITERS)
+    cfg.train_cfg.update(max_iters=ITERS, val_interval=ITERS, val_begin=1)
     # From scratch, in seconds: what 180,000 iterations do, as far as it goes.
     cfg.optim_wrapper.optimizer = dict(type='AdamW', lr=0.001, weight_decay=0.01)
     cfg.param_scheduler = []
     mean_teacher, labeler = cfg.custom_hooks[0], cfg.custom_hooks[-1]
     mean_teacher.update(supervised_iters=SUPERVISED, ramp_iters=10, momentum=0.02)
     # A teacher of 50 iterations is sure of nothing.
-    labeler.update(interval=10, fixed_thr=0.02, thr_range=(0.01, 0.9))
+    labeler.update(interval=10, fixed_thr=0.02, alpha=1.0, thr_range=(0.01, 0.9))
     cfg.model.semi_train_cfg.update(score_floor=0.01, refresh_interval=20)
     recorder, kept = Recorder(), KeptMetrics()
     runner = Runner.from_cfg(cfg)

@@ -163,7 +163,7 @@ def statistics_job(rank: int, world_size: int, ann_file: str) -> dict[str, torch
     """Every image is seen by one rank; then all statistics are refreshed, twice."""
     from tests.support.tiny import multi_batch
 
-    detector = build('mask-rcnn')
+    detector = build('mask-rcnn', cross_class_iou_thr=1.0)
     hook = labeler(ann_file, detector)
     detector.class_state.boosts[:2] = 2.0
     head = detector.student.roi_head.bbox_head
