@@ -32,6 +32,7 @@ from mmdet_softpl.functional import (
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
+    keep_proposal_precision,
     keep_roi_precision,
     missing_losses,
     stages_of,
@@ -148,6 +149,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 )
         self.class_state = ClassState(self.num_classes, cfg['score_thr'])
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
+        for network in (self.student, self.teacher):
+            network.rpn_head.register_forward_hook(keep_proposal_precision)
         for module in self.modules():
             if isinstance(module, BaseRoIExtractor):
                 module.register_forward_pre_hook(keep_roi_precision)

@@ -97,6 +97,18 @@ def keep_roi_precision(module: nn.Module, args: tuple) -> tuple:
     return (feats, *rest)
 
 
+def keep_proposal_precision(module: nn.Module, args: tuple, output: tuple) -> tuple:
+    """Forward hook of an RPN head: bfloat16 scores and deltas become float32.
+
+    For the same reasons: mmcv's compiled CPU NMS knows no bfloat16, and decoded boxes would
+    be rounded to 4 pixels.
+    """
+    return tuple(
+        [level.float() if level.dtype == torch.bfloat16 else level for level in levels]
+        for levels in output
+    )
+
+
 @dataclass(frozen=True)
 class RoIStage:
     """One stage of an RoI head: its parts, and its forward passes.
