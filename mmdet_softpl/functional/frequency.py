@@ -1,7 +1,7 @@
 """Class frequencies: groups, the rare boost, and scores re-weighted by it.
 
 Shape letters: **N** RoIs, **C** foreground classes (background has index C).
-Source: "Frequency" and "Rare boost" of DESIGN.md, section 4; the groups are those of LVIS
+Source: "Frequency" and "Rare boost" of docs/DESIGN.md, section 4; the groups are those of LVIS
 (arXiv 1908.03195).
 """
 

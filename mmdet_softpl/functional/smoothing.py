@@ -1,7 +1,7 @@
 """Cross entropy on targets smoothed toward similar classes, and on given soft targets.
 
 Shape letters: **N** RoIs, **C** foreground classes (background has index C), **k** neighbours.
-Source: "Smoothed cross entropy" of DESIGN.md, section 4.
+Source: "Smoothed cross entropy" of docs/DESIGN.md, section 4.
 """
 
 from __future__ import annotations
