@@ -1,4 +1,4 @@
-"""The generated data set of design section 6: long-tail shapes in LVIS v1 format.
+"""The generated data set of long-tail shapes, in LVIS v1 format.
 
 ``ROOT/{train,unlabeled,val,...}/*.png``, ``ROOT/annotations/{train,val,unlabeled,...}.json``,
 ``ROOT/annotations/hidden_unlabeled.json`` (the labels of the unlabelled images, for audits),

@@ -5,7 +5,7 @@ index C), **B** equal confidence bins on [0, 1], **G** = 3 frequency groups.
 A *reliability* tensor (3, C, B) holds count, correct and summed confidence per class and bin; it
 adds up over batches and ranks. A *calibrator* is a table (C, B): the calibrated confidence at the
 bin centres.
-Source: "Calibration" and "Student-side correction" of docs/DESIGN.md, section 4; expected calibration
+Source: "Calibration" and "Student-side correction" in docs/DESIGN.md, 4; expected calibration
 error and temperature: arXiv 1706.04599.
 """
 

@@ -2,7 +2,7 @@
 
 Shape letters: **N** RoIs, **C** foreground classes (background has index C), **D** feature size,
 **k** neighbours kept per class, **T** temperature.
-Source: "Similarity" and "Smoothed cross entropy" of docs/DESIGN.md, section 4; prototypes beside the
+Source: "Similarity" and "Smoothed cross entropy" in docs/DESIGN.md, 4; prototypes beside the
 classifier follow the idea of DASO (arXiv 2106.05682).
 """
 

@@ -2,7 +2,7 @@
 
 Shape letters: **N** detections, **C** foreground classes, **S** equal score bins on [0, 1],
 **R** histogram rows (classes, groups, all).
-Source: "Per-class thresholds" of docs/DESIGN.md, section 4. The modes follow the ideas of LabelMatch
+Source: "Per-class thresholds" in docs/DESIGN.md, 4. The modes follow the ideas of LabelMatch
 (arXiv 2206.06608, `prior`), FlexMatch (arXiv 2110.08263, `curriculum`) and CascadeMatch
 (arXiv 2305.14813, `quantile`).
 """

@@ -256,7 +256,7 @@ def class_loss(
     Positives of a kept instance weigh its calibrated confidence (hard: 1); those of an object
     that the teacher sees but cannot name weigh 0: calling them background is what makes naive
     pseudo-labels hurt. Negatives weigh the teacher's background score of the same RoI (Soft
-    Teacher, arXiv 2106.09018). The student's logits carry ``offsets`` (DESIGN: student-side
+    Teacher, arXiv 2106.09018). The student's logits carry ``offsets`` (docs/DESIGN.md: student-side
     correction), which inference leaves out.
 
     Args:
