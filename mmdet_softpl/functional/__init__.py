@@ -24,7 +24,7 @@ from .frequency import (
     frequency_groups,
 )
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_points
-from .matching import match_any_class, match_detections, match_indices
+from .matching import match_detections, match_indices
 from .similarity import (
     ClassSimilarity,
     effective_neighbours,
@@ -69,7 +69,6 @@ __all__ = [
     'histogram_calibrator',
     'isotonic',
     'mask_quality',
-    'match_any_class',
     'match_detections',
     'match_indices',
     'per_class_thresholds',

@@ -104,22 +104,6 @@ def match_detections(
     return _counts(matched, ignore)
 
 
-def match_any_class(
-    bboxes: Tensor,
-    scores: Tensor,
-    gt_bboxes: Tensor,
-    iou_thr: float = 0.5,
-    ignore: Tensor | None = None,
-) -> Tensor:
-    """True for each detection that finds an object, whatever the classes of the two.
-
-    Tells a wrong name from a wrong place. Rules and errors of :func:`match_indices`.
-
-    Shape: (N, 4), (N,), (M, 4) -> (N,) bool.
-    """
-    return _counts(match_indices(bboxes, scores, None, gt_bboxes, None, iou_thr, ignore), ignore)
-
-
 def _counts(matched: Tensor, ignore: Tensor | None) -> Tensor:
     """Matches that are not matches with an ignored ground truth, (N,) bool."""
     correct = matched >= 0
