@@ -144,6 +144,15 @@ def summarise(precision: np.ndarray, groups: np.ndarray | None) -> dict[str, flo
     return values
 
 
+def class_averages(precision: np.ndarray) -> np.ndarray:
+    """AP of each class.
+
+    Shape: (T, R, C) -> (C,) in [0, 1]; -1 for classes without an object.
+    """
+    # A class without an object has -1 everywhere, any other class nowhere.
+    return precision.mean(axis=(0, 1))
+
+
 def _mean(precision: np.ndarray) -> float:
     known = precision[precision > -1]
     return float(known.mean()) if known.size else -1.0

@@ -6,6 +6,7 @@ Shape letters: **N** detections of an image, **D** detections of the set, **C** 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from mmdet_softpl.datasets.annotation_checks import check_annotations, load_anno
 from mmdet_softpl.evaluation.average_precision import (
     Detections,
     best_of_each,
+    class_averages,
     precision_table,
     summarise,
 )
@@ -94,6 +96,9 @@ class LongTailMetric(BaseMetric):
         reliability: (3, C, B) counts, correct and confidence sums of the last evaluation (main
             process only), for :func:`mmdet_softpl.reporting.reliability.draw_reliability`.
         groups: (C,) int64, 0 rare, 1 common, 2 frequent, or None.
+        evaluations: The last two evaluations, older first (the teacher's and the student's of a
+            ``TeacherStudentValLoop``; main process only): ``class_AP``, ``'bbox'`` or ``'segm'``
+            to (C,) AP in [0, 1], -1 for a class without an object; ``reliability`` as above.
     """
 
     default_prefix = 'longtail'
@@ -126,6 +131,7 @@ class LongTailMetric(BaseMetric):
         self.calibration_score_thr = calibration_score_thr
         self.reliability: Tensor | None = None
         self.groups: Tensor | None = None
+        self.evaluations: deque[dict] = deque(maxlen=2)
         self._truth: GroundTruth | None = None
         self._api: COCO | None = None
 
@@ -175,6 +181,7 @@ class LongTailMetric(BaseMetric):
         groups = None if self.groups is None else self.groups.numpy()
 
         metrics: dict[str, float] = {}
+        class_ap: dict[str, np.ndarray] = {}
         for iou_type in self.iou_types:
             logger.info('LongTailMetric: evaluating %s', iou_type)
             masks_scored = iou_type == 'segm' and any('mask_scores' in r for r in results)
@@ -183,10 +190,13 @@ class LongTailMetric(BaseMetric):
                 precision = precision_table(
                     api, kept, truth.cat_ids, iou_type, federated=truth.federated, max_dets=cap
                 )
+                if not suffix:
+                    class_ap[iou_type] = class_averages(precision)
                 for key, value in summarise(precision, groups).items():
                     metrics[f'{iou_type}_{key}{suffix}'] = value
         if self.calibration:
             metrics.update(self._calibration(boxes, truth))
+        self.evaluations.append(dict(class_AP=class_ap, reliability=self.reliability))
         return metrics
 
     def _load(self) -> tuple[GroundTruth, COCO]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmdet_softpl.evaluation.average_precision import best_of_each, summarise
+from mmdet_softpl.evaluation.average_precision import best_of_each, class_averages, summarise
 
 
 @pytest.mark.parametrize('limit', [1, 2, 5, 100])
@@ -37,3 +37,11 @@ def test_summarise_by_hand():
     assert values['AP50'] == pytest.approx((0.2 + 1.0) / 2)
     assert values['AP75'] == pytest.approx((0.7 + 0.6) / 2)
     assert set(summarise(precision, None)) == {'AP', 'AP50', 'AP75'}
+
+
+def test_class_averages_by_hand():
+    precision = np.full((10, 101, 3), -1.0)
+    precision[:, :, 1] = 0.25
+    precision[:, :, 2] = 0
+    precision[3, :, 2] = 0.5
+    assert class_averages(precision) == pytest.approx([-1, 0.25, 0.05])

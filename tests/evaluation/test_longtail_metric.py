@@ -501,3 +501,26 @@ def test_truncated_file(data, tmp_path):
     path.write_text(json.dumps(data.dataset())[:200])
     with pytest.raises(AnnotationError, match=r'cut\.json'):
         LongTailMetric(str(path))
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_keeps_the_ap_of_each_class(data, write, iou_type, capsys):
+    dataset = data.dataset(3, federated=False)
+    samples = data.predictions(dataset, 3)
+    path = write(dataset)
+    values, metric = evaluate(samples, data.class_names, ann_file=path, metric=iou_type)
+    (evaluation,) = metric.evaluations
+    ours = evaluation['class_AP'][iou_type]
+    truth = COCO(path)
+    found = truth.loadRes(data.records(samples))
+    for c, name in enumerate(data.class_names):
+        (category,) = truth.getCatIds(catNms=[name])
+        theirs = COCOeval(truth, found, iou_type)
+        theirs.params.catIds = [category]
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+        assert ours[c] == pytest.approx(theirs.stats[0], abs=1e-4), name
+    assert (ours == -1).any() and (ours > 0.02).any()
+    assert ours[ours > -1].mean() == pytest.approx(values[f'{iou_type}_AP'])
+    assert torch.equal(evaluation['reliability'], metric.reliability)
