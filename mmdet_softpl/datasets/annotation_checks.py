@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from .federated import federated_classes
+
 MAX_EXAMPLES = 10
 # Official files carry a few unusable instances (COCO train2017: boxes of height 0) which the
 # host skips on loading; above this share of all annotations they are an error of the file.
@@ -23,7 +25,15 @@ TOLERATED_SHARE = 1e-4
 
 
 class AnnotationError(ValueError):
-    """An annotation file cannot be used; the message names file, key and value."""
+    """An annotation file cannot be used; the message names file, key and value.
+
+    Attributes:
+        problems: what is wrong, one sentence a kind (the message, where there is but one).
+    """
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 @dataclass(frozen=True)
@@ -91,8 +101,11 @@ class _Problems:
 
     def raise_if_any(self, ann_file: str) -> None:
         if self.counts:
-            lines = '\n'.join(f'  - {self.describe(kind)}' for kind in self.counts)
-            raise AnnotationError(f'{ann_file}: the annotation file cannot be used:\n{lines}')
+            problems = [self.describe(kind) for kind in self.counts]
+            lines = '\n'.join(f'  - {problem}' for problem in problems)
+            raise AnnotationError(
+                f'{ann_file}: the annotation file cannot be used:\n{lines}', problems
+            )
 
 
 def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
@@ -231,7 +244,7 @@ def check_annotations(
     image_counts = np.bincount(pairs % max(num_all, 1), minlength=num_all)
     federated = any('neg_category_ids' in image for image in data['images'])
     known, not_exhaustive = (
-        _federated_classes(data['images'], category_ids, image_ids, pairs, num_all, kept)
+        federated_classes(data['images'], category_ids, image_ids, pairs, num_all, kept)
         if federated
         else (None, None)
     )
@@ -494,35 +507,6 @@ def _check_instances(
             image_column.append(image)
             class_column.append(category)
     return np.array(image_column, dtype=np.int64), np.array(class_column, dtype=np.int64)
-
-
-def _federated_classes(
-    images: Iterable[dict],
-    category_ids: dict[int, int],
-    image_ids: dict[int, int],
-    pairs: np.ndarray,
-    num_all: int,
-    kept: list[int],
-) -> tuple[dict[int, set[int]], dict[int, set[int]]]:
-    """Known and not exhaustively labelled class indices of every image."""
-    label = {old: new for new, old in enumerate(kept)}
-    id_of_position = {position: image_id for image_id, position in image_ids.items()}
-
-    def labels(ids: Iterable[int]) -> set[int]:
-        indices = (category_ids.get(i, -1) for i in ids)
-        return {label[i] for i in indices if i in label}
-
-    known = {image['id']: labels(image.get('neg_category_ids', ())) for image in images}
-    for pair in pairs.tolist():
-        position, category = divmod(pair, num_all)
-        if category in label:
-            known[id_of_position[position]].add(label[category])
-    not_exhaustive = {
-        image['id']: labels(image['not_exhaustive_category_ids'])
-        for image in images
-        if image.get('not_exhaustive_category_ids')
-    }
-    return known, not_exhaustive
 
 
 def _declared(categories: list[dict], key: str) -> list | None:

@@ -1,0 +1,38 @@
+"""What an inspection says about data: findings, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .annotation_checks import MAX_EXAMPLES
+
+ERROR, WARNING = 'error', 'warning'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong or doubtful.
+
+    Attributes:
+        severity: ``'error'`` where the training would stop, wait for ever or learn something
+            else than was meant, ``'warning'`` otherwise.
+        subject: the set or the key of the config that it is about.
+        kind: a short stable name, such as ``'missing image'``.
+        detail: what was found, with files and values.
+        remedy: what to do about it.
+        count: how many of the kind there are.
+    """
+
+    severity: str
+    subject: str
+    kind: str
+    detail: str
+    remedy: str
+    count: int = 1
+
+
+def examples(items: Sequence[object], limit: int = MAX_EXAMPLES) -> str:
+    """The first ``limit`` items, separated by semicolons, and how many more there are."""
+    shown = '; '.join(str(item) for item in items[:limit])
+    return f'{shown} and {len(items) - limit} more' if len(items) > limit else shown

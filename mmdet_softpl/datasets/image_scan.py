@@ -1,0 +1,93 @@
+"""Reading many image files: size, content, and what is broken."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .unlabeled_image_dataset import read_image_size
+
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class ScannedImage:
+    """What reading one image gave.
+
+    Attributes:
+        height, width: in pixels as the host decodes it, after the EXIF orientation; 0 where
+            nothing was decoded.
+        digest: of the decoded pixels: equal for copies under other names and for lossless
+            copies in other formats; empty where nothing was decoded.
+        error: why it cannot be read, or that it is truncated; empty for a sound file.
+    """
+
+    height: int = 0
+    width: int = 0
+    digest: str = ''
+    error: str = ''
+
+    @property
+    def readable(self) -> bool:
+        """Whether the host gets an image out of it (of a truncated file it gets a part)."""
+        return bool(self.digest)
+
+
+def scan_image(path: str | os.PathLike) -> ScannedImage:
+    """Decode one image as the host does.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        What was found; nothing is raised for a file that cannot be read.
+    """
+    try:
+        error = ''
+        read_image_size(path)
+    except OSError as problem:
+        error = 'not an image' if 'cannot identify' in str(problem) else str(problem)
+    try:
+        content = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    except (OSError, cv2.error) as problem:
+        return ScannedImage(error=error or str(problem))
+    if image is None:
+        return ScannedImage(error=error or 'OpenCV, which the host decodes with, cannot read it')
+    height, width = image.shape[:2]
+    digest = hashlib.blake2b(f'{height} {width}'.encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return ScannedImage(height, width, digest.hexdigest(), error)
+
+
+def scan_images(
+    paths: Iterable[str], advance: Callable[[], None] | None = None
+) -> dict[str, ScannedImage]:
+    """:func:`scan_image` of many files, in threads; each file is read once.
+
+    Args:
+        paths: of existing files.
+        advance: called after each file, for a progress bar.
+
+    Returns:
+        What was found, by path.
+    """
+    wanted = list(dict.fromkeys(paths))
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        scanned = {}
+        for path, image in zip(wanted, pool.map(scan_image, wanted), strict=True):
+            scanned[path] = image
+            if advance is not None:
+                advance()
+        return scanned
+    finally:
+        # After Ctrl-C the files that nobody has begun are left alone.
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,194 @@
+"""Findings about images, and about sets among each other."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from .annotation_checks import AnnotationError, check_same_categories
+from .config_sets import FOLDER, LABELLED, TEST, UNLABELLED, VALIDATION
+from .findings import ERROR, WARNING, Finding, examples
+from .image_scan import ScannedImage
+from .set_contents import SetContents, SetImage
+
+_LEAKS = {
+    (LABELLED, VALIDATION): 'the evaluation is too good: take them out of one of the sets',
+    (LABELLED, TEST): 'the test is too good: take them out of one of the sets',
+    (UNLABELLED, VALIDATION): 'the student trains on validation images, if without their labels: '
+    'take them out of the unlabelled set',
+    (UNLABELLED, TEST): 'the student trains on test images, if without their labels: take them '
+    'out of the unlabelled set',
+    (LABELLED, UNLABELLED): 'they bring nothing that their labels do not: take them out of the '
+    'unlabelled set (`python -m mmdet_softpl split` writes disjoint files)',
+}
+
+
+def image_findings(
+    contents: SetContents, scanned: Mapping[str, ScannedImage] | None
+) -> list[Finding]:
+    """Missing, unreadable, truncated and duplicate images, and sizes that differ.
+
+    Args:
+        contents: a set.
+        scanned: what reading its images gave, by path; None where they were not read.
+
+    Returns:
+        The findings.
+    """
+    name = contents.configured.name
+    findings: list[Finding] = []
+
+    def note(severity: str, kind: str, items: Sequence[object], remedy: str) -> None:
+        if items:
+            detail = f'{len(items)} of {len(contents.images)} images: {examples(items, 5)}'
+            findings.append(Finding(severity, name, kind, detail, remedy, len(items)))
+
+    present = [image for image in contents.images if os.path.isfile(image.path)]
+    there = {image.path for image in present}
+    missing = [image.path for image in contents.images if image.path not in there]
+    folder = contents.configured.image_root
+    remedy = 'correct `data_root` or `data_prefix` (the two and the file name are joined)'
+    if not os.path.isdir(folder or '.'):
+        remedy += f'; the folder {folder!r} does not exist'
+    elif missing and not present:
+        remedy += '; none is there: this may be the json of another data set'
+    else:
+        remedy += ', or fetch the images'
+    note(ERROR, 'missing image', missing, remedy)
+    if scanned is None:
+        return findings
+
+    # The folder's own data set leaves out what it cannot read, and says so.
+    skips = contents.configured.kind == FOLDER and not contents.configured.ann_file
+    broken = [i for i in present if not scanned[i.path].readable]
+    note(
+        WARNING if skips else ERROR,
+        'unreadable image',
+        [f'{i.path} ({scanned[i.path].error})' for i in broken],
+        'the training leaves them out; fetch them again or remove them'
+        if skips
+        else 'fetch them again, or take them out of the json',
+    )
+    note(
+        WARNING,
+        'truncated image',
+        [f'{i.path} ({scanned[i.path].error})' for i in present if _is_damaged(scanned[i.path])],
+        'fetch them again: what is missing is grey, or the file is left out',
+    )
+    differing = [i for i in present if _differs(i, scanned[i.path])]
+    note(
+        WARNING,
+        'image of another size than the json says',
+        [_sizes(i, scanned[i.path]) for i in differing],
+        'the annotations are of another version of the image, or of one that was not turned as '
+        'its EXIF orientation says: correct the json or the image',
+    )
+    copies = [
+        ' = '.join(group) for group in _by_content(contents, scanned).values() if len(group) > 1
+    ]
+    note(
+        WARNING,
+        'duplicate image',
+        copies,
+        'each counts more than once; remove the copies, above all if their labels differ',
+    )
+    return findings
+
+
+def leak_findings(
+    sets: Sequence[SetContents], scanned: Mapping[str, ScannedImage] | None
+) -> list[Finding]:
+    """Images that two sets of different roles share.
+
+    Args:
+        sets: of a config.
+        scanned: by path; with None files are the same where their real paths are.
+
+    Returns:
+        The findings, all of them warnings.
+    """
+    contents = [(one, _by_content(one, scanned)) for one in sets]
+    findings = []
+    for (a, images_a), (b, images_b) in combinations(contents, 2):
+        roles = (a.configured.role, b.configured.role)
+        remedy = _LEAKS.get(roles) or _LEAKS.get(roles[::-1])
+        shared = [key for key in images_a if key in images_b]
+        if remedy is None or not shared:
+            continue
+        pairs = [f'{images_a[key][0]} = {images_b[key][0]}' for key in shared]
+        findings.append(
+            Finding(
+                WARNING,
+                f'{a.configured.name}, {b.configured.name}',
+                'images in both sets',
+                f'{len(shared)} of {len(images_a)} and {len(images_b)}: {examples(pairs, 5)}',
+                remedy,
+                len(shared),
+            )
+        )
+    return findings
+
+
+def class_findings(sets: Sequence[SetContents]) -> list[Finding]:
+    """Classes that differ from those of the first labelled set.
+
+    Args:
+        sets: of a config.
+
+    Returns:
+        The findings: an error where the model is trained or evaluated on the classes.
+    """
+    reference = next(
+        (s for s in sets if s.configured.role == LABELLED and s.summary is not None), None
+    )
+    if reference is None or reference.summary is None:
+        return []
+    findings = []
+    for other in sets:
+        if other is reference or other.summary is None:
+            continue
+        try:
+            check_same_categories(reference.summary, other.summary)
+        except AnnotationError as error:
+            detail, _, remedy = str(error).rstrip('.').rpartition('. ')
+            if other.configured.role == UNLABELLED:
+                if set(other.summary.classes) >= set(reference.summary.classes):
+                    # The labelled set may be of some classes of its file only.
+                    continue
+                severity = WARNING
+                remedy = 'nothing, if it is the right file: no category of it is read'
+            else:
+                severity = ERROR
+            subject = f'{reference.configured.name}, {other.configured.name}'
+            findings.append(Finding(severity, subject, 'other classes', detail, remedy))
+    return findings
+
+
+def _is_damaged(image: ScannedImage) -> bool:
+    return image.readable and bool(image.error)
+
+
+def _differs(image: SetImage, scanned: ScannedImage) -> bool:
+    declared = (image.height, image.width)
+    return scanned.readable and all(declared) and declared != (scanned.height, scanned.width)
+
+
+def _sizes(image: SetImage, scanned: ScannedImage) -> str:
+    declared, real = f'{image.width} x {image.height}', f'{scanned.width} x {scanned.height}'
+    return f'{image.path} is {real}, declared {declared}'
+
+
+def _by_content(
+    contents: SetContents, scanned: Mapping[str, ScannedImage] | None
+) -> dict[str, list[str]]:
+    """Paths of the images by what is in them; without a scan, by the real path."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for image in contents.images:
+        found = None if scanned is None else scanned.get(image.path)
+        if found is not None and found.digest:
+            groups[found.digest].append(image.path)
+        elif os.path.isfile(image.path):
+            groups[os.path.realpath(image.path)].append(image.path)
+    return groups

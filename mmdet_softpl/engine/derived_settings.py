@@ -1,0 +1,131 @@
+"""What a config's settings come to on its data: boosts, expected pseudo-labels, passes.
+
+Shape letters: C classes, in label order.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmdet_softpl.datasets.class_statistics import ClassStatistics
+from mmdet_softpl.datasets.config_findings import batch_shares, labeller_config
+from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED
+from mmdet_softpl.datasets.set_contents import SetContents
+from mmdet_softpl.engine.rare_boost_pseudo_labeler import RareBoostPseudoLabeler
+from mmdet_softpl.functional import frequency_boost
+
+_SHOWN = ('threshold_mode', 'alpha', 'fixed_thr', 'thr_range', 'boost_gamma', 'max_boost')
+
+
+@dataclass(frozen=True)
+class LabellerSettings:
+    """What ``RareBoostPseudoLabeler`` will start from and aim at.
+
+    Attributes:
+        arguments: of the config, or its defaults: threshold mode, alpha, bounds, boost.
+        boosts: (C,) factors >= 1 of the teacher's scores (design, section 4).
+        expected_per_image: (C,) pseudo-labels an unlabelled image, alpha * n_c / M, which mode
+            ``prior`` sets the thresholds for; None in other modes.
+    """
+
+    arguments: dict[str, Any]
+    boosts: np.ndarray
+    expected_per_image: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class TrainingLength:
+    """How often a training on one GPU sees its images; with G GPUs G times as often.
+
+    Attributes:
+        max_iters: iterations in all.
+        supervised_iters: of them, on labelled images alone.
+        labelled_per_batch, unlabelled_per_batch: images of one GPU.
+        labelled_passes: over the labelled images, repeats counted.
+        unlabelled_passes: over the unlabelled images, after the supervised part; 0 without any.
+    """
+
+    max_iters: int
+    supervised_iters: int
+    labelled_per_batch: int
+    unlabelled_per_batch: int
+    labelled_passes: float
+    unlabelled_passes: float
+
+
+def labeller_settings(
+    cfg: Mapping[str, Any], statistics: ClassStatistics
+) -> LabellerSettings | None:
+    """Boosts and expected pseudo-labels of a config.
+
+    Args:
+        cfg: a config.
+        statistics: of the labelled set.
+
+    Returns:
+        The settings; None without ``RareBoostPseudoLabeler``.
+
+    Raises:
+        ValueError: the hook's values are out of their range.
+    """
+    hook = labeller_config(cfg)
+    if hook is None:
+        return None
+    parameters = inspect.signature(RareBoostPseudoLabeler).parameters
+    arguments = {name: hook.get(name, parameters[name].default) for name in _SHOWN}
+    counts = torch.as_tensor(statistics.image_counts, dtype=torch.float32)
+    boosts = frequency_boost(
+        counts, gamma=arguments['boost_gamma'], max_boost=arguments['max_boost']
+    )
+    rate = statistics.instance_counts / max(statistics.num_images, 1)
+    prior = arguments['threshold_mode'] == 'prior'
+    return LabellerSettings(
+        arguments=arguments,
+        boosts=boosts.numpy(),
+        expected_per_image=arguments['alpha'] * rate if prior else None,
+    )
+
+
+def training_length(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> TrainingLength | None:
+    """Passes over the data.
+
+    Args:
+        cfg: a config.
+        sets: what its sets hold.
+
+    Returns:
+        The length; None where it is not counted in iterations, or the batch is not drawn by
+        ``MultiSourceSampler``.
+    """
+    loader = cfg.get('train_dataloader') or {}
+    sampler = loader.get('sampler') or {}
+    max_iters = (cfg.get('train_cfg') or {}).get('max_iters')
+    ratio = list(sampler.get('source_ratio') or ())
+    if not max_iters or not ratio:
+        return None
+    shares = batch_shares(sampler.get('batch_size') or 0, ratio)
+    supervised = next(
+        (h['supervised_iters'] for h in cfg.get('custom_hooks') or () if 'supervised_iters' in h),
+        0,
+    )
+    batch, passes = {}, {}
+    for role, iters in ((LABELLED, max_iters), (UNLABELLED, max_iters - supervised)):
+        of_role = [s for s in sets if s.configured.role == role]
+        sources = {s.configured.source for s in of_role}
+        batch[role] = sum(n for source, n in enumerate(shares) if source in sources)
+        images = sum(s.epoch_images for s in of_role)
+        passes[role] = iters * batch[role] / images if images else 0.0
+    return TrainingLength(
+        max_iters=max_iters,
+        supervised_iters=supervised,
+        labelled_per_batch=batch[LABELLED],
+        unlabelled_per_batch=batch[UNLABELLED],
+        labelled_passes=passes[LABELLED],
+        unlabelled_passes=passes[UNLABELLED],
+    )
