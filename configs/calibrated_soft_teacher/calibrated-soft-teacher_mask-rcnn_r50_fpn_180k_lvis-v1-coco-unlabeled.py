@@ -1,16 +1,9 @@
-"""All of LVIS v1 train labelled, COCO's unlabeled2017 (a folder) beside it."""
+"""Mask R-CNN R50, all of LVIS v1 labelled, COCO's unlabeled2017 (a folder) beside it."""
 
-_base_ = ['./calibrated-soft-teacher_mask-rcnn_r50_fpn_180k_semi-0.1-lvis-v1.py']
+_base_ = [
+    '../_base_/models/calibrated-soft-teacher_mask-rcnn_r50_fpn_lvis-v1.py',
+    '../_base_/datasets/semi_lvis_v1_instance.py',
+    '../_base_/schedules/semi_180k.py',
+]
 
-labeled_ann_file = 'annotations/lvis_v1_train.json'
-labeled_dataset = _base_.labeled_dataset
-labeled_dataset.ann_file = labeled_ann_file
-unlabeled_dataset = _base_.unlabeled_dataset
-unlabeled_dataset.ann_file = ''
-unlabeled_dataset.data_prefix = dict(img='unlabeled2017/')
-balanced = dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=labeled_dataset)
-train_dataloader = dict(dataset=dict(datasets=[balanced, unlabeled_dataset]))
-val_evaluator = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)
-test_evaluator = val_evaluator
-custom_hooks = _base_.custom_hooks
-custom_hooks[-1].labeled_ann_file = _base_.data_root + labeled_ann_file
+custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]

@@ -18,8 +18,16 @@ NUM_CLASSES = 5
 
 
 def shrink(detector: Any, num_classes: int = NUM_CLASSES) -> Any:
-    """Make a Faster, Mask or Cascade R-CNN config tiny, in place: R18 of width 8, FPN of 16."""
-    detector.backbone.update(depth=18, base_channels=8, init_cfg=None, frozen_stages=-1)
+    """Make a Faster, Mask or Cascade R-CNN config tiny, in place: R18 of width 8, FPN of 16.
+
+    A Swin backbone gets the same widths and one block a stage.
+    """
+    if detector.backbone.type.endswith('SwinTransformer'):
+        detector.backbone.update(
+            embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], init_cfg=None
+        )
+    else:
+        detector.backbone.update(depth=18, base_channels=8, init_cfg=None, frozen_stages=-1)
     detector.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
     detector.rpn_head.update(in_channels=16, feat_channels=16)
     roi = detector.roi_head

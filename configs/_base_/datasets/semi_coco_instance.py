@@ -152,7 +152,12 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-# Frequency groups come from the labelled file.
+# Both count the classes of the labelled file: the labeller for its boosts, thresholds and groups,
+# the metric for its groups. A config appends the labeller to the schedule's `custom_hooks`.
+pseudo_labeler = dict(
+    type='mmdet_softpl.RareBoostPseudoLabeler',
+    labeled_ann_file=data_root + 'annotations/instances_train2017.json',
+)
 val_evaluator = dict(
     type='mmdet_softpl.LongTailMetric',
     ann_file=data_root + 'annotations/instances_val2017.json',

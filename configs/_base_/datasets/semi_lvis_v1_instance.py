@@ -1,8 +1,5 @@
 # Semi-supervised instance segmentation on LVIS v1: all of train is labelled, COCO's
-# unlabeled2017 is not. For a part of train use the two files of
-# `python -m mmdet_softpl split` and point `unlabeled_dataset` at the second:
-#   unlabeled_dataset.ann_file = '<...>-unlabeled.json'
-#   unlabeled_dataset.data_prefix = dict(img='')
+# unlabeled2017 is not. Parts of train: `semi-0.01_lvis_v1_instance.py` and the like.
 _base_ = './semi_coco_instance.py'
 
 dataset_type = 'LVISV1Dataset'
@@ -30,14 +27,8 @@ unlabeled_dataset = dict(
 
 # Repeat factor sampling as in mmdet's supervised LVIS configs: without it an epoch shows a rare
 # class a handful of times.
-train_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=labeled_dataset),
-            unlabeled_dataset,
-        ]
-    )
-)
+balanced_dataset = dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=labeled_dataset)
+train_dataloader = dict(dataset=dict(datasets=[balanced_dataset, unlabeled_dataset]))
 
 val_dataloader = dict(
     dataset=dict(
@@ -49,6 +40,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+pseudo_labeler = dict(labeled_ann_file=data_root + 'annotations/lvis_v1_train.json')
 val_evaluator = dict(
     ann_file=data_root + 'annotations/lvis_v1_val.json',
     labeled_ann_file=data_root + 'annotations/lvis_v1_train.json',

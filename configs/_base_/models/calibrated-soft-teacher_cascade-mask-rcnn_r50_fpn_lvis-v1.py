@@ -1,0 +1,17 @@
+"""The same for the 1,203 classes of LVIS v1."""
+
+_base_ = ['./calibrated-soft-teacher_cascade-mask-rcnn_r50_fpn.py']
+
+# A list replaces the base's list: it is made anew from its three stages.
+stages = _base_.model.detector.roi_head.bbox_head
+
+model = dict(
+    detector=dict(
+        roi_head=dict(
+            bbox_head=[dict(stage, num_classes=1203) for stage in stages],
+            mask_head=dict(num_classes=1203),
+        ),
+        # LVIS: 300 detections an image, and rare classes live below 0.05.
+        test_cfg=dict(rcnn=dict(score_thr=0.0001, max_per_img=300)),
+    )
+)

@@ -1,0 +1,9 @@
+"""Cascade Mask R-CNN R50, 5 % of LVIS v1 labelled."""
+
+_base_ = [
+    '../_base_/models/calibrated-soft-teacher_cascade-mask-rcnn_r50_fpn_lvis-v1.py',
+    '../_base_/datasets/semi-0.05_lvis_v1_instance.py',
+    '../_base_/schedules/semi_180k.py',
+]
+
+custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]

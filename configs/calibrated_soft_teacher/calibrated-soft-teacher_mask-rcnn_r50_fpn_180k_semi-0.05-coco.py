@@ -1,0 +1,9 @@
+"""Mask R-CNN R50, 5 % of COCO labelled."""
+
+_base_ = [
+    '../_base_/models/calibrated-soft-teacher_mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/semi-0.05_coco_instance.py',
+    '../_base_/schedules/semi_180k.py',
+]
+
+custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]

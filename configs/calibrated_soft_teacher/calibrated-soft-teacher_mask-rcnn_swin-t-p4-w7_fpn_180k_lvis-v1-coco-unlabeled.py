@@ -1,0 +1,9 @@
+"""Mask R-CNN Swin-T, all of LVIS v1 labelled, COCO's unlabeled2017 (a folder) beside it."""
+
+_base_ = [
+    '../_base_/models/calibrated-soft-teacher_mask-rcnn_swin-t-p4-w7_fpn_lvis-v1.py',
+    '../_base_/datasets/semi_lvis_v1_instance.py',
+    '../_base_/schedules/semi_180k_adamw.py',
+]
+
+custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]

@@ -1,0 +1,9 @@
+"""Mask R-CNN Swin-T, 10 % of LVIS v1 labelled."""
+
+_base_ = [
+    '../_base_/models/calibrated-soft-teacher_mask-rcnn_swin-t-p4-w7_fpn_lvis-v1.py',
+    '../_base_/datasets/semi-0.1_lvis_v1_instance.py',
+    '../_base_/schedules/semi_180k_adamw.py',
+]
+
+custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]
