@@ -184,18 +184,7 @@ def _draw_images(
 def _parts(data: dict[str, Any], chosen: set[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The labelled and the unlabelled json."""
     annotations = [a for a in data['annotations'] if a['image_id'] in chosen]
-    instance_counts = Counter(a['category_id'] for a in annotations)
-    image_counts = Counter(c for c, _ in {(a['category_id'], a['image_id']) for a in annotations})
-    categories = []
-    for category in data['categories']:
-        new = dict(category)
-        if 'frequency' in new:
-            new['frequency'] = frequency_letter(image_counts[new['id']])
-        if 'image_count' in new:
-            new['image_count'] = image_counts[new['id']]
-        if 'instance_count' in new:
-            new['instance_count'] = instance_counts[new['id']]
-        categories.append(new)
+    categories = recounted_categories(data['categories'], annotations)
     rest = {
         key: value
         for key, value in data.items()
@@ -220,6 +209,33 @@ def _parts(data: dict[str, Any], chosen: set[int]) -> tuple[dict[str, Any], dict
         'categories': categories,
     }
     return labeled, unlabeled
+
+
+def recounted_categories(
+    categories: list[dict[str, Any]], annotations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Categories with ``frequency``, ``image_count`` and ``instance_count`` counted anew.
+
+    Args:
+        categories: of a COCO or LVIS file; which of the three keys one has, it keeps.
+        annotations: all of the new file.
+
+    Returns:
+        New dicts in the same order.
+    """
+    instance_counts = Counter(a['category_id'] for a in annotations)
+    image_counts = Counter(c for c, _ in {(a['category_id'], a['image_id']) for a in annotations})
+    recounted = []
+    for category in categories:
+        new = dict(category)
+        if 'frequency' in new:
+            new['frequency'] = frequency_letter(image_counts[new['id']])
+        if 'image_count' in new:
+            new['image_count'] = image_counts[new['id']]
+        if 'instance_count' in new:
+            new['instance_count'] = instance_counts[new['id']]
+        recounted.append(new)
+    return recounted
 
 
 def _class_shares(before: AnnotationSummary, labeled: dict[str, Any]) -> tuple[ClassShare, ...]:

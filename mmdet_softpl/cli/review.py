@@ -1,0 +1,268 @@
+"""``python -m mmdet_softpl review``: doubtful pseudo-labels go to people and come back."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+NAME = 'review'
+HELP = 'give doubtful and rare pseudo-labels to people, and take their corrections back'
+
+EXPORT_EXAMPLE = """example:
+  softpl review export my_config.py work_dirs/parts/iter_12000.pth --out review1 --hours 4
+"""
+IMPORT_EXAMPLE = """example:
+  softpl review import review1 instances_default.json --reviewed all --out data/labelled2.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to ``parser``."""
+    actions = parser.add_subparsers(dest='action', required=True, metavar='export|import')
+    raw = argparse.RawDescriptionHelpFormatter
+    export = actions.add_parser(
+        'export',
+        help='choose images and write them for an annotation tool',
+        description='Label the unlabelled set, choose images, write them for an annotation tool.',
+        epilog=EXPORT_EXAMPLE,
+        formatter_class=raw,
+    )
+    export.add_argument('config', metavar='CONFIG', help='config of the training')
+    export.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of the training')
+    export.add_argument('--out', required=True, metavar='DIR', help='folder of the export')
+    export.add_argument('--hours', type=float, required=True, help='time that people have, > 0')
+    export.add_argument(
+        '--seconds-per-instance', type=float, default=79.0, help='time for a label (default: 79)'
+    )
+    export.add_argument('--format', choices=('coco', 'label-studio'), default='coco')
+    export.add_argument(
+        '--masks',
+        choices=('polygon', 'rle'),
+        default='polygon',
+        help='of COCO files (default: polygon)',
+    )
+    export.add_argument(
+        '--min-confidence',
+        type=float,
+        default=0.2,
+        help='show labels of at least this calibrated confidence, in [0, 1] (default: 0.2)',
+    )
+    export.add_argument(
+        '--images', metavar='DIR', help="label this folder, not the config's unlabelled set"
+    )
+    export.add_argument(
+        '--image-url',
+        default='/data/local-files/?d=images/',
+        help='of Label Studio tasks: what stands before an image name (default: %(default)s)',
+    )
+    export.add_argument('--batch-size', type=int, default=8, help='images in a forward pass')
+    export.add_argument('--device', help='cuda, cpu, ... (default: a GPU if there is one)')
+    export.add_argument('--overwrite', action='store_true', help='replace an earlier export')
+    export.add_argument('--json', action='store_true', help='print the summary as json')
+
+    back = actions.add_parser(
+        'import',
+        help='merge the corrected labels into the labelled json',
+        description='Merge completely reviewed images into the labelled json.',
+        epilog=IMPORT_EXAMPLE,
+        formatter_class=raw,
+    )
+    back.add_argument('review', metavar='DIR', help='folder of the export')
+    back.add_argument(
+        'corrected', metavar='CORRECTED', help='COCO json, or "JSON" export of Label Studio'
+    )
+    back.add_argument('--out', required=True, metavar='FILE', help='merged labelled json')
+    back.add_argument(
+        '--labeled', metavar='FILE', help="labelled json to add to (default: the export's)"
+    )
+    back.add_argument(
+        '--reviewed',
+        metavar='all|FILE',
+        help='images that are reviewed as a whole: all of CORRECTED, or those whose file names a '
+        'text file lists, one a line. Needed for COCO; Label Studio says it itself',
+    )
+    back.add_argument('--reviewer', help='who reviewed, where CORRECTED does not say')
+    back.add_argument(
+        '--unlabeled-out', metavar='FILE', help='also write a json of the images left unlabelled'
+    )
+    back.add_argument('--overwrite', action='store_true', help='replace existing output files')
+    back.add_argument('--json', action='store_true', help='print the summary as json')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export or import.
+
+    Returns:
+        0; 1 where nothing was chosen or no image is complete. Bad input raises ``ValueError`` or
+        ``OSError``.
+    """
+    return _export(args) if args.action == 'export' else _import(args)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from mmdet_softpl.checks import check_range
+
+    owner = 'review export'
+    check_range(owner, '--hours', args.hours, 0, None, include_lower=False)
+    seconds = args.seconds_per_instance
+    check_range(owner, '--seconds-per-instance', seconds, 0, None, include_lower=False)
+    check_range(owner, '--min-confidence', args.min_confidence, 0, 1)
+    check_range(owner, '--batch-size', args.batch_size, 1, None)
+    from mmdet_softpl.engine.review_export import ExportOptions, export_review
+
+    fields = [f.name for f in dataclasses.fields(ExportOptions)]
+    options = ExportOptions(**{name: getattr(args, name) for name in fields})
+    summary = export_review(args.config, args.checkpoint, args.out, options, _Progress())
+    for warning in summary['warnings']:
+        print(f'warning: {warning}', file=sys.stderr)
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        print(
+            f'{summary["images"]} of {summary["images_seen"]} images chosen, with '
+            f'{summary["labels"]} labels ({summary["rare"]} of rare classes): '
+            f'{summary["hours"]:.1f} of {args.hours:g} hours'
+        )
+        most = list(summary['classes'].items())
+        shown = ', '.join(f'{name} {count}' for name, count in most[:20])
+        print(f'classes: {shown}{" ..." if len(most) > 20 else ""}')
+        print(*summary['files'], sep='\n')
+    return 0 if summary['images'] else 1
+
+
+def _import(args: argparse.Namespace) -> int:
+    from datetime import datetime, timezone
+
+    from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+    from mmdet_softpl.datasets.review_files import read_reviewed
+    from mmdet_softpl.datasets.review_merge import merge_review, rest_of_unlabeled
+    from mmdet_softpl.engine.review_export import read_labels, read_manifest
+
+    manifest = read_manifest(args.review)
+    labeled_file = args.labeled or manifest['labeled_file']
+    outputs = [path for path in (args.out, args.unlabeled_out) if path is not None]
+    for path in outputs:
+        _check_output(path, args.overwrite)
+    labeled = load_annotation_file(labeled_file)
+    reviewed = read_reviewed(args.corrected, manifest)
+    complete = _complete(args.reviewed, reviewed, args.corrected)
+    merged, summary = merge_review(
+        labeled,
+        reviewed,
+        manifest,
+        labeled_file=labeled_file,
+        complete=complete,
+        reviewer=args.reviewer,
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+    )
+    result: dict[str, Any] = dataclasses.asdict(summary) | dict(out=None, unlabeled_out=None)
+    if summary.images:
+        write_json(args.out, merged)
+        result['out'] = args.out
+        if args.unlabeled_out is not None:
+            now = {i['image'] for i in manifest['images'] if i['file'] in complete}
+            rest = rest_of_unlabeled(read_labels(args.review), now, labeled, manifest['image_root'])
+            write_json(args.unlabeled_out, rest)
+            result['unlabeled_out'] = args.unlabeled_out
+    _say_import(result, args)
+    return 0 if summary.images else 1
+
+
+def _check_output(path: str, overwrite: bool) -> None:
+    if os.path.exists(path) and not overwrite:
+        raise FileExistsError(f'{path} exists; give another name, or --overwrite.')
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder}: the folder of {path} does not exist; make it first.')
+
+
+def _complete(reviewed_arg: str | None, reviewed: list, corrected: str) -> set[str]:
+    """Names of the files whose images are reviewed as a whole."""
+    if reviewed_arg is None:
+        silent = [image.file for image in reviewed if image.complete is None]
+        if silent:
+            raise ValueError(
+                f'{corrected}: a COCO file does not say which images are reviewed as a whole, and '
+                'what is not annotated is background in training. Give --reviewed all, or '
+                '--reviewed FILE with the names of those images, one a line.'
+            )
+        return {image.file for image in reviewed if image.complete}
+    # A task that nobody submitted, or that its reviewer called unfinished, stays so.
+    possible = {image.file for image in reviewed if image.complete is not False}
+    if reviewed_arg == 'all':
+        return possible
+    path = Path(reviewed_arg)
+    if not path.is_file():
+        raise FileNotFoundError(f'--reviewed {path}: there is no such file (or give "all").')
+    names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    names = [os.path.basename(name) for name in names if name]
+    files = {image.file for image in reviewed}
+    unknown = [name for name in names if name not in files]
+    if unknown:
+        raise ValueError(
+            f'{path}: {len(unknown)} of {len(names)} names are not in {corrected}: '
+            f'{", ".join(unknown[:10])}.'
+        )
+    return possible & set(names)
+
+
+def _say_import(result: dict[str, Any], args: argparse.Namespace) -> None:
+    for warning in result['warnings']:
+        print(f'warning: {warning}', file=sys.stderr)
+    left_out = result['left_out']
+    if args.json:
+        print(json.dumps(result))
+        return
+    total = {k: sum(result[k].values()) for k in ('accepted', 'corrected', 'added', 'deleted')}
+    pseudo = total['accepted'] + total['corrected'] + total['deleted']
+    print(
+        f'{result["images"]} images became labelled. Of {pseudo} pseudo-labels '
+        f'{total["accepted"]} were accepted, {total["corrected"]} corrected '
+        f'({result["relabelled"]} in class), {total["deleted"]} deleted; {total["added"]} objects '
+        'were added.'
+    )
+    if left_out:
+        more = f' and {len(left_out) - 10} more' if len(left_out) > 10 else ''
+        print(
+            f'{len(left_out)} images are not complete and stay unlabelled: '
+            f'{", ".join(left_out[:10])}{more}'
+        )
+    for name in ('out', 'unlabeled_out'):
+        if result[name]:
+            print(result[name])
+    if not result['images']:
+        print('nothing was written', file=sys.stderr)
+
+
+class _Progress:
+    """Images done and time left: one line of a terminal, or a line a minute in a log."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.first: int | None = None
+        self.shown = -60.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self.first is None:
+            # What an earlier call left is no measure of speed.
+            self.first, self.start = done, now
+        terminal = sys.stderr.isatty()
+        if done < total and now - self.shown < (1 if terminal else 60):
+            return
+        self.shown = now
+        new = done - self.first
+        left = (total - done) * (now - self.start) / new if new else None
+        eta = '' if left is None else f', {int(left) // 60}:{int(left) % 60:02d} left'
+        text = f'labelling {done} of {total} images{eta}'
+        if terminal:
+            print(f'\r{text}  ', end='\n' if done >= total else '', file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)

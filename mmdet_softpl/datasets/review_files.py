@@ -1,0 +1,380 @@
+"""Files that go to annotation tools, and what comes back from them.
+
+COCO json is read by CVAT and FiftyOne: both take polygons and RLE, CVAT makes a shape of each
+polygon and ignores category id 0, so ids start at 1. Label Studio reads tasks with predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from .annotation_checks import MAX_EXAMPLES, AnnotationError, image_file_name
+from .review_masks import (
+    decode_brush,
+    decode_mask,
+    encode_brush,
+    encode_mask,
+    mask_to_polygons,
+    segmentation_to_rle,
+)
+
+FORMATS = ('coco', 'label-studio')
+COMPLETE, UNFINISHED = 'every object is outlined', 'not finished'
+_COLOURS = ('#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#F0E442')
+
+
+@dataclass(frozen=True)
+class ReviewedObject:
+    """An object as a reviewer left it.
+
+    Attributes:
+        class_name: its class.
+        bbox: [x, y, width, height] in pixels.
+        segmentation: polygons or COCO RLE, None where only boxes were asked for.
+        rle: COCO RLE of ``segmentation``, or None.
+        iscrowd: 0 or 1.
+    """
+
+    class_name: str
+    bbox: list[float]
+    segmentation: Any
+    rle: dict[str, Any] | None
+    iscrowd: int = 0
+
+
+@dataclass
+class ReviewedImage:
+    """An image as a reviewer left it.
+
+    Attributes:
+        file: name in the export's folder ``images``.
+        objects: what is in it.
+        complete: whether every object of every class is outlined; None: the file does not say.
+        reviewer: who submitted it, if the file says so.
+    """
+
+    file: str
+    objects: list[ReviewedObject] = field(default_factory=list)
+    complete: bool | None = None
+    reviewer: str | None = None
+
+
+class Problems:
+    """Faults of a file by kind, raised together."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, kind: str, example: str) -> None:
+        """Note one fault."""
+        self._found.setdefault(kind, []).append(example)
+
+    def raise_if_any(self, path: str | os.PathLike, advice: str) -> None:
+        """Raise AnnotationError that names file, kinds and the first examples of each."""
+        if not self._found:
+            return
+        lines = []
+        for kind, examples in self._found.items():
+            more = len(examples) - MAX_EXAMPLES
+            shown = '; '.join(examples[:MAX_EXAMPLES]) + (f' and {more} more' if more > 0 else '')
+            lines.append(f'  - {kind} ({len(examples)}): {shown}')
+        raise AnnotationError(f'{path}: cannot be used:\n' + '\n'.join(lines) + f'\n{advice}')
+
+
+def coco_export(manifest: dict[str, Any], masks: str) -> dict[str, Any]:
+    """A COCO json of the chosen images.
+
+    Args:
+        manifest: of the export.
+        masks: ``'polygon'``, whose IoU with the mask is at least 0.98 (what polygons cannot
+            describe so well stays an RLE), or ``'rle'``.
+
+    Returns:
+        The content of the file; annotations carry their ``score``.
+    """
+    ids = {name: i + 1 for i, name in enumerate(manifest['classes'])}
+    images, annotations = [], []
+    for image_id, image in enumerate(manifest['images'], 1):
+        images.append(
+            dict(
+                id=image_id,
+                file_name=image['file'],
+                height=image['height'],
+                width=image['width'],
+            )
+        )
+        for entry in image['objects']:
+            segmentation: Any = []
+            area = entry['bbox'][2] * entry['bbox'][3]
+            if 'rle' in entry:
+                mask = decode_mask(entry['rle'])
+                polygons = mask_to_polygons(mask) if masks == 'polygon' else None
+                segmentation, area = polygons or entry['rle'], int(mask.sum())
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=ids[entry['class']],
+                    bbox=entry['bbox'],
+                    area=area,
+                    iscrowd=0,
+                    segmentation=segmentation,
+                    score=entry['confidence'],
+                )
+            )
+    categories = [dict(id=i, name=name, supercategory='') for name, i in ids.items()]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def label_studio_tasks(manifest: dict[str, Any], image_url: str) -> list[dict[str, Any]]:
+    """Label Studio tasks whose predictions are the pseudo-labels of the chosen images.
+
+    Args:
+        manifest: of the export.
+        image_url: what stands before the file name of an image.
+    """
+    tasks = []
+    for image in manifest['images']:
+        results = []
+        for number, entry in enumerate(image['objects']):
+            height, width = image['height'], image['width']
+            if 'rle' in entry:
+                kind = 'brushlabels'
+                value: dict[str, Any] = dict(
+                    format='rle', rle=encode_brush(decode_mask(entry['rle']))
+                )
+            else:
+                kind = 'rectanglelabels'
+                x, y, w, h = entry['bbox']
+                value = dict(
+                    x=100 * x / width, y=100 * y / height, width=100 * w / width,
+                    height=100 * h / height, rotation=0,
+                )  # fmt: skip
+            results.append(
+                dict(
+                    id=f'label{number}',
+                    type=kind,
+                    from_name='label',
+                    to_name='image',
+                    original_width=width,
+                    original_height=height,
+                    image_rotation=0,
+                    score=entry['confidence'],
+                    value={**value, kind: [entry['class']]},
+                )
+            )
+        best = max((entry['confidence'] for entry in image['objects']), default=0.0)
+        tasks.append(
+            dict(
+                data=dict(image=image_url + image['file'], file=image['file']),
+                predictions=[
+                    dict(
+                        model_version=manifest['checkpoint_sha256'][:12], score=best, result=results
+                    )
+                ],
+            )
+        )
+    return tasks
+
+
+def label_studio_config(classes: Sequence[str], masks: bool) -> str:
+    """The labeling interface (XML) that the tasks belong to."""
+    tag = 'BrushLabels' if masks else 'RectangleLabels'
+    labels = '\n'.join(
+        f'    <Label value={quoteattr(name)} background="{_COLOURS[i % len(_COLOURS)]}"/>'
+        for i, name in enumerate(classes)
+    )
+    return (
+        '<View>\n'
+        '  <Header value="Correct the labels, outline what is missing, remove what is wrong"/>\n'
+        '  <Image name="image" value="$image" zoom="true"/>\n'
+        '  <Filter toName="label" name="filter"/>\n'
+        f'  <{tag} name="label" toName="image">\n{labels}\n  </{tag}>\n'
+        '  <Choices name="state" toName="image" choice="single" showInLine="true">\n'
+        f'    <Choice value="{COMPLETE}"/>\n    <Choice value="{UNFINISHED}"/>\n'
+        '  </Choices>\n'
+        '</View>\n'
+    )
+
+
+def read_reviewed(path: str | os.PathLike, manifest: dict[str, Any]) -> list[ReviewedImage]:
+    """Read what came back: a COCO json, or a Label Studio export ("JSON").
+
+    Images are recognised by their file name, classes by their name: tools renumber both.
+
+    Args:
+        path: of the file.
+        manifest: of the export.
+
+    Returns:
+        The images that the file speaks of. Those of a Label Studio task that nobody submitted
+        are not complete.
+
+    Raises:
+        AnnotationError: the file is missing, not json or neither of the two; images that the
+            export does not have or that come twice; unknown classes; masks that are broken.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise AnnotationError(f'{path}: there is no such file.') from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AnnotationError(
+            f'{path}: not a json file ({error}). Give the COCO or Label Studio json itself, '
+            'unpacked where the tool made an archive.'
+        ) from error
+    if isinstance(content, list) and all(isinstance(t, dict) and 'data' in t for t in content):
+        return _Reader(path, manifest).label_studio(content)
+    if isinstance(content, dict) and {'images', 'categories', 'annotations'} <= content.keys():
+        return _Reader(path, manifest).coco(content)
+    keys = sorted(content)[:MAX_EXAMPLES] if isinstance(content, dict) else type(content).__name__
+    raise AnnotationError(
+        f'{path}: neither a COCO json (`images`, `annotations`, `categories`) nor a Label Studio '
+        f'export (a list of tasks with `data`), but {keys}.'
+    )
+
+
+class _Reader:
+    """Reads one file, collecting its faults."""
+
+    def __init__(self, path: str | os.PathLike, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.sizes = {i['file']: (i['height'], i['width']) for i in manifest['images']}
+        self.classes = set(manifest['classes'])
+        self.with_masks = manifest['masks']
+        self.images: dict[str, ReviewedImage] = {}
+        self.problems = Problems()
+
+    def _finish(self) -> list[ReviewedImage]:
+        self.problems.raise_if_any(
+            self.path, 'Nothing was written. Correct the file, or give that of this export.'
+        )
+        return list(self.images.values())
+
+    def _image(self, name: str) -> ReviewedImage | None:
+        # Tools may put a folder or a prefix of their own before the name.
+        file = name if name in self.sizes else os.path.basename(name.replace('\\', '/'))
+        if file not in self.sizes:
+            self.problems.add('image that is not in the export', repr(name))
+            return None
+        if file in self.images:
+            self.problems.add('image that comes twice', repr(file))
+            return None
+        self.images[file] = ReviewedImage(file)
+        return self.images[file]
+
+    def _add(self, image: ReviewedImage, where: str, name: Any, found: ReviewedObject) -> None:
+        if name not in self.classes:
+            self.problems.add('class that the labelled set does not have', f'{name!r} ({where})')
+        else:
+            image.objects.append(found)
+
+    def coco(self, content: dict[str, Any]) -> list[ReviewedImage]:
+        names = {c.get('id'): c.get('name') for c in content['categories']}
+        by_id: dict[Any, ReviewedImage | None] = {}
+        for entry in content['images']:
+            by_id[entry.get('id')] = self._image(image_file_name(entry) or '')
+        for position, annotation in enumerate(content['annotations']):
+            where = f'annotation id={annotation.get("id", f"[{position}]")!r}'
+            image_id = annotation.get('image_id')
+            if image_id not in by_id:
+                self.problems.add('image id that `images` does not define', f'{where}: {image_id}')
+                continue
+            image = by_id[image_id]
+            if image is None:
+                continue
+            try:
+                name = names.get(annotation.get('category_id'))
+                found = self._coco_object(annotation, name, *self.sizes[image.file])
+            except (ValueError, TypeError, KeyError) as error:
+                kind = 'broken mask' if self.with_masks else 'broken box'
+                self.problems.add(kind, f'{where} in {image.file}: {error}')
+                continue
+            self._add(image, where, name, found)
+        return self._finish()
+
+    def _coco_object(
+        self, annotation: dict[str, Any], name: Any, height: int, width: int
+    ) -> ReviewedObject:
+        crowd = int(annotation.get('iscrowd') or 0)
+        if not self.with_masks:
+            return ReviewedObject(name, _checked_box(annotation['bbox']), None, None, crowd)
+        segmentation = annotation.get('segmentation')
+        rle = segmentation_to_rle(segmentation, height, width)
+        kept = rle if isinstance(segmentation, dict) else segmentation
+        return ReviewedObject(name, _box_of(rle), kept, rle, crowd)
+
+    def label_studio(self, tasks: list[dict[str, Any]]) -> list[ReviewedImage]:
+        for position, task in enumerate(tasks):
+            where = f'task {task.get("id", position)}'
+            data = task['data']
+            image = self._image(str(data.get('file') or data.get('image', '')))
+            if image is None:
+                continue
+            done = [a for a in task.get('annotations') or () if not a.get('was_cancelled')]
+            image.complete = bool(done)
+            if not done:
+                continue
+            newest = max(done, key=lambda a: str(a.get('updated_at') or ''))
+            who = newest.get('completed_by')
+            who = who.get('email') or who.get('id') if isinstance(who, dict) else who
+            image.reviewer = None if who is None else str(who)
+            for result in newest.get('result') or ():
+                self._label_studio_result(image, where, result)
+        return self._finish()
+
+    def _label_studio_result(
+        self, image: ReviewedImage, where: str, result: dict[str, Any]
+    ) -> None:
+        kind, value = result.get('type'), result.get('value') or {}
+        if kind == 'choices':
+            image.complete = image.complete and UNFINISHED not in value.get('choices', ())
+            return
+        wanted = 'brushlabels' if self.with_masks else 'rectanglelabels'
+        where = f'{where}, region {result.get("id")!r} in {image.file}'
+        if kind != wanted:
+            self.problems.add(f'region that is none of {wanted}', f'{where}: {kind!r}')
+            return
+        names = value.get(wanted) or [None]
+        height, width = self.sizes[image.file]
+        try:
+            size = (result.get('original_height'), result.get('original_width'))
+            if size != (height, width):
+                raise ValueError(f'it is of size {size}, the image of {(height, width)}')
+            if result.get('image_rotation'):
+                raise ValueError('the image was rotated; turn it back')
+            if self.with_masks:
+                mask = decode_brush(value.get('rle') or [], height, width)
+                if not mask.any():
+                    raise ValueError('the mask covers no pixel of the image')
+                rle = encode_mask(mask)
+                found = ReviewedObject(names[0], _box_of(rle), rle, rle)
+            else:
+                x, y, w, h = (float(value[key]) for key in ('x', 'y', 'width', 'height'))
+                box = [x * width / 100, y * height / 100, w * width / 100, h * height / 100]
+                found = ReviewedObject(names[0], _checked_box(box), None, None)
+        except (ValueError, TypeError, KeyError) as error:
+            self.problems.add(
+                'broken mask' if self.with_masks else 'broken box', f'{where}: {error}'
+            )
+            return
+        self._add(image, where, names[0], found)
+
+
+def _box_of(rle: dict[str, Any]) -> list[float]:
+    from pycocotools import mask as coco_mask
+
+    return [float(v) for v in coco_mask.toBbox(rle)]
+
+
+def _checked_box(box: Sequence[float]) -> list[float]:
+    x, y, width, height = (float(v) for v in box)
+    if not (width > 0 and height > 0):
+        raise ValueError(f'bbox={list(box)} is not [x, y, width, height] of a positive size')
+    return [x, y, width, height]

@@ -1,0 +1,384 @@
+"""Choose what people should review and write it down: images, labels, and a manifest.
+
+The folder of an export:
+
+- ``labels/``: what the teacher sees on every unlabelled image, in parts; a later call goes on
+  from them.
+- ``images/``: copies of the chosen images, upright, each under a name of its own.
+- ``annotations.json`` (COCO), or ``tasks.json`` and ``labeling_config.xml`` (Label Studio).
+- ``manifest.json``: what was chosen and why; the import needs it. It is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, DefaultScope
+from PIL import Image, ImageOps
+
+from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.datasets.annotation_checks import (
+    AnnotationSummary,
+    check_annotations,
+    check_num_classes,
+)
+from mmdet_softpl.datasets.class_statistics import class_statistics
+from mmdet_softpl.datasets.config_sets import (
+    LABELLED,
+    UNLABELLED,
+    ConfiguredSet,
+    configured_sets,
+)
+from mmdet_softpl.datasets.review_files import (
+    coco_export,
+    label_studio_config,
+    label_studio_tasks,
+)
+from mmdet_softpl.engine.load_teacher import load_teacher, read_config
+from mmdet_softpl.engine.review_labels import label_in_parts
+from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
+from mmdet_softpl.functional import frequency_boost
+
+MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
+_EXIF_ORIENTATION = 0x0112
+
+
+class ReviewError(ValueError):
+    """An export or an import cannot be done; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and how.
+
+    Attributes:
+        hours: budget of the reviewers, > 0.
+        seconds_per_instance: time that one label takes, > 0 (79: drawing an instance of COCO
+            from nothing, arXiv 1405.0312, so that the budget is rather kept than overrun).
+        min_confidence: labels of at least this calibrated confidence are shown, in [0, 1], beside
+            those that are kept for training.
+        format: ``'coco'`` or ``'label-studio'``.
+        masks: of COCO files, ``'polygon'`` or ``'rle'``.
+        image_url: of Label Studio tasks, what stands before the name of an image.
+        images: folder to label instead of the config's unlabelled set, or None.
+        batch_size: images in a forward pass.
+        device: ``'cuda'``, ``'cpu'``, ...; None: a GPU if there is one.
+        overwrite: whether an earlier export in the folder may be replaced.
+    """
+
+    hours: float
+    seconds_per_instance: float = 79.0
+    min_confidence: float = 0.2
+    format: str = 'coco'
+    masks: str = 'polygon'
+    image_url: str = '/data/local-files/?d=images/'
+    images: str | None = None
+    batch_size: int = 8
+    device: str | None = None
+    overwrite: bool = False
+
+
+def export_review(
+    config: str,
+    checkpoint: str,
+    out_dir: str | os.PathLike,
+    options: ExportOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Label the unlabelled set, choose images, write the export.
+
+    Args:
+        config: of the training, with ``CalibratedSoftTeacher``.
+        checkpoint: of that training.
+        out_dir: folder of the export; made when missing. Labels that an interrupted call left
+            there are used again.
+        options: see there.
+        progress: called with the images labelled so far and all of them.
+
+    Returns:
+        A summary: ``out``, ``files``, ``images_seen``, ``labels_seen``, ``images``, ``labels``,
+        ``hours``, ``rare``, ``classes`` (name -> labels chosen) and ``warnings``.
+
+    Raises:
+        ReviewError, TrainedModelError, AnnotationError: config, checkpoint, data or folder do not
+            fit; before anything is written.
+    """
+    out = Path(out_dir)
+    manifest_file = out / MANIFEST
+    if manifest_file.exists() and not options.overwrite:
+        raise ReviewError(
+            f'{manifest_file}: the folder holds an export, which people may be working on. Give '
+            'another --out, or --overwrite to choose anew.'
+        )
+    if out.exists() and not out.is_dir():
+        raise ReviewError(f'{out}: --out must be a folder, this is a file.')
+    cfg = read_config(config)
+    labelled = _one_set(cfg, LABELLED, config)
+    summary = check_annotations(labelled.ann_file, classes=_class_names(labelled))
+    detector, doubts = load_teacher(cfg, checkpoint)
+    check_num_classes(summary, detector.num_classes)
+    dataset, image_root = _unlabeled_dataset(cfg, config, options.images)
+
+    key = _key(cfg, checkpoint, dataset, options)
+    labels_file = out / KEY
+    if labels_file.is_file() and json.loads(labels_file.read_text(encoding='utf-8')) != key:
+        if not options.overwrite:
+            raise ReviewError(
+                f'{labels_file}: the labels in this folder are of another checkpoint, config, '
+                'image set or --min-confidence. Give another --out, or --overwrite.'
+            )
+        shutil.rmtree(out / PARTS)
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    write_json(labels_file, key)
+
+    device = options.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    records = label_in_parts(
+        detector.to(device),
+        dataset,
+        out / PARTS,
+        min_confidence=options.min_confidence,
+        batch_size=options.batch_size,
+        progress=lambda done: progress(done, len(dataset)),
+    )
+    manifest = _manifest(
+        records,
+        summary,
+        options,
+        config=config,
+        checkpoint=checkpoint,
+        checkpoint_sha256=key['checkpoint_sha256'],
+        labeled_file=labelled.ann_file,
+        labeled_root=labelled.image_root or '.',
+        image_root=image_root,
+        masks=bool(detector.teacher.roi_head.with_mask),
+    )
+    files = _write(out, manifest, options)
+    labels = Counter(e['class'] for image in manifest['images'] for e in image['objects'])
+    letters = dict(zip(summary.classes, class_statistics(summary).groups, strict=True))
+    if not manifest['images']:
+        doubts.append(
+            'nothing was chosen: no label fits into the budget or passes --min-confidence; raise '
+            '--hours, or lower --min-confidence.'
+        )
+    return dict(
+        out=str(out),
+        files=files,
+        images_seen=len(records),
+        labels_seen=sum(len(record['objects']) for record in records),
+        images=len(manifest['images']),
+        labels=sum(labels.values()),
+        hours=manifest['seconds'] / 3600,
+        rare=sum(n for name, n in labels.items() if letters[name] == 'r'),
+        classes=dict(labels.most_common()),
+        warnings=doubts,
+    )
+
+
+def read_manifest(out_dir: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of an export.
+
+    Raises:
+        ReviewError: the folder has none.
+    """
+    path = Path(out_dir) / MANIFEST
+    if not path.is_file():
+        what = 'is a file' if Path(out_dir).is_file() else f'has no {MANIFEST}'
+        raise ReviewError(
+            f'{out_dir}: {what}. Give the folder of a finished `review export` first, the '
+            'corrected file second.'
+        )
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """What the teacher saw on every unlabelled image of an export, see ``label_in_parts``."""
+    parts = sorted((Path(out_dir) / PARTS).glob('part-*.json'))
+    return [r for part in parts for r in json.loads(part.read_text(encoding='utf-8'))]
+
+
+def _one_set(cfg: Config, role: str, config: str) -> ConfiguredSet:
+    found = [one for one in configured_sets(cfg) if one.role == role]
+    if not found:
+        raise ReviewError(
+            f'{config}: train_dataloader has no {role} set. Give the config of a semi-supervised '
+            'training' + (', or a folder with --images.' if role == UNLABELLED else '.')
+        )
+    return found[0]
+
+
+def _class_names(labelled: ConfiguredSet) -> tuple[str, ...] | None:
+    if isinstance(labelled.classes, str):
+        raise ReviewError(
+            f'metainfo.classes is the string {labelled.classes!r}; a single class is written '
+            f'({labelled.classes!r},).'
+        )
+    return labelled.classes
+
+
+def _unlabeled_dataset(cfg: Config, config: str, images: str | None) -> tuple[BaseDataset, str]:
+    """The unlabelled images with the test pipeline, and the folder they are in."""
+    pipeline = _test_pipeline(cfg, config)
+    if images is not None:
+        dataset: dict[str, Any] = dict(type='mmdet_softpl.UnlabeledImageDataset', data_root=images)
+        root = images
+    else:
+        unlabelled = _one_set(cfg, UNLABELLED, config)
+        dataset, root = _at(cfg, unlabelled.key), unlabelled.image_root
+    dataset.update(pipeline=pipeline, test_mode=True)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+        return DATASETS.build(dataset), root
+
+
+def _at(cfg: Config, key: str) -> dict[str, Any]:
+    """A copy of what a config has at a key such as ``train_dataloader.dataset.datasets[1]``."""
+    node: Any = cfg.to_dict()
+    for name, position in re.findall(r'(\w+)|\[(\d+)\]', key):
+        node = node[name] if name else node[int(position)]
+    return dict(node)
+
+
+def _test_pipeline(cfg: Config, config: str) -> list[dict[str, Any]]:
+    for loader in ('test_dataloader', 'val_dataloader'):
+        node = (cfg.get(loader) or {}).get('dataset')
+        while node is not None and 'pipeline' not in node:
+            node = node.get('dataset') or (node.get('datasets') or [None])[0]
+        if node is not None:
+            steps = [dict(step) for step in node['pipeline']]
+            return [s for s in steps if str(s['type']).rsplit('.', 1)[-1] != 'LoadAnnotations']
+    raise ReviewError(f'{config}: neither test_dataloader nor val_dataloader has a `pipeline`.')
+
+
+def _key(
+    cfg: Config, checkpoint: str, dataset: BaseDataset, options: ExportOptions
+) -> dict[str, Any]:
+    """What the labels depend on."""
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+    settings = json.dumps([cfg.model.to_dict(), paths], sort_keys=True, default=str)
+    with open(checkpoint, 'rb') as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return dict(
+        checkpoint_sha256=digest.hexdigest(),
+        settings_sha256=hashlib.sha256(settings.encode()).hexdigest(),
+        images=len(paths),
+        min_confidence=options.min_confidence,
+    )
+
+
+def _manifest(
+    records: list[dict[str, Any]],
+    summary: AnnotationSummary,
+    options: ExportOptions,
+    *,
+    labeled_root: str,
+    image_root: str,
+    **origin: Any,
+) -> dict[str, Any]:
+    """Choose images; what the import needs to know about them."""
+    objects = [entry for record in records for entry in record['objects']]
+    labels = np.array([entry['label'] for entry in objects], dtype=np.int64)
+    counts = torch.as_tensor(np.asarray(summary.image_counts), dtype=torch.float32)
+    rarity = frequency_boost(counts).numpy()
+    gains = expected_gain(
+        np.array([entry['confidence'] for entry in objects]),
+        np.array([entry['disagreement'] for entry in objects]),
+        rarity[labels] if len(labels) else np.zeros(0),
+    )
+    image_of = np.repeat(np.arange(len(records)), [len(r['objects']) for r in records])
+    choice = choose_images(
+        gains,
+        image_of,
+        labels,
+        np.array([entry['feature'] for entry in objects]).reshape(len(objects), -1),
+        len(records),
+        budget=options.hours * 3600,
+        seconds_per_instance=options.seconds_per_instance,
+    )
+    first = np.concatenate(([0], np.cumsum([len(r['objects']) for r in records])))
+    names = _unique_names([record['path'] for record in records])
+    images = []
+    for index, gain in zip(choice.images, choice.gains, strict=True):
+        record = records[index]
+        shown = []
+        for k, entry in enumerate(record['objects']):
+            kept = {
+                'class': summary.classes[entry['label']],
+                'gain': float(gains[first[index] + k]),
+            }
+            names_kept = ('bbox', 'score', 'confidence', 'disagreement', 'rle')
+            shown.append(kept | {n: entry[n] for n in names_kept if n in entry})
+        images.append(
+            dict(
+                image=index,
+                file=names[index],
+                path=record['path'],
+                labeled_file_name=Path(os.path.relpath(record['path'], labeled_root)).as_posix(),
+                height=record['height'],
+                width=record['width'],
+                gain=gain,
+                objects=shown,
+            )
+        )
+    return dict(
+        version=1,
+        created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        **origin,
+        image_root=image_root,
+        classes=list(summary.classes),
+        hours=options.hours,
+        seconds_per_instance=options.seconds_per_instance,
+        seconds=choice.seconds,
+        images=images,
+    )
+
+
+def _unique_names(paths: list[str]) -> list[str]:
+    """File names; the position stands before those that more than one path has."""
+    names = [os.path.basename(path) for path in paths]
+    # Some tools and file systems do not tell cases apart.
+    count = Counter(name.lower() for name in names)
+    return [n if count[n.lower()] == 1 else f'{i:06d}_{n}' for i, n in enumerate(names)]
+
+
+def _write(out: Path, manifest: dict[str, Any], options: ExportOptions) -> list[str]:
+    (out / MANIFEST).unlink(missing_ok=True)
+    folder = out / IMAGES
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    for image in manifest['images']:
+        _copy_upright(image['path'], folder / image['file'])
+    if options.format == 'coco':
+        write_json(out / 'annotations.json', coco_export(manifest, options.masks))
+        files = ['annotations.json']
+    else:
+        write_json(out / 'tasks.json', label_studio_tasks(manifest, options.image_url))
+        text = label_studio_config(manifest['classes'], manifest['masks'])
+        (out / 'labeling_config.xml').write_text(text, encoding='utf-8')
+        files = ['tasks.json', 'labeling_config.xml']
+    write_json(out / MANIFEST, manifest, indent=1)
+    return [str(out / name) for name in (*files, IMAGES, MANIFEST)]
+
+
+def _copy_upright(source: str, target: Path) -> None:
+    """Copy an image; one with an EXIF orientation as the detector saw it, since tools differ."""
+    with Image.open(source) as image:
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            ImageOps.exif_transpose(image).save(target, format=image.format, quality=95)
+            return
+    shutil.copyfile(source, target)

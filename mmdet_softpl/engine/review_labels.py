@@ -1,0 +1,192 @@
+"""What a teacher would have people review: its labels on both mirror images of a picture.
+
+Shape legend: K shown labels of an image, J detections in the mirrored one, C foreground classes,
+D feature size, P = 32 numbers that are kept of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures.bbox import bbox2roi, bbox_overlaps
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.datasets.review_masks import encode_mask
+from mmdet_softpl.evaluation.review_choice import view_disagreement
+from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.roi_adapter import stages_of
+from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
+from mmdet_softpl.reporting.pseudo_labels import paste_roi_masks
+
+PROJECTED_SIZE = 32
+PART_SIZE = 64
+
+
+def label_in_parts(
+    detector: CalibratedSoftTeacher,
+    dataset: BaseDataset,
+    folder: Path,
+    *,
+    min_confidence: float,
+    batch_size: int = 8,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """Label every image of a data set, keeping parts of 64 images that a later call reuses.
+
+    The caller sees to it that ``folder`` belongs to this detector, data set and threshold.
+
+    Args:
+        detector: in any mode; put into evaluation mode.
+        dataset: with a test pipeline that ends in ``PackDetInputs``.
+        folder: of the parts ``part-00000.json``, ...; must exist.
+        min_confidence: labels of at least this calibrated confidence are shown, in [0, 1], beside
+            those that are kept for training.
+        batch_size: images in a forward pass.
+        progress: called with the number of images done, those of earlier calls included.
+
+    Returns:
+        For each image ``image`` (its index), ``path``, ``height``, ``width`` and ``objects``, a
+        list of dicts: ``bbox`` [x, y, width, height] in pixels of the original image, ``label``,
+        ``score``, ``confidence``, ``kept``, ``disagreement`` in [0, 1], ``feature`` (P numbers)
+        and, for a detector with masks, ``rle``.
+    """
+    detector.eval()
+    records: list[dict[str, Any]] = []
+    for number, start in enumerate(range(0, len(dataset), PART_SIZE)):
+        path = folder / f'part-{number:05d}.json'
+        indices = range(start, min(start + PART_SIZE, len(dataset)))
+        if path.is_file():
+            part = _read_part(path)
+        else:
+            part = []
+            for first in range(indices.start, indices.stop, batch_size):
+                batch = range(first, min(first + batch_size, indices.stop))
+                part += _label_batch(detector, dataset, batch, min_confidence)
+                progress(batch.stop)
+            write_json(path, part)
+        records += part
+        progress(indices.stop)
+    return records
+
+
+def _read_part(path: Path) -> list[dict[str, Any]]:
+    import json
+
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+@torch.no_grad()
+def _label_batch(
+    detector: CalibratedSoftTeacher, dataset: BaseDataset, indices: range, min_confidence: float
+) -> list[dict[str, Any]]:
+    items = [dataset[i] for i in indices]
+    view, samples = _detect(detector, items)
+    shown = [
+        seen[seen.surest & (seen.kept | (seen.confidences >= min_confidence))]
+        for seen in view.detections
+    ]
+    # The mirrored view only has to say what it sees in the same places.
+    mirrored = [dict(item, inputs=item['inputs'].flip(2)) for item in items]
+    other = _detect(detector, mirrored)[0].detections
+    chosen = TeacherView(view.feats, shown)
+    features = _projected(_features(detector, chosen))
+    add_masks(detector.teacher, chosen)
+
+    records, start = [], 0
+    for i, sample, seen, second in zip(indices, samples, shown, other, strict=True):
+        info = dataset.get_data_info(i)
+        height, width = sample.ori_shape
+        record: dict[str, Any] = dict(
+            image=i, path=info['img_path'], height=int(height), width=int(width), objects=[]
+        )
+        found = seen.cpu()
+        scale = torch.tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)
+        boxes = found.bboxes / scale
+        contradiction = _disagreement(found, second.cpu(), sample.img_shape[1])
+        for k in range(len(found)):
+            x1, y1, x2, y2 = boxes[k].tolist()
+            entry = dict(
+                bbox=[round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
+                label=int(found.labels[k]),
+                score=round(float(found.scores[k]), 4),
+                confidence=round(float(found.confidences[k]), 4),
+                kept=bool(found.kept[k]),
+                disagreement=round(float(contradiction[k]), 4),
+                feature=[round(float(v), 4) for v in features[start + k]],
+            )
+            if 'mask_probs' in found:
+                mask = _paste(found.mask_probs[k], boxes[k], record['height'], record['width'])
+                if not mask.any():
+                    # Nothing to outline, nothing to correct.
+                    continue
+                entry['rle'] = encode_mask(mask)
+            record['objects'].append(entry)
+        start += len(found)
+        records.append(record)
+    return records
+
+
+def _detect(detector: CalibratedSoftTeacher, items: list[dict]) -> tuple[TeacherView, list]:
+    data = detector.teacher.data_preprocessor(pseudo_collate(items), False)
+    view = teacher_detect(
+        detector.teacher,
+        data['inputs'],
+        data['data_samples'],
+        detector.class_state,
+        detector.labeling_cfg,
+    )
+    return view, data['data_samples']
+
+
+def _features(detector: CalibratedSoftTeacher, view: TeacherView) -> Tensor:
+    """(K of all images, D) inputs of the last stage's classifier for the given boxes."""
+    roi_head = detector.teacher.roi_head
+    stage = stages_of(roi_head)[-1]
+    caught: list[Tensor] = []
+    handle = stage.bbox_head.fc_cls.register_forward_pre_hook(
+        lambda _, args: caught.append(args[0].float())
+    )
+    try:
+        stage.bbox_forward(view.feats, bbox2roi([seen.bboxes for seen in view.detections]))
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def _projected(features: Tensor) -> np.ndarray:
+    """(K, P) random projection, the same in every call, which keeps angles."""
+    generator = torch.Generator().manual_seed(0)
+    size = features.shape[1]
+    matrix = torch.randn(size, PROJECTED_SIZE, generator=generator) / PROJECTED_SIZE**0.5
+    return (features.cpu() @ matrix).numpy()
+
+
+def _disagreement(seen: InstanceData, mirrored: InstanceData, width: int) -> np.ndarray:
+    """(K,) in [0, 1], see :func:`.view_disagreement`; ``width`` is that of the network's input."""
+    boxes = mirrored.bboxes.clone()
+    boxes[:, [0, 2]] = width - mirrored.bboxes[:, [2, 0]]
+    classes, other = (
+        (view.score_vectors[:, :-1] / view.objectness.clamp(min=1e-6)[:, None]).numpy()
+        for view in (seen, mirrored)
+    )
+    return view_disagreement(bbox_overlaps(seen.bboxes, boxes).numpy(), classes, other)
+
+
+def _paste(probabilities: Tensor, bbox: Tensor, height: int, width: int) -> np.ndarray:
+    """(height, width) bool, reading the RoI mask only where its box is."""
+    x1, y1 = (int(v) for v in bbox[:2].floor().clamp(min=0).tolist())
+    x2, y2 = (int(v) for v in bbox[2:].ceil().tolist())
+    x2, y2 = min(x2, width), min(y2, height)
+    mask = np.zeros((height, width), dtype=bool)
+    if x2 > x1 and y2 > y1:
+        moved = bbox - torch.tensor([x1, y1, x1, y1], dtype=bbox.dtype)
+        window = (y2 - y1, x2 - x1)
+        mask[y1:y2, x1:x2] = paste_roi_masks(probabilities[None], moved[None], window)[0]
+    return mask
