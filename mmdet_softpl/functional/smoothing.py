@@ -31,10 +31,10 @@ def smoothed_cross_entropy(
     Returns:
         (N,) loss, float32, differentiable in ``logits``.
     """
-    log_probs = torch.log_softmax(at_least_float32(logits), dim=1)
+    logits = at_least_float32(logits)
     num_classes = logits.shape[1] - 1
     smooth, indices, weights, uniform = _row_smoothing(
-        labels, epsilon.to(log_probs.dtype), similarity, num_classes
+        labels, epsilon.to(logits.dtype), similarity, num_classes
     )
     background = torch.full_like(labels, num_classes)
     entries = torch.cat([labels[:, None], background[:, None], indices], dim=1)
@@ -42,8 +42,35 @@ def smoothed_cross_entropy(
     coefficients = torch.cat(
         [(1 - smooth - uniform)[:, None], -uniform[:, None], smooth[:, None] * weights], dim=1
     )
-    sparse = (coefficients * log_probs.gather(1, entries)).sum(dim=1)
-    return -(sparse + uniform * log_probs.sum(dim=1))
+    return _SparseCrossEntropy.apply(logits, entries, coefficients, uniform)
+
+
+class _SparseCrossEntropy(torch.autograd.Function):
+    """Cross entropy with targets t = u + sum of a few coefficients at the given entries.
+
+    By hand because autograd makes a dense (N, C+1) tensor for each of the gather, the sum and the
+    log-softmax. The gradient is (softmax(z) - t) times that of the loss (rows of t sum to 1), made
+    in one buffer beside the saved log-probabilities.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, entries: Tensor, coefficients: Tensor, uniform: Tensor):
+        """(N, C+1), (N, E) in [0, C], (N, E), (N,) -> (N,)."""
+        log_probs = torch.log_softmax(logits, dim=1)
+        ctx.save_for_backward(log_probs, entries, coefficients, uniform)
+        sparse = (coefficients * log_probs.gather(1, entries)).sum(dim=1)
+        return -(sparse + uniform * log_probs.sum(dim=1))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        """(N,) -> (N, C+1); targets have no gradient."""
+        log_probs, entries, coefficients, uniform = ctx.saved_tensors
+        grad = grad[:, None]
+        # exp(l) g - u g, as a product and a sum, and then the entries, all in place.
+        grad_logits = log_probs.exp()
+        grad_logits = grad_logits.sub_(uniform[:, None]).mul_(grad)
+        return grad_logits.scatter_add_(1, entries, -coefficients * grad), None, None, None
 
 
 def smoothed_targets(
