@@ -1,0 +1,136 @@
+"""The arms of the benchmark and their configs at a preset's sizes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmdet_softpl.cli.demo import replace_prefix
+
+from .presets import Preset
+
+CONFIGS = Path(__file__).resolve().parent / 'configs'
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Attributes:
+        title: What it adds to ``previous``.
+        previous: The arm that it is compared with, if any.
+        burn_in: Arms of one name and seed share their first, supervised iterations.
+        unlabeled: Whether it learns from unlabelled images after that.
+    """
+
+    title: str
+    previous: str | None
+    burn_in: str
+    unlabeled: bool = True
+
+
+ARMS = {
+    '0': Arm('supervised, cross entropy', None, 'plain', False),
+    '1': Arm('+ uniform smoothing', '0', 'uniform', False),
+    '2': Arm('+ similarity smoothing', '1', 'similarity', False),
+    '3': Arm('one-hot teacher on the head of 0', '0', 'plain'),
+    '4': Arm('one-hot teacher on the head of 2', '3', 'similarity'),
+    '5': Arm('+ soft labels', '4', 'similarity'),
+    '6a': Arm('+ frequency boost, thresholds per class', '5', 'similarity'),
+    '6': Arm('+ prototype evidence', '6a', 'similarity'),
+    '7': Arm('+ calibrated targets', '6', 'similarity'),
+    '8': Arm('+ student-side correction: the full method', '7', 'similarity'),
+    '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', False),
+    '8-rfs': Arm('8 + repeat-factor sampling', '8', 'similarity-rfs'),
+    '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', False),
+}
+
+
+def arm_config(arm: str, preset: Preset, seed: int, data_root: Path, device: str = 'cpu') -> Config:
+    """The arm's config with the preset's numbers; trains from the first to the last iteration.
+
+    Args:
+        arm: Name in ``ARMS``.
+        preset: Sizes and schedule.
+        seed: Of weights, batches and augmentation.
+        data_root: Folder of the data set.
+        device: ``'cpu'`` or ``'cuda'``.
+    """
+    read = Config.fromfile(CONFIGS / f'arm-{arm}.py')
+    cfg = replace_prefix(read.to_dict(), read.data_root, f'{data_root}/')
+    detector = cfg['model']['detector']
+    _merge(detector, preset.network)
+    heads = detector['roi_head']
+    heads['mask_head']['num_classes'] = preset.data.num_classes
+    box = heads['bbox_head']
+    box['num_classes'] = preset.data.num_classes
+    if box['loss_cls']['type'] == 'SeesawLoss':
+        box['loss_cls']['num_classes'] = preset.data.num_classes
+    if box['type'].endswith('SmoothedCEHead'):
+        # Prototypes five times as fresh as the thresholds that rest on them.
+        box.update(
+            warmup_iters=preset.smoothing_iters,
+            refresh_interval=max(preset.refresh_interval // 5, 1),
+        )
+    if cfg['model']['type'].endswith('CalibratedSoftTeacher'):
+        cfg['model']['semi_train_cfg']['refresh_interval'] = preset.refresh_interval
+    for hook in cfg['custom_hooks']:
+        if hook['type'].endswith('BurnInMeanTeacherHook'):
+            hook.update(
+                momentum=preset.momentum,
+                supervised_iters=preset.supervised_iters,
+                ramp_iters=preset.ramp_iters,
+            )
+        elif hook['type'].endswith('RareBoostPseudoLabeler'):
+            hook['interval'] = preset.refresh_interval
+    loader = cfg['train_dataloader']
+    loader.update(batch_size=2 * preset.labeled_per_batch)
+    if preset.num_workers and device != 'cpu':
+        loader.update(num_workers=preset.num_workers, persistent_workers=True, pin_memory=True)
+    loader['batch_sampler']['supervised_iters'] = preset.supervised_iters
+    cfg['train_cfg']['max_iters'] = preset.max_iters
+    cfg['param_scheduler'][1]['milestones'] = [preset.lr_drop]
+    # mmengine counts its warm-up in iterations; a tiny run has fewer than 50.
+    cfg['param_scheduler'][0]['end'] = min(50, preset.supervised_iters)
+    cfg['default_hooks']['checkpoint']['interval'] = preset.curve_interval
+    cfg['randomness'] = dict(seed=seed)
+    # mmengine formats the config's text at every checkpoint, a second of CPU each time.
+    return Config(cfg, filename=read.filename, format_python_code=False)
+
+
+def burn_in_config(cfg: Config, preset: Preset) -> Config:
+    """The supervised part alone of an arm's config."""
+    short = copy.deepcopy(cfg)
+    short.train_cfg.max_iters = preset.supervised_iters
+    return short
+
+
+def settings_of(cfg: Config) -> dict[str, Any]:
+    """The config as plain values, as json gives them back."""
+    return json.loads(json.dumps(cfg.to_dict(), default=str))
+
+
+def differences(old: Any, new: Any, path: str = '') -> dict[str, tuple[Any, Any]]:
+    """Values that differ between two nested dicts and lists, by dotted key; None for absent."""
+    if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in dict.fromkeys([*old, *new]):
+            name = f'{path}.{key}' if path else str(key)
+            found |= differences(old.get(key), new.get(key), name)
+        return found
+    return {} if old == new else {path: (old, new)}
+
+
+def _merge(node: dict, changes: dict) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _merge(node[key], value)
+        else:
+            node[key] = copy.deepcopy(value)

@@ -1,0 +1,5 @@
+"""Arm 5: arm 4 + soft labels."""
+
+_base_ = './arm-4.py'
+
+model = dict(semi_train_cfg=dict(label_mode='soft'))

@@ -1,0 +1,12 @@
+"""Arm 6a: arm 5 + boost of rare classes by frequency, thresholds per class."""
+
+_base_ = './arm-5.py'
+
+custom_hooks = _base_.custom_hooks
+custom_hooks[2].update(
+    threshold_mode='prior',
+    alpha=0.5,
+    thr_range=(0.2, 0.9),
+    boost_gamma=0.5,
+    max_boost=4.0,
+)

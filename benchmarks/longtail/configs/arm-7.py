@@ -1,0 +1,5 @@
+"""Arm 7: arm 6 + calibrated targets."""
+
+_base_ = './arm-6.py'
+
+model = dict(semi_train_cfg=dict(calibration='histogram', calibration_interval=2))

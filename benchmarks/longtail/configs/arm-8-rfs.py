@@ -1,0 +1,12 @@
+"""Arm 8-rfs: arm 8 + repeat-factor sampling of the labelled images, as on LVIS."""
+
+_base_ = './arm-8.py'
+
+train_dataloader = dict(
+    dataset=dict(
+        datasets=[
+            dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=_base_.labeled_dataset),
+            _base_.unlabeled_dataset,
+        ]
+    )
+)

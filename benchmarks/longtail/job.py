@@ -1,0 +1,255 @@
+"""One process of the benchmark: trains a burn-in or an arm and measures it.
+
+`python -m benchmarks.longtail.job --preset cpu --arm 3 --seed 0 --out DIR --data DIR`; the
+runner starts these. Everything of a run lies in its folder:
+
+- ``settings.json``: the config it was begun with,
+- ``iter_N.pth``: the two newest checkpoints, until ``final.pth`` (weights alone) replaces them,
+- ``origin.json`` (commit, date, hardware), ``curves.json``, ``cost.json``, ``progress.json``,
+- ``tune.json``, ``test.json``, ``pseudo.json``: the results, each written when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmdet_softpl.atomic_json import write_json
+
+from .arms import ARMS
+from .data import SPLITS
+from .presets import PRESETS, Preset
+
+BURN_IN_FILE = 'final.pth'
+
+
+@dataclass(frozen=True)
+class Job:
+    """A burn-in or an arm with a seed.
+
+    Attributes:
+        arm: Name of the arm; of a burn-in, one of those that share it.
+        seed: Of it.
+        burn_in: Whether it is the burn-in.
+    """
+
+    arm: str
+    seed: int
+    burn_in: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        if self.burn_in:
+            return f'burn-in-{ARMS[self.arm].burn_in}-seed{self.seed}'
+        return f'arm-{self.arm}-seed{self.seed}'
+
+    @property
+    def needs(self) -> Job | None:
+        """The burn-in of an arm."""
+        if self.burn_in:
+            return None
+        shared = ARMS[self.arm].burn_in
+        first = next(name for name, arm in ARMS.items() if arm.burn_in == shared)
+        return Job(first, self.seed, burn_in=True)
+
+    def folder(self, out: Path) -> Path:
+        """Where it lies."""
+        return out / 'runs' / self.name
+
+    def is_done(self, out: Path, splits: tuple[str, ...]) -> bool:
+        """Whether nothing is left to do."""
+        folder = self.folder(out)
+        files = ['final.pth'] if self.burn_in else [*(f'{s}.json' for s in splits), 'pseudo.json']
+        return all((folder / name).is_file() for name in files)
+
+
+def run_job(job: Job, preset: Preset, out: Path, data_root: Path, splits: tuple[str, ...]) -> None:
+    """Train (or go on) and measure.
+
+    Raises:
+        ValueError: The folder holds a run with other settings.
+    """
+    import torch
+
+    from .arms import arm_config, burn_in_config, settings_of
+
+    folder = job.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    cfg = arm_config(job.arm, preset, job.seed, Path('DATA'), device)
+    if job.burn_in:
+        cfg = burn_in_config(cfg, preset)
+    # Where the data are and how many processes load them does not matter.
+    settings = settings_of(cfg)
+    for key in ('num_workers', 'persistent_workers', 'pin_memory'):
+        settings['train_dataloader'].pop(key, None)
+    claim(folder, settings)
+    cfg = arm_config(job.arm, preset, job.seed, data_root, device)
+    if job.burn_in:
+        cfg = burn_in_config(cfg, preset)
+    cfg.work_dir = str(folder)
+    # mmengine keeps loggers and hubs by this name.
+    cfg.experiment_name = job.name
+
+    if not (folder / 'final.pth').is_file():
+        train(job, cfg, preset, out, data_root)
+    if not job.burn_in:
+        measure(cfg, preset, folder, data_root, splits)
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Note the settings of a run in its folder.
+
+    Raises:
+        ValueError: If the folder holds a run with other ones.
+    """
+    from .arms import differences
+
+    path = folder / 'settings.json'
+    if path.is_file():
+        changed = differences(json.loads(path.read_text()), settings)
+        if changed:
+            listed = '; '.join(
+                f'{key}: {old!r}, now {new!r}' for key, (old, new) in list(changed.items())[:5]
+            )
+            raise ValueError(
+                f'{folder} holds a run with other settings ({listed}). Remove that folder to run '
+                'it anew, or give another --out.'
+            )
+    else:
+        write_json(path, settings)
+
+
+def train(job: Job, cfg: Any, preset: Preset, out: Path, data_root: Path) -> None:
+    """Train to the end; leaves ``final.pth``, ``cost.json`` and no other checkpoint."""
+    import torch
+    from mmengine.runner import Runner, find_latest_checkpoint
+
+    from .hooks import Cost, Curves, Progress, StartHere
+    from .origin import origin
+
+    folder = job.folder(out)
+    last = find_latest_checkpoint(str(folder))
+    if last is None or not Path(last).is_file():
+        last = job.needs and str(job.needs.folder(out) / BURN_IN_FILE)
+    if last:
+        cfg.resume, cfg.load_from = True, last
+        # Only the number of iterations is wanted: memory-mapped.
+        meta = torch.load(last, map_location='cpu', weights_only=False, mmap=True)['meta']
+        cfg.train_dataloader.batch_sampler.start = meta['iter']
+    if not (folder / 'origin.json').is_file():
+        write_json(folder / 'origin.json', origin(), indent=1)
+    progress = Progress(folder / 'progress.json', cfg.train_cfg.max_iters)
+    cost = Cost(progress, preset.supervised_iters)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(StartHere())
+    runner.register_hook(cost)
+    if not job.burn_in:
+        runner.register_hook(Curves(cfg, preset, data_root, folder, cost))
+    runner.train()
+    progress.close()
+    write_json(folder / 'cost.json', cost.cost)
+    newest = Path(find_latest_checkpoint(str(folder)))
+    if job.burn_in:
+        os.replace(newest, folder / 'final.pth')
+    else:
+        weights = {'state_dict': runner.model.state_dict(), 'meta': {'iter': runner.iter}}
+        torch.save(weights, folder / 'final.tmp')
+        os.replace(folder / 'final.tmp', folder / 'final.pth')
+    for path in folder.glob('iter_*.pth'):
+        path.unlink()
+
+
+def measure(
+    cfg: Any, preset: Preset, folder: Path, data_root: Path, splits: tuple[str, ...]
+) -> None:
+    """Measure the trained arm; what is there already is kept."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from . import parts  # noqa: F401
+    from .hooks import Progress
+    from .measure import (
+        calibration_errors,
+        evaluate,
+        groups_of,
+        label_sample,
+        quality,
+        reliability,
+    )
+
+    init_default_scope('mmdet')
+    progress = Progress(folder / 'progress.json', preset.max_iters)
+    if progress.path.is_file():
+        progress.state = json.loads(progress.path.read_text())
+    model = MODELS.build(cfg.model)
+    # Of our own making, and of numbers alone.
+    state = torch.load(folder / 'final.pth', map_location='cpu', weights_only=True)
+    model.load_state_dict(state['state_dict'])
+    model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
+    for split in splits:
+        if (folder / f'{split}.json').is_file():
+            continue
+        start = time.perf_counter()
+
+        def report(done: int, total: int, start: float = start) -> None:
+            progress.images(done, total, (time.perf_counter() - start) / max(done, 1))
+
+        ann_file = data_root / 'annotations' / f'{split}.json'
+        metrics, counts = evaluate(model, cfg, ann_file, data_root / split, report)
+        write_json(
+            folder / f'{split}.json', dict(metrics=metrics, reliability=counts.tolist()), indent=1
+        )
+    if not (folder / 'pseudo.json').is_file():
+        result: dict[str, Any] = {}
+        if hasattr(model, 'class_state'):
+            seen = label_sample(model, cfg, preset.pseudo_images)
+            groups = groups_of(data_root)
+            result.update(groups=groups.tolist(), quality=quality(seen, cfg, data_root))
+            # What the student learns from, and every object before and after calibration.
+            for name, value, chosen in (
+                ('pseudo', 'confidences', 'kept'),
+                ('object', 'confidences', 'surest'),
+                ('object_raw', 'scores', 'surest'),
+            ):
+                counts = reliability(seen, cfg, data_root, value, chosen)
+                result[name] = dict(
+                    errors=calibration_errors(counts, groups), reliability=counts.tolist()
+                )
+        write_json(folder / 'pseudo.json', result, indent=1)
+    progress.close()
+
+
+def main() -> int:
+    """Entry point of a run."""
+    parser = argparse.ArgumentParser(description='One run of the benchmark; see run.py.')
+    parser.add_argument('--preset', choices=PRESETS, required=True)
+    parser.add_argument('--arm', choices=ARMS, required=True)
+    parser.add_argument('--seed', type=int, required=True)
+    parser.add_argument('--burn-in', action='store_true', help='the burn-in of the arm')
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--data', type=Path, required=True)
+    parser.add_argument('--splits', nargs='+', choices=SPLITS, default=list(SPLITS))
+    args = parser.parse_args()
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    job = Job(args.arm, args.seed, args.burn_in)
+    run_job(job, PRESETS[args.preset], args.out, args.data, tuple(args.splits))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

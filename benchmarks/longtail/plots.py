@@ -1,0 +1,234 @@
+"""The pictures of the benchmark: curves, reliability, bars.
+
+Shape letters: **C** foreground classes, **B** confidence bins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmdet_softpl.reporting.figure import (
+    FONT_SIZE,
+    GROUP_COLORS,
+    PALETTE,
+    new_figure,
+    save_figure,
+    say,
+    style_axes,
+)
+from mmdet_softpl.reporting.reliability import draw_reliability
+
+from .arms import ARMS
+from .presets import Preset
+from .results import Table, jobs_in, spread
+
+GROUPS = ('rare', 'common', 'frequent')
+# Arm, seed -> metric -> (iterations, values).
+Curves = dict[tuple[str, int], dict[str, tuple[list[int], list[float]]]]
+_STYLES = dict(
+    zip(
+        ARMS,
+        zip(cycle(PALETTE[:6]), (['-'] * 6 + ['--'] * 6 + [':'] * 6)[: len(ARMS)], strict=False),
+        strict=False,
+    )
+)
+
+
+def draw_all(preset: Preset, out: Path, table: Table, folder: Path) -> list[Path]:
+    """Draw what there is data for; old pictures of the preset are removed.
+
+    Returns:
+        The files.
+    """
+    for path in folder.glob(f'{preset.name}-*.png'):
+        path.unlink()
+    curves = read_curves(out)
+    figures: dict[str, Figure] = {}
+    if table.arms:
+        figures['ablation'] = draw_ablation(table)
+    if curves:
+        figures['ap'] = draw_ap(curves)
+        figures['pseudo-labels'] = draw_pseudo(curves)
+    for arm in table.arms:
+        if arm in ('3', '8'):
+            figure = draw_arm_reliability(out, arm)
+            if figure is not None:
+                figures[f'reliability-arm-{arm}'] = figure
+    return [
+        save_figure(figure, folder / f'{preset.name}-{name}.png')
+        for name, figure in figures.items()
+    ]
+
+
+def read_curves(out: Path) -> Curves:
+    """Curves of all runs, finished or not; points without a value are left out."""
+    curves: Curves = {}
+    for job in jobs_in(out):
+        path = job.folder(out) / 'curves.json'
+        if not path.is_file():
+            continue
+        metrics: dict[str, tuple[list[int], list[float]]] = {}
+        for iteration, point in sorted(
+            json.loads(path.read_text()).items(), key=lambda item: int(item[0])
+        ):
+            for metric, value in point.items():
+                if value is not None:
+                    iterations, values = metrics.setdefault(metric, ([], []))
+                    iterations.append(int(iteration))
+                    values.append(value)
+        curves[job.arm, job.seed] = metrics
+    return curves
+
+
+def _arms(curves: Curves) -> list[str]:
+    return [arm for arm in ARMS if any(arm == key[0] for key in curves)]
+
+
+def draw_curve(axes: Axes, curves: Curves, metric: str, factor: float = 1.0) -> None:
+    """Mean over seeds as a line, smallest to largest as a band, for every arm."""
+    for arm in _arms(curves):
+        by_iteration: dict[int, list[float]] = {}
+        for (name, _), metrics in curves.items():
+            if name == arm:
+                for iteration, value in zip(*metrics.get(metric, ([], [])), strict=True):
+                    by_iteration.setdefault(iteration, []).append(factor * value)
+        if not by_iteration:
+            continue
+        x = sorted(by_iteration)
+        color, line = _STYLES[arm]
+        axes.plot(
+            x,
+            [np.mean(by_iteration[i]) for i in x],
+            color=color,
+            linestyle=line,
+            linewidth=1.4,
+            marker='o',
+            markersize=2.5,
+            label=f'arm {arm}',
+        )
+        low, high = ([edge(by_iteration[i]) for i in x] for edge in (min, max))
+        axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
+
+
+def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend below for all axes."""
+    entries: dict[str, object] = {}
+    for one in axes:
+        handles, labels = one.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    ordered = [f'arm {arm}' for arm in ARMS if f'arm {arm}' in entries]
+    figure.legend(
+        [entries[label] for label in ordered],
+        ordered,
+        loc='outside lower center',
+        ncols=7,
+        fontsize=FONT_SIZE,
+        frameon=False,
+    )
+
+
+def draw_ap(curves: Curves) -> Figure:
+    """Mask AP and AP of each frequency group over the iterations."""
+    figure = new_figure(height=5.2)
+    grid = figure.subplots(2, 2, sharex=True).ravel()
+    for axes, (metric, title) in zip(
+        grid,
+        (
+            ('segm_APr', 'APr (rare)'),
+            ('segm_AP', 'AP'),
+            ('segm_APc', 'APc (common)'),
+            ('segm_APf', 'APf (frequent)'),
+        ),
+        strict=True,
+    ):
+        style_axes(axes)
+        draw_curve(axes, curves, metric, factor=100)
+        axes.set_title(f'mask {title}, part of tune', fontsize=FONT_SIZE)
+        axes.set_ylim(bottom=0)
+    for axes in grid[2:]:
+        axes.set_xlabel('iteration', fontsize=FONT_SIZE)
+    _legend(figure, grid)
+    return figure
+
+
+def draw_pseudo(curves: Curves) -> Figure:
+    """Precision and recall of the kept pseudo-labels by group over the iterations."""
+    figure = new_figure(height=5.2)
+    grid = figure.subplots(2, 3, sharex=True)
+    for row, metric in zip(grid, ('precision', 'recall'), strict=True):
+        for axes, group in zip(row, GROUPS, strict=True):
+            style_axes(axes)
+            draw_curve(axes, curves, f'{group}_pseudo_{metric}')
+            axes.set_ylim(0, 1)
+            axes.set_title(f'{metric}, {group}', fontsize=FONT_SIZE)
+            if not axes.lines:
+                say(axes, 'no pseudo-labels')
+    for axes in grid[1]:
+        axes.set_xlabel('iteration', fontsize=FONT_SIZE)
+    _legend(figure, grid.ravel())
+    return figure
+
+
+def draw_arm_reliability(out: Path, arm: str) -> Figure | None:
+    """Reliability of the last teacher's objects before and after calibration, summed over seeds."""
+    totals: dict[str, torch.Tensor] = {}
+    groups = None
+    for job in jobs_in(out):
+        path = job.folder(out) / 'pseudo.json'
+        if job.arm != arm or not path.is_file():
+            continue
+        found = json.loads(path.read_text())
+        if 'object' not in found:
+            continue
+        groups = found['groups']
+        for name in ('object_raw', 'object'):
+            counts = torch.tensor(found[name]['reliability'])
+            totals[name] = totals[name] + counts if name in totals else counts
+    if groups is None:
+        return None
+    return draw_reliability(totals['object_raw'], groups, totals['object'])
+
+
+def draw_ablation(table: Table) -> Figure:
+    """AP and APr on test, recall and precision of rare pseudo-labels, arm by arm."""
+    panels = (
+        ('mask AP, test', 'test', 'segm_AP', 100.0, PALETTE[0]),
+        ('mask APr, test', 'test', 'segm_APr', 100.0, GROUP_COLORS[0]),
+        ('rare pseudo-labels: recall', 'unlabeled', 'rare_pseudo_recall', 1.0, PALETTE[2]),
+        ('rare pseudo-labels: precision', 'unlabeled', 'rare_pseudo_precision', 1.0, PALETTE[4]),
+    )
+    figure = new_figure(height=4.6)
+    grid = figure.subplots(2, 2, sharex=True).ravel()
+    position = np.arange(len(table.arms))
+    for axes, (title, split, metric, factor, color) in zip(grid, panels, strict=True):
+        style_axes(axes)
+        found = [spread(table.by_seed(arm, split, metric).values()) for arm in table.arms]
+        mean = factor * np.array([value.mean for value in found])
+        error = factor * np.nan_to_num([value.deviation for value in found])
+        axes.bar(position, np.nan_to_num(mean), yerr=error, width=0.7, color=color, capsize=2)
+        for x, value, half in zip(position, mean, error, strict=True):
+            text = '-' if np.isnan(value) else f'{value:.1f}' if factor > 1 else f'{value:.2f}'
+            height = 0 if np.isnan(value) else value + half
+            axes.annotate(
+                text,
+                (x, height),
+                xytext=(0, 2),
+                textcoords='offset points',
+                ha='center',
+                fontsize=FONT_SIZE - 1,
+            )
+        axes.set_title(f'{title} (mean, standard deviation)', fontsize=FONT_SIZE)
+        axes.margins(y=0.15)
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(position, table.arms, fontsize=FONT_SIZE)
+    for axes in grid[2:]:
+        axes.set_xlabel('arm', fontsize=FONT_SIZE)
+    return figure

@@ -1,0 +1,130 @@
+"""How long and how wide the benchmark runs: everything that is not part of a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmdet_softpl.datasets.longtail_shapes import ShapesConfig
+
+from .data import LONGTAIL_60, TINY
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes and schedule, the same for every arm; all iterations count from 0.
+
+    Attributes:
+        name: Of the preset.
+        data: Parameters of the data set.
+        supervised_iters: Burn-in on labelled images, shared by the arms of a head and a seed.
+        max_iters: Burn-in and the rest together.
+        lr_drop: Iteration at which the learning rate falls to a tenth; constant before, so that
+            the burn-in does not depend on what follows.
+        ramp_iters: Iterations over which the unsupervised loss comes in.
+        smoothing_iters: Label smoothing starts here and is at its full strength at twice it.
+        refresh_interval: Iterations between two updates of thresholds, calibration, offsets.
+        momentum: Share of the student in the moving average of the teacher.
+        labeled_per_batch: Labelled images of an iteration; as many unlabelled ones join them.
+        curve_interval: Iterations between two points of the curves.
+        curve_images: First images of ``tune`` for the curves.
+        pseudo_images: Size of the fixed sample of unlabelled images.
+        arms: What runs if no arm is named; empty for all.
+        seeds: Number of seeds.
+        processes: Runs side by side on one GPU. On a CPU it is one a core.
+        num_workers: Data processes of a run.
+        network: Merged into the detector's config.
+    """
+
+    name: str
+    data: ShapesConfig
+    supervised_iters: int
+    max_iters: int
+    lr_drop: int
+    ramp_iters: int
+    smoothing_iters: int
+    refresh_interval: int
+    momentum: float
+    labeled_per_batch: int
+    curve_interval: int
+    curve_images: int
+    pseudo_images: int
+    arms: tuple[str, ...] = ()
+    seeds: int = 3
+    processes: int = 6
+    num_workers: int = 0
+    network: dict[str, Any] = field(default_factory=dict)
+
+
+_TINY_NETWORK = dict(
+    backbone=dict(base_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=32),
+        mask_roi_extractor=dict(out_channels=16),
+        mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1),
+    ),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=20), rcnn=dict(sampler=dict(num=16))),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(max_per_img=10)),
+)
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name='tiny',
+            data=TINY,
+            supervised_iters=4,
+            max_iters=8,
+            lr_drop=7,
+            ramp_iters=2,
+            smoothing_iters=1,
+            refresh_interval=2,
+            momentum=0.1,
+            labeled_per_batch=2,
+            curve_interval=2,
+            curve_images=4,
+            pseudo_images=4,
+            arms=('0', '3', '8'),
+            seeds=2,
+            network=_TINY_NETWORK,
+        ),
+        # Two cores, five hours: nine runs of about an hour of one core.
+        Preset(
+            name='cpu',
+            data=LONGTAIL_60,
+            supervised_iters=2000,
+            max_iters=5000,
+            lr_drop=4500,
+            ramp_iters=200,
+            smoothing_iters=400,
+            refresh_interval=100,
+            momentum=0.004,
+            labeled_per_batch=4,
+            curve_interval=500,
+            curve_images=200,
+            pseudo_images=400,
+            arms=('0', '3', '8'),
+        ),
+        # One modern GPU, about an hour, by estimate: not measured.
+        Preset(
+            name='gpu',
+            data=LONGTAIL_60,
+            supervised_iters=2000,
+            max_iters=6000,
+            lr_drop=5400,
+            ramp_iters=200,
+            smoothing_iters=400,
+            refresh_interval=100,
+            momentum=0.004,
+            labeled_per_batch=4,
+            curve_interval=500,
+            curve_images=200,
+            pseudo_images=800,
+            processes=8,
+            num_workers=1,
+        ),
+    )
+}

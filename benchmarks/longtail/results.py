@@ -1,0 +1,172 @@
+"""Records of finished runs, and arithmetic over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student_t
+
+from .arms import ARMS
+from .data import SPLITS
+from .job import Job
+
+Record = dict[str, Any]
+ONE_HOT_TEACHER = '3'
+CONFIDENCE = 0.95
+
+
+def collect(preset: str, out: Path) -> list[Record]:
+    """Records of the runs in a folder, whatever is there.
+
+    Splits are ``tune`` and ``test`` (metrics of ``LongTailMetric``), ``unlabeled`` (pseudo-labels
+    of the last teacher against the hidden labels) and ``train`` (cost).
+
+    Returns:
+        Dicts with ``preset``, ``arm``, ``seed``, ``split``, ``metric``, ``value``; a value that
+        is not a number (no class to judge) is None.
+    """
+    records: list[Record] = []
+    kept: dict[tuple[str, int], set[str]] = {}
+    for job in jobs_in(out):
+        folder = job.folder(out)
+
+        def add(split: str, values: Mapping[str, Any], job: Job = job) -> None:
+            for metric, value in values.items():
+                if value is None or isinstance(value, (int, float)):
+                    records.append(
+                        dict(
+                            preset=preset,
+                            arm=job.arm,
+                            seed=job.seed,
+                            split=split,
+                            metric=metric,
+                            value=value,
+                        )
+                    )
+
+        for split in SPLITS:
+            add(split, _read(folder / f'{split}.json').get('metrics', {}))
+        pseudo = _read(folder / 'pseudo.json')
+        quality = pseudo.get('quality', {})
+        add('unlabeled', quality)
+        for kind in ('pseudo', 'object', 'object_raw'):
+            errors = pseudo.get(kind, {}).get('errors', {})
+            add('unlabeled', {f'{kind}_{key}': value for key, value in errors.items()})
+        if quality:
+            missing = set(quality['never_labelled'])
+            kept[job.arm, job.seed] = set(quality['per_class']) - missing
+        audit = _read(folder / 'pseudo_label_audit.json')
+        if audit and ARMS[job.arm].unlabeled:
+            never = sum(len(group['never_labelled']) for group in audit['groups'].values())
+            add('unlabeled', {'never_labelled_in_training': never})
+        add('train', _read(folder / 'cost.json'))
+    for (arm, seed), classes in kept.items():
+        if (ONE_HOT_TEACHER, seed) in kept:
+            lost = len(kept[ONE_HOT_TEACHER, seed] - classes)
+            records.append(
+                dict(
+                    preset=preset,
+                    arm=arm,
+                    seed=seed,
+                    split='unlabeled',
+                    metric='classes_labelled_by_3_alone',
+                    value=lost,
+                )
+            )
+    return records
+
+
+def jobs_in(out: Path) -> list[Job]:
+    """Arms that have a folder, in the order of the arms."""
+    found = []
+    for arm in ARMS:
+        for folder in sorted((out / 'runs').glob(f'arm-{arm}-seed*')):
+            found.append(Job(arm, int(folder.name.rsplit('seed', 1)[1])))
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def merged(old: Iterable[Record], new: Iterable[Record], preset: str) -> list[Record]:
+    """``old`` with everything of ``preset`` replaced by ``new``."""
+    return [record for record in old if record['preset'] != preset] + list(new)
+
+
+class Table:
+    """Values by arm and seed of one preset.
+
+    Args:
+        records: Of any presets.
+        preset: The one.
+    """
+
+    def __init__(self, records: Iterable[Record], preset: str) -> None:
+        self._values: dict[tuple[str, str, str], dict[int, float]] = {}
+        arms, seeds = set(), set()
+        for record in records:
+            if record['preset'] != preset:
+                continue
+            arms.add(record['arm'])
+            seeds.add(record['seed'])
+            if record['value'] is not None:
+                key = (record['arm'], record['split'], record['metric'])
+                self._values.setdefault(key, {})[record['seed']] = float(record['value'])
+        self.arms = [arm for arm in ARMS if arm in arms]
+        self.seeds = sorted(seeds)
+
+    def by_seed(self, arm: str, split: str, metric: str) -> dict[int, float]:
+        """Value of each seed that has one."""
+        return dict(self._values.get((arm, split, metric), {}))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over n seeds; NaN where there is none."""
+
+    mean: float
+    deviation: float
+    n: int
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and spread of values."""
+    known = list(values)
+    if not known:
+        return Spread(math.nan, math.nan, 0)
+    deviation = statistics.stdev(known) if len(known) > 1 else math.nan
+    return Spread(statistics.mean(known), deviation, len(known))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences over n seeds with its confidence interval (NaN for n < 2)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
+    """a - b over the seeds that both have; t interval of 95 % with n - 1 degrees of freedom."""
+    differences = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+    found = spread(differences)
+    if found.n < 2:
+        return Difference(found.mean, math.nan, math.nan, found.n)
+    factor = float(student_t.ppf((1 + CONFIDENCE) / 2, found.n - 1))
+    half = factor * found.deviation / math.sqrt(found.n)
+    return Difference(found.mean, found.mean - half, found.mean + half, found.n)
+
+
+def mean_ratio(a: Mapping[int, float], b: Mapping[int, float]) -> float:
+    """Mean of a / b over the seeds that both have; NaN if there is none."""
+    ratios = [a[seed] / b[seed] for seed in a.keys() & b.keys() if b[seed]]
+    return statistics.mean(ratios) if ratios else math.nan
