@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     cfg = read_config(args.config)
     if args.out is not None and Path(args.out).exists() and not Path(args.out).is_dir():
         raise ValueError(f'--out {args.out}: a file has that name; give a folder')
-    with _progress() as track:
+    with image_progress() as track:
         inspection = inspect_data(cfg, read_images=not args.no_images, track=track)
     statistics = next(
         (
@@ -100,7 +100,7 @@ def read_config(path: str) -> Any:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
+def image_progress() -> Iterator[Callable[[int], Callable[[], None]]]:
     """A bar on standard error, where that is a terminal."""
     from rich.console import Console
     from rich.progress import (

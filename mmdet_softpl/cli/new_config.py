@@ -1,0 +1,191 @@
+"""``python -m mmdet_softpl new-config``: a config for your own data that trains as it is."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+NAME = 'new-config'
+HELP = 'write a config for your own data'
+
+REQUIRED = ('labeled_json', 'labeled_images', 'unlabeled_images', 'val_json', 'val_images')
+QUESTIONS = {
+    'labeled_json': 'COCO or LVIS json of the labelled images',
+    'labeled_images': 'folder of the labelled images',
+    'unlabeled_images': 'folder of the unlabelled images',
+    'val_json': 'json of the validation images',
+    'val_images': 'folder of the validation images',
+}
+ARCHS = ('mask-rcnn_r50', 'mask-rcnn_r101', 'cascade-mask-rcnn_r50', 'mask-rcnn_swin-t')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to ``parser``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        'example: python -m mmdet_softpl new-config --labeled-json data/parts/labelled.json '
+        '--labeled-images data/parts/images \\\n    --unlabeled-images data/parts/unlabelled '
+        '--val-json data/parts/val.json --val-images data/parts/images \\\n    --gpus 1 '
+        '--gpu-memory 24 --out parts.py\n\nOn a terminal it asks for what is missing.'
+    )
+    for name in REQUIRED:
+        parser.add_argument(f'--{name.replace("_", "-")}', metavar='PATH', help=QUESTIONS[name])
+    parser.add_argument(
+        '--unlabeled-json',
+        metavar='PATH',
+        help='json of the unlabelled images, such as `split` writes (default: the whole folder)',
+    )
+    parser.add_argument('--arch', choices=ARCHS, default=ARCHS[0], help='default: %(default)s')
+    parser.add_argument('--gpus', type=int, default=1, help='0 for the CPU (default: 1)')
+    parser.add_argument(
+        '--gpu-memory', type=float, default=24.0, metavar='GB', help='of one GPU (default: 24)'
+    )
+    parser.add_argument('--out', default='my_config.py', help='default: %(default)s')
+    parser.add_argument('--force', action='store_true', help='replace an existing file')
+    parser.add_argument('--json', action='store_true', help='print what was chosen as json')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the data, plan the training, write the config.
+
+    Returns:
+        0. Bad input raises ``ValueError`` or ``OSError``, and nothing is written.
+    """
+    from mmdet_softpl.cli.inspect import image_progress
+    from mmdet_softpl.datasets.config_text import config_text
+    from mmdet_softpl.datasets.own_data import check_own_data
+    from mmdet_softpl.datasets.training_plan import ARCHITECTURES, plan_training
+
+    out = _checked_out(args.out, args.force)
+    paths = _paths(args)
+    with image_progress() as track:
+        data = check_own_data(paths, track)
+    summary = data.labelled.summary
+    assert summary is not None  # check_own_data raises otherwise
+    plan = plan_training(
+        args.arch,
+        data.labelled.used_images,
+        data.unlabelled.used_images,
+        gpus=args.gpus,
+        gpu_memory=args.gpu_memory,
+        longer_side=data.longer_side,
+        image_counts=summary.image_counts.tolist(),
+    )
+    text = config_text(
+        data,
+        plan,
+        args.arch,
+        base_lr=_base_lr(ARCHITECTURES[args.arch].schedule),
+        gpus=args.gpus,
+        gpu_memory=args.gpu_memory,
+    )
+    _write(out, text)
+    warnings = [f'{f.subject}: {f.kind}: {f.detail}\n  -> {f.remedy}' for f in data.warnings]
+    if not plan.fits:
+        warnings.append(
+            f'--gpu-memory {args.gpu_memory:g}: by the estimate two images take more; the config '
+            'says what to do if memory runs out'
+        )
+    if args.gpus == 0:
+        warnings.append('--gpus 0: a training on a CPU takes weeks; this is for trying out')
+    if args.json:
+        report = dict(
+            config=str(out),
+            arch=args.arch,
+            labelled_images=data.labelled.used_images,
+            unlabelled_images=data.unlabelled.used_images,
+            classes=summary.classes,
+            plan=dataclasses.asdict(plan),
+            warnings=warnings,
+        )
+        print(json.dumps(report, indent=1))
+        return 0
+    for warning in warnings:
+        print(f'warning: {warning}', file=sys.stderr)
+    print(
+        f'{out}: {args.arch}, {len(summary.classes)} classes, {data.labelled.used_images:,} '
+        f'labelled and {data.unlabelled.used_images:,} unlabelled images; {plan.max_iters:,} '
+        f'iterations of {plan.batch} images'
+    )
+    launch = f' --gpus {args.gpus} --launcher pytorch' if args.gpus > 1 else ''
+    print(f'next: python -m mmdet_softpl inspect {out}')
+    print(f'then: mim train mmdet {out}{launch}')
+    return 0
+
+
+def _checked_out(given: str, force: bool) -> Path:
+    out = Path(given)
+    if out.suffix != '.py':
+        raise ValueError(f'--out {out}: the name of a config ends in .py')
+    if out.is_dir():
+        raise ValueError(f'--out {out}: a folder; give a file name')
+    if out.exists() and not force:
+        raise FileExistsError(f'--out {out}: exists already; give another name, or --force')
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f'--out {out}: the folder {out.parent} does not exist; make it')
+    return out
+
+
+def _paths(args: argparse.Namespace) -> dict[str, str]:
+    """The arguments, completed by questions where somebody is there to answer."""
+    from mmdet_softpl.datasets.own_data import flag
+
+    paths = {name: getattr(args, name) or '' for name in (*REQUIRED, 'unlabeled_json')}
+    missing = [name for name in REQUIRED if not paths[name]]
+    if missing and not sys.stdin.isatty():
+        lines = '\n'.join(f'  {flag(name)} PATH: {QUESTIONS[name]}' for name in missing)
+        raise ValueError(f'missing:\n{lines}\n(on a terminal new-config asks for them)')
+    for name in missing:
+        paths[name] = _ask(name)
+    return paths
+
+
+def _ask(name: str) -> str:
+    from mmdet_softpl.datasets.own_data import path_problem
+
+    while True:
+        try:
+            answer = input(f'{QUESTIONS[name]}: ').strip()
+        except EOFError:
+            raise ValueError(f'no answer for the {QUESTIONS[name]}; nothing was written') from None
+        problem = path_problem(name, os.path.expanduser(answer)) if answer else None
+        if answer and problem is None:
+            return os.path.expanduser(answer)
+        if problem is not None:
+            print(problem, file=sys.stderr)
+
+
+def _base_lr(schedule: str) -> float:
+    """Learning rate of a shipped schedule, which is for 8 images a step."""
+    from mmengine.config import Config
+
+    from mmdet_softpl.cli.config_path import config_path
+
+    return Config.fromfile(str(config_path(schedule))).optim_wrapper.optimizer.lr
+
+
+def _write(out: Path, text: str) -> None:
+    """Write beside ``out``, read it as a training will, then rename."""
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f'.{out.stem}_', suffix='.py')
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+            file.write(text)
+        _read(temporary)
+        # mkstemp makes files that only the owner can read.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, out)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _read(path: str) -> Any:
+    from mmengine.config import Config
+
+    return Config.fromfile(path)

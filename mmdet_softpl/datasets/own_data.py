@@ -1,0 +1,208 @@
+"""A user's own labelled, unlabelled and validation data, checked before a config names it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from .annotation_checks import load_annotation_file
+from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION, ConfiguredSet
+from .findings import ERROR, WARNING, Finding, examples
+from .image_scan import scan_image
+from .set_comparisons import class_findings, image_findings, leak_findings
+from .set_contents import SetContents, read_set
+from .unlabeled_image_dataset import read_image_size
+
+FILES = ('labeled_json', 'unlabeled_json', 'val_json')
+FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Data that a training would take.
+
+    Attributes:
+        paths: argument -> path as given: ``labeled_json``, ``labeled_images``,
+            ``unlabeled_images``, ``unlabeled_json`` (empty for all of the folder), ``val_json``,
+            ``val_images``.
+        dataset_types: ``'labelled'`` and ``'validation'`` -> ``'CocoDataset'``, or
+            ``'LVISV1Dataset'`` where the images are named by ``coco_url`` alone.
+        labelled, unlabelled, validation: what the sets hold.
+        longer_side: median over the labelled images, in pixels.
+        warnings: what is doubtful.
+    """
+
+    paths: Mapping[str, str]
+    dataset_types: Mapping[str, str]
+    labelled: SetContents
+    unlabelled: SetContents
+    validation: SetContents
+    longer_side: float
+    warnings: tuple[Finding, ...]
+
+
+def flag(argument: str) -> str:
+    """The command-line spelling of an argument: ``--labeled-json``."""
+    return f'--{argument.replace("_", "-")}'
+
+
+def path_problem(argument: str, path: str) -> str | None:
+    """What is wrong with one path, or None.
+
+    Args:
+        argument: one of ``FILES`` or ``FOLDERS``.
+        path: as given.
+    """
+    if argument in FILES:
+        if os.path.isdir(path):
+            swapped = argument.replace('json', 'images')
+            return (
+                f'{flag(argument)} {path}: a folder, but a json is needed; was it swapped with '
+                f'{flag(swapped)}?'
+            )
+        if not os.path.isfile(path):
+            return f'{flag(argument)} {path}: there is no such file'
+    else:
+        if os.path.isfile(path):
+            swapped = argument.replace('images', 'json')
+            return (
+                f'{flag(argument)} {path}: a file, but a folder of images is needed; was it '
+                f'swapped with {flag(swapped)}?'
+            )
+        if not os.path.isdir(path):
+            return f'{flag(argument)} {path}: there is no such folder'
+    return None
+
+
+def check_own_data(
+    paths: Mapping[str, str], track: Callable[[int], Callable[[], None]] | None = None
+) -> OwnData:
+    """Check the files, that the images are there and whole, and that the sets fit each other.
+
+    Images are opened, but decoded only where their end looks wrong.
+
+    Args:
+        paths: as :class:`OwnData` has them; ``unlabeled_json`` may be left out.
+        track: called with the number of images to open; returns what is called after each.
+
+    Returns:
+        The data.
+
+    Raises:
+        ValueError: the data cannot be trained on; the message has every reason and what to do.
+    """
+    wrong = [p for name, path in paths.items() if path and (p := path_problem(name, path))]
+    if wrong:
+        raise ValueError('\n'.join(wrong))
+    labelled = _set(LABELLED, paths['labeled_json'], paths['labeled_images'])
+    validation = _set(VALIDATION, paths['val_json'], paths['val_images'])
+    unlabelled = _set(UNLABELLED, paths.get('unlabeled_json', ''), paths['unlabeled_images'])
+    sets = (labelled, unlabelled, validation)
+    findings = [finding for one in sets for finding in one.findings]
+    for one in sets:
+        findings += image_findings(one, None)
+    findings += [*class_findings(sets), *leak_findings(sets, None)]
+    if not any(finding.severity == ERROR for finding in findings):
+        findings += _broken_images(sets, track)
+    errors = [finding for finding in findings if finding.severity == ERROR]
+    if errors:
+        raise ValueError(
+            'the data cannot be trained on:\n'
+            + '\n'.join(f'  - {f.subject}: {f.kind}: {f.detail}\n    -> {f.remedy}' for f in errors)
+        )
+    return OwnData(
+        paths=dict(paths),
+        dataset_types={one.configured.role: one.configured.type for one in (labelled, validation)},
+        labelled=labelled,
+        unlabelled=unlabelled,
+        validation=validation,
+        longer_side=float(np.median([max(i.height, i.width) for i in labelled.images])),
+        warnings=tuple(findings),
+    )
+
+
+def _set(role: str, ann_file: str, image_root: str) -> SetContents:
+    """As the written config will have it."""
+    kind, type_name, classes = FOLDER, 'UnlabeledImageDataset', None
+    if role != UNLABELLED:
+        kind, type_name = COCO, 'CocoDataset'
+        data = load_annotation_file(ann_file)
+        images = [image for image in data['images'] if isinstance(image, dict)]
+        if images and all('file_name' not in i and 'coco_url' in i for i in images):
+            kind, type_name = LVIS_V1, 'LVISV1Dataset'
+    return read_set(
+        ConfiguredSet(
+            name=role,
+            role=role,
+            key='new-config',
+            type=type_name,
+            kind=kind,
+            ann_file=ann_file,
+            image_root=image_root,
+            classes=classes,
+            local=True,
+            filter_empty=role == LABELLED,
+            min_size=0,
+            oversample_thr=None,
+            times=1,
+            source=0,
+            indices=None,
+            with_masks=role == LABELLED,
+        )
+    )
+
+
+def _broken_images(
+    sets: tuple[SetContents, ...], track: Callable[[int], Callable[[], None]] | None
+) -> list[Finding]:
+    total = sum(len(one.images) for one in sets)
+    advance = track(total) if track is not None else None
+
+    def problem(path: str) -> str:
+        try:
+            read_image_size(path)
+        except OSError as error:
+            return 'not an image' if 'cannot identify' in str(error) else str(error)
+        return ''
+
+    findings = []
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        for one in sets:
+            paths = [image.path for image in one.images]
+            broken = []
+            for path, error in zip(paths, pool.map(problem, paths), strict=True):
+                if error:
+                    broken.append((path, error))
+                if advance is not None:
+                    advance()
+            findings += _image_findings(one, broken)
+    finally:
+        # After Ctrl-C the files that nobody has begun are left alone.
+        pool.shutdown(cancel_futures=True)
+    return findings
+
+
+def _image_findings(one: SetContents, broken: list[tuple[str, str]]) -> list[Finding]:
+    skips = one.configured.kind == FOLDER and not one.configured.ann_file
+    findings = []
+    for readable in (False, True):
+        shown = [
+            f'{path} ({error})' for path, error in broken if scan_image(path).readable == readable
+        ]
+        if not shown:
+            continue
+        detail = f'{len(shown)} of {len(one.images)} images: {examples(shown, 5)}'
+        kind, remedy = 'unreadable image', 'fetch them again, or take them out of the json'
+        if skips:
+            remedy = 'the training leaves them out; fetch them again or remove them'
+        elif readable:
+            kind, remedy = 'truncated image', 'fetch them again: what is missing is grey'
+        severity = WARNING if skips or readable else ERROR
+        findings.append(Finding(severity, one.configured.name, kind, detail, remedy, len(shown)))
+    return findings
