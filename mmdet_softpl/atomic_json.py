@@ -22,7 +22,7 @@ def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) ->
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            json.dump(_finite(data), file, indent=indent, allow_nan=False)
+            json.dump(finite(data), file, indent=indent, allow_nan=False)
         # mkstemp makes files that only the owner can read.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -31,9 +31,10 @@ def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) ->
         raise
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """``value`` with None for NaN and infinity, through dicts, lists and tuples."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

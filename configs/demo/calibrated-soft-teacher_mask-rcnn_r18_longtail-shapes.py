@@ -42,7 +42,8 @@ param_scheduler = [
 ]
 default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=50, max_keep_ckpts=2),
-    logger=dict(type='LoggerHook', interval=20),
+    # By default validation results of an iteration-based training are logged at step 0.
+    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
 )
 log_processor = dict(type='LogProcessor', window_size=20, by_epoch=False)
 custom_hooks = [
@@ -63,4 +64,6 @@ custom_hooks = [
         thr_range=(0.2, 0.9),
     ),
     dict(type='mmdet_softpl.RandomStateHook'),
+    dict(type='mmdet_softpl.ValidationRecordHook'),
+    dict(type='mmdet_softpl.PseudoLabelVisualizationHook', interval=100),
 ]

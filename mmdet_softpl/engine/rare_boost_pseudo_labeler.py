@@ -44,6 +44,7 @@ from mmdet_softpl.functional import (
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
+from mmdet_softpl.run_records import PSEUDO_LABELS_FILE, append_record
 
 CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
 GROUP_LETTERS = 'rcf'
@@ -86,7 +87,8 @@ class RareBoostPseudoLabeler(Hook):
         damp_patience: >= 1.
         interval: Iterations between two refreshes, >= 1. The first ones come after 1/8, 1/4
             and 1/2 of it. Ranks sum their statistics at a refresh and at no other time.
-        audit_file: Name, in the work directory, of the audit written after training.
+        audit_file: Name, in the work directory, of the audit written after training. What every
+            refresh did is in ``TIMESTAMP/pseudo_labels.jsonl`` there (``run_records``).
 
     Raises:
         ValueError: At construction, for a value out of its range or an unknown mode; before
@@ -166,6 +168,7 @@ class RareBoostPseudoLabeler(Hook):
             )
         self._read_statistics(None)
         self._iter = 0
+        self._start_iter = 0
         self._host: HostLabeling | None = None
         self._on_ours = False
         self._resumed: dict | None = None
@@ -176,6 +179,9 @@ class RareBoostPseudoLabeler(Hook):
         self.statistics: ClassStatistics = class_statistics(self.summary)
         num_classes = len(self.statistics.classes)
         self.class_state = ClassState(num_classes, self.fixed_thr)
+        # Of the last refresh.
+        self.kept_per_image = torch.zeros(num_classes)
+        self.num_images = 0.0
         # Of the hook itself, saved under CHECKPOINT_KEY.
         self.history: dict[str, Tensor] = {
             'num_iters': torch.zeros((), dtype=torch.long),
@@ -198,6 +204,7 @@ class RareBoostPseudoLabeler(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check data and model; set the boosts where training starts anew."""
+        self._start_iter = runner.iter
         check_datasets(runner)
         files = labelled_files(runner)
         own = os.path.abspath(self.labeled_ann_file)
@@ -290,6 +297,7 @@ class RareBoostPseudoLabeler(Hook):
         early = {self.interval // 8, self.interval // 4, self.interval // 2}
         if self._iter % self.interval == 0 or self._iter in early:
             self.refresh()
+            self._record(runner)
             scalars = self.scalars()
             runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
             runner.logger.info(
@@ -309,7 +317,8 @@ class RareBoostPseudoLabeler(Hook):
         past['histogram_images'].mul_(HISTOGRAM_DECAY).add_(state.num_images)
         past['total_kept'] += state.kept
         past['total_images'] += state.num_images
-        images = max(float(state.num_images), 1.0)
+        self.num_images = float(state.num_images)
+        images = max(self.num_images, 1.0)
         rate = self.labelled_rate.to(state.boosts.device)
         kept_rate = self.kept_per_image = state.kept / images
         if self.summary.federated:
@@ -348,6 +357,33 @@ class RareBoostPseudoLabeler(Hook):
         past['strikes'] = strikes
         past['damped'] += damped
         state.clear('score_histogram', 'kept', 'num_images')
+
+    def _record(self, runner: Runner) -> None:
+        """Append the refresh to the file that the report reads."""
+        if not is_main_process():
+            return
+        path = Path(runner.log_dir) / PSEUDO_LABELS_FILE
+        state = self.class_state
+        if not path.is_file():
+            append_record(
+                path,
+                dict(
+                    start_iter=self._start_iter,
+                    classes=self.statistics.classes,
+                    groups=state.groups.tolist(),
+                    expected_per_image=_rounded(self.labelled_rate, 5),
+                ),
+            )
+        append_record(
+            path,
+            dict(
+                iter=runner.iter + 1,
+                images=round(self.num_images),
+                kept_per_image=_rounded(self.kept_per_image, 5),
+                thresholds=_rounded(state.thresholds, 4),
+                boosts=_rounded(state.boosts, 4),
+            ),
+        )
 
     def scalars(self) -> dict[str, float]:
         """Per group: mean threshold and boost, kept per image, classes never labelled."""
@@ -420,3 +456,7 @@ class RareBoostPseudoLabeler(Hook):
         path = Path(runner.work_dir) / self.audit_file
         write_json(path, audit, indent=1)
         runner.logger.info(f'pseudo-label audit: {path}')
+
+
+def _rounded(values: Tensor, digits: int) -> list[float]:
+    return [round(value, digits) for value in values.tolist()]

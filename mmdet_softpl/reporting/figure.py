@@ -33,6 +33,14 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return figure
 
 
+def figure_pixels(figure: Figure) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a figure made by :func:`new_figure`."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
 def to_numpy(array: object) -> np.ndarray:
     """A tensor of any device and precision, an array or a sequence, as an array."""
     if hasattr(array, 'detach'):

@@ -21,6 +21,7 @@ from mmdet_softpl.datasets.annotation_checks import AnnotationError
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.functional import score_histogram
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
+from mmdet_softpl.run_records import PSEUDO_LABELS_FILE, read_records
 
 NAMES = ('ant', 'bee', 'cat', 'dog')
 # Labelled images per class: rare, rare, common, frequent by the LVIS rule.
@@ -72,6 +73,7 @@ def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: 
         _resume=kwargs.get('resume', False),
         iter=0,
         work_dir=str(tmp_path),
+        log_dir=str(tmp_path),
         hooks=kwargs.get('hooks', []),
         logger=SimpleNamespace(info=lambda text: None, warning=warnings.append),
         warnings=warnings,
@@ -450,3 +452,26 @@ def test_resuming_with_another_labelled_file_is_said(tmp_path: Path) -> None:
         again.before_train(resumed)
         assert len(resumed.warnings) == expected
     assert "'ant' had 2 labelled images, now 3" in resumed.warnings[0]
+
+
+def test_every_refresh_is_written_for_the_report(tmp_path: Path) -> None:
+    hook, runner = started(tmp_path, interval=2)
+    for i in range(4):
+        runner.iter = i
+        see(hook, {1: [0.95] * 6, 3: [0.99] * 4}, 2)
+        hook.after_train_iter(runner, i)
+    head, *records = read_records(tmp_path / PSEUDO_LABELS_FILE)
+    assert head == dict(
+        start_iter=0,
+        classes=list(NAMES),
+        groups=[0, 0, 1, 2],
+        expected_per_image=[round(2 * n / 120, 5) for n in IMAGES],
+    )
+    assert [record['iter'] for record in records] == [step for step, _ in runner.scalars]
+    assert [record['images'] for record in records] == [2, 2, 4]
+    for record, (_, scalars) in zip(records, runner.scalars, strict=True):
+        assert record['kept_per_image'][3] == scalars['pseudo/kept_per_image_frequent']
+        assert record['thresholds'][3] == pytest.approx(
+            scalars['pseudo/threshold_frequent'], abs=1e-4
+        )
+    assert records[-1]['boosts'] == pytest.approx(hook.class_state.boosts.tolist(), abs=1e-4)

@@ -1,0 +1,155 @@
+"""Pseudo-labels in the visualizer while the training runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import HOOKS as MMDET_HOOKS
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmdet_softpl.checks import check_range
+from mmdet_softpl.functional import resample_roi_masks
+from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.student_losses import project
+from mmdet_softpl.registry import HOOKS
+from mmdet_softpl.reporting.figure import figure_pixels
+from mmdet_softpl.reporting.pseudo_labels import draw_view_pair
+
+TEACHER_BRANCH, STUDENT_BRANCH = 'unsup_teacher', 'unsup_student'
+
+
+@MMDET_HOOKS.register_module()
+@HOOKS.register_module()
+class PseudoLabelVisualizationHook(Hook):
+    """Draws the pseudo-labels of an unlabelled image over both of its views, side by side.
+
+    mmdet's ``DetVisualizationHook`` shows predictions on validation images; this one shows what
+    the student is taught. Left the teacher's weak view, right the student's strong view with the
+    same instances projected into it. The picture goes to every backend of the visualizer
+    (``LocalVisBackend``, ``TensorboardVisBackend``, ...) as ``pseudo_labels``. It costs a forward
+    pass of the teacher on one image, draws no random numbers and counts nothing.
+
+    Instances with a dashed frame are objects that the teacher sees but cannot name: RPN and box
+    losses learn from them, the class loss does not.
+
+    Args:
+        interval: Iterations between two pictures, >= 1.
+        max_instances: Surest instances that are drawn, >= 1.
+
+    Raises:
+        ValueError: At construction, for a value out of its range.
+        TypeError: Before training, for another model than ``CalibratedSoftTeacher``.
+    """
+
+    def __init__(self, interval: int = 1000, max_instances: int = 30) -> None:
+        owner = type(self).__name__
+        check_range(owner, 'interval', interval, 1, None)
+        check_range(owner, 'max_instances', max_instances, 1, None)
+        self.interval = interval
+        self.max_instances = max_instances
+        self._classes: tuple[str, ...] = ()
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the model and learn the names of the classes."""
+        model = _plain_model(runner)
+        if not isinstance(model, CalibratedSoftTeacher):
+            raise TypeError(
+                'PseudoLabelVisualizationHook works on CalibratedSoftTeacher, got '
+                f'{type(model).__name__}; remove the hook from custom_hooks.'
+            )
+        meta = getattr(runner.train_dataloader.dataset, 'metainfo', {})
+        classes = meta.get('classes') or ()
+        self._classes = tuple(classes) or tuple(map(str, range(model.num_classes)))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Draw the first unlabelled image of the batch where it is due."""
+        model = _plain_model(runner)
+        due = (runner.iter + 1) % self.interval == 0
+        if not due or not is_main_process() or data_batch is None or model.unsup_scale == 0:
+            return
+        batch = first_of_branches(data_batch)
+        if batch is None:
+            return
+        picture = self.draw(model, batch)
+        runner.visualizer.add_image('pseudo_labels', picture, step=runner.iter + 1)
+
+    @torch.no_grad()
+    def draw(self, model: CalibratedSoftTeacher, batch: dict) -> np.ndarray:
+        """The picture.
+
+        Args:
+            model: Its thresholds, boosts and calibration are used as they are.
+            batch: As a data loader gives it, with one image in each of the two branches.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        data = model.data_preprocessor(batch, False)
+        weak, strong = (data['data_samples'][name] for name in (TEACHER_BRANCH, STUDENT_BRANCH))
+        view = model.label(data['inputs'][TEACHER_BRANCH], weak, record=False)
+        seen = view.detections[0]
+        surest = seen.scores.argsort(descending=True)[: self.max_instances]
+        view.detections[0] = seen[surest]
+        projected = project(view, weak, strong)
+        found, bboxes = projected.instances, projected.bboxes[0]
+        arrays = dict(labels=found.labels, confidences=found.confidences, kept=found.kept)
+        of_weak, of_strong = dict(arrays, bboxes=found.bboxes), dict(arrays, bboxes=bboxes)
+        if 'mask_probs' in found:
+            count = len(found)
+            of_weak['masks'] = found.mask_probs
+            of_strong['masks'], _ = resample_roi_masks(
+                found.mask_probs,
+                found.bboxes,
+                bboxes,
+                torch.arange(count, device=bboxes.device),
+                projected.homographies.expand(count, -1, -1),
+                projected.teacher_shapes.expand(count, -1),
+            )
+        figure = draw_view_pair(
+            _rgb(batch['inputs'][TEACHER_BRANCH][0]),
+            _rgb(batch['inputs'][STUDENT_BRANCH][0]),
+            of_weak,
+            of_strong,
+            self._classes or tuple(map(str, range(model.num_classes))),
+        )
+        return figure_pixels(figure)
+
+
+def first_of_branches(data_batch: dict) -> dict | None:
+    """The first unlabelled image of a batch, in both views.
+
+    Args:
+        data_batch: As a data loader gives it: by branch, lists with None where a sample does not
+            have the branch.
+
+    Returns:
+        The same with one entry a list; None where the batch has no unlabelled image.
+    """
+    batch: dict[str, dict[str, list]] = dict(inputs={}, data_samples={})
+    for key, branches in batch.items():
+        for name in (TEACHER_BRANCH, STUDENT_BRANCH):
+            found = [item for item in data_batch[key].get(name, ()) if item is not None]
+            if not found:
+                return None
+            branches[name] = found[:1]
+    return batch
+
+
+def _plain_model(runner: Runner) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _rgb(inputs: torch.Tensor) -> np.ndarray:
+    """(3, H, W) uint8 BGR -> (H, W, 3) RGB."""
+    return np.ascontiguousarray(inputs.cpu().numpy()[::-1].transpose(1, 2, 0))
