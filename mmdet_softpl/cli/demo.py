@@ -190,7 +190,10 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     from mmdet.registry import DATASETS
 
     from mmdet_softpl.engine.label_images import label_images
-    from mmdet_softpl.evaluation.pseudo_label_quality import pseudo_label_quality
+    from mmdet_softpl.evaluation.pseudo_label_quality import (
+        pseudo_label_quality,
+        pseudo_label_reliability,
+    )
     from mmdet_softpl.reporting.class_counts import draw_class_counts
     from mmdet_softpl.reporting.figure import save_figure
     from mmdet_softpl.reporting.pseudo_labels import draw_pseudo_labels
@@ -235,7 +238,7 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
         for image in label_images(detector, dataset, range(len(dataset)))
     ]
     quality = pseudo_label_quality(seen, hidden, classes, labelled)
-    before, after = _reliability(seen, hidden, classes)
+    before, after = pseudo_label_reliability(seen, hidden, classes)
     save_figure(draw_reliability(before, groups, after), work_dir / 'reliability.png')
     audit = json.loads((work_dir / 'pseudo_label_audit.json').read_text())
     counts = [
@@ -245,32 +248,6 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     figure = draw_class_counts(classes, labelled_counts, counts, groups)
     save_figure(figure, work_dir / 'pseudo_label_counts.png')
     return dict(pseudo_labels=quality)
-
-
-def _reliability(seen: list[dict], hidden_ann_file: str, classes: Any) -> tuple[Any, Any]:
-    """(3, C, B) reliability of raw scores and of calibrated confidences on hidden labels."""
-    import torch
-
-    from mmdet_softpl.datasets.annotation_checks import load_annotation_file
-    from mmdet_softpl.evaluation.ground_truth import GroundTruth, judge_detections
-    from mmdet_softpl.functional import reliability_counts
-    from mmdet_softpl.models.class_state import CONFIDENCE_BINS
-
-    truth = GroundTruth(load_annotation_file(hidden_ann_file), classes, hidden_ann_file)
-    totals = [torch.zeros(3, len(classes), CONFIDENCE_BINS) for _ in range(2)]
-    for image in seen:
-        judged, correct = judge_detections(
-            truth.image(image['img_id']), image['bboxes'], image['scores'], image['labels'], 0.5
-        )
-        for total, values in zip(totals, (image['scores'], image['confidences']), strict=True):
-            total += reliability_counts(
-                values[judged],
-                image['labels'][judged],
-                correct[judged],
-                len(classes),
-                CONFIDENCE_BINS,
-            )
-    return totals[0], totals[1]
 
 
 def _report(metrics: dict, work_dir: Path) -> None:

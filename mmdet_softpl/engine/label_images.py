@@ -1,4 +1,4 @@
-"""What the teacher of a trained detector would label on the images of a data set.
+"""What the teacher or the student of a trained detector would label on the images of a data set.
 
 Shape legend: K detections of an image, C foreground classes, S mask size.
 """
@@ -19,7 +19,7 @@ from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_d
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and the teacher's detections in it.
+    """An image and a network's detections in it.
 
     Attributes:
         img_id: As in the annotation file, if there is one.
@@ -42,8 +42,9 @@ def label_images(
     *,
     masks_above: float | None = None,
     batch_size: int = 8,
+    network: str = 'teacher',
 ) -> Iterator[LabelledImage]:
-    """Yield the teacher's detections, with thresholds and calibration as they are now.
+    """Yield the detections of a network, with thresholds and calibration as they are now.
 
     Args:
         detector: In any mode; put into evaluation mode.
@@ -52,14 +53,16 @@ def label_images(
         masks_above: One label an object, with masks, where its score is above this value.
             None: all detections, without masks.
         batch_size: Images in a forward pass.
+        network: ``'teacher'`` or ``'student'``.
     """
     detector.eval()
+    asked = getattr(detector, network)
     for start in range(0, len(indices), batch_size):
         items = [dataset[int(i)] for i in indices[start : start + batch_size]]
         images = [item['inputs'] for item in items]
-        data = detector.teacher.data_preprocessor(pseudo_collate(items), False)
+        data = asked.data_preprocessor(pseudo_collate(items), False)
         view = teacher_detect(
-            detector.teacher,
+            asked,
             data['inputs'],
             data['data_samples'],
             detector.class_state,
@@ -68,7 +71,7 @@ def label_images(
         if masks_above is not None:
             chosen = [seen[seen.surest & (seen.scores > masks_above)] for seen in view.detections]
             view = TeacherView(view.feats, chosen)
-            add_masks(detector.teacher, view)
+            add_masks(asked, view)
         for image, sample, seen in zip(images, data['data_samples'], view.detections, strict=True):
             found = seen.cpu()
             scale = torch.tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)

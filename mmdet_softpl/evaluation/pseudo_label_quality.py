@@ -1,6 +1,7 @@
 """How right pseudo-labels are, where the labels of the unlabelled images were kept aside.
 
-Shape letters: **K** pseudo-instances of an image, **C** foreground classes.
+Shape letters: **K** pseudo-instances of an image, **C** foreground classes, **B** confidence
+bins.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from mmdet_softpl.evaluation.ground_truth import (
     groups_of_classes,
     judge_detections,
 )
+from mmdet_softpl.functional.calibration import reliability_counts
 from mmdet_softpl.functional.frequency import GROUP_NAMES
+from mmdet_softpl.models.class_state import CONFIDENCE_BINS
 
 
 def pseudo_label_quality(
@@ -88,6 +91,39 @@ def pseudo_label_quality(
     ]
     quality['per_class'] = {name: _ratios(counts[:, c]) for c, name in enumerate(class_names)}
     return quality
+
+
+def pseudo_label_reliability(
+    detections: Sequence[Mapping], hidden_ann_file: str, class_names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Reliability of the teacher's scores and of its calibrated confidences.
+
+    Args:
+        detections: For each image a dict: ``img_id``, ``bboxes`` (K, 4) xyxy in pixels of the
+            original image, ``labels`` (K,), ``scores`` and ``confidences`` (K,) in [0, 1]; kept
+            or not, all are judged at box IoU 0.5.
+        hidden_ann_file: COCO or LVIS json with the labels of these images.
+        class_names: (C,) by label.
+
+    Returns:
+        (3, C, B) counts, correct and confidence sums by score, and by calibrated confidence.
+
+    Raises:
+        AnnotationError: As :func:`pseudo_label_quality`.
+    """
+    truth = GroundTruth(load_annotation_file(hidden_ann_file), class_names, hidden_ann_file)
+    num_classes = len(class_names)
+    before, after = (torch.zeros(3, num_classes, CONFIDENCE_BINS) for _ in range(2))
+    for image in detections:
+        labels, scores = image['labels'], image['scores']
+        judged, correct = judge_detections(
+            truth.image(image['img_id']), image['bboxes'], scores, labels
+        )
+        for total, values in ((before, scores), (after, image['confidences'])):
+            total += reliability_counts(
+                values[judged], labels[judged], correct[judged], num_classes, CONFIDENCE_BINS
+            )
+    return before, after
 
 
 def _selections(groups: Tensor | None, num_classes: int) -> list[tuple[str, Tensor]]:

@@ -1,0 +1,245 @@
+"""What a work directory of mmengine says about its training.
+
+Shape letters: **C** foreground classes, **G** = 3 frequency groups, **B** confidence bins.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmdet_softpl.functional.frequency import GROUP_NAMES
+from mmdet_softpl.run_records import (
+    PSEUDO_LABELS_FILE,
+    VALIDATIONS_FILE,
+    after_restarts,
+    read_records,
+)
+
+TIMESTAMP = re.compile(r'\d{8}_\d{6}$')
+AUDIT_FILE = 'pseudo_label_audit.json'
+ENVIRONMENT = re.compile(r'System environment:\n(.*?)\n\s*\n?Runtime environment', re.DOTALL)
+PARTS = ('teacher', 'student')
+
+
+@dataclass
+class WorkDir:
+    """A training as its files tell it; lists are empty and values None where nothing was written.
+
+    Attributes:
+        path: The folder.
+        losses: Logged training iterations: ``iter`` and the values of mmengine's log.
+        validations: See ``VALIDATIONS_FILE`` of ``run_records``; those without per-class results
+            come from mmengine's own log.
+        refreshes: See ``PSEUDO_LABELS_FILE`` there.
+        audit: ``pseudo_label_audit.json``, written at the end of the training.
+        classes: (C,) names.
+        groups: (C,) 0 rare, 1 common, 2 frequent, or None where nobody counted.
+        expected: (C,) labelled instances per labelled image, or None.
+        config: Path of the config that mmengine saved.
+        checkpoint: The newest checkpoint.
+        environment: Name and value of each line of mmengine's log about the machine.
+        starts: Time stamps of the starts of the training, oldest first.
+    """
+
+    path: Path
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    refreshes: list[dict[str, Any]] = field(default_factory=list)
+    audit: dict[str, Any] | None = None
+    classes: list[str] = field(default_factory=list)
+    groups: list[int] | None = None
+    expected: list[float] | None = None
+    config: Path | None = None
+    checkpoint: Path | None = None
+    environment: list[tuple[str, str]] = field(default_factory=list)
+    starts: list[str] = field(default_factory=list)
+
+
+def read_work_dir(path: Path) -> WorkDir:
+    """Read what there is.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It is a file, or a folder that no training wrote to; the message says which
+            folders near it are work directories.
+    """
+    starts = _starts(path)
+    run = WorkDir(path=path, starts=[start.name for start in starts])
+    scalars = [_scalars(start / 'vis_data' / 'scalars.json') for start in starts]
+    run.losses = after_restarts(
+        (_first_iter(records) - 1, records) for records, _ in scalars if records
+    )
+    _read_validations(run, starts, [validations for _, validations in scalars])
+    _read_refreshes(run, starts)
+    _read_audit(run)
+    run.config = _config(path, starts)
+    run.checkpoint = _checkpoint(path)
+    run.environment = _environment(starts)
+    return run
+
+
+def _starts(path: Path) -> list[Path]:
+    """The folders ``TIMESTAMP`` of a work directory."""
+    if path.is_file():
+        raise ValueError(
+            f'{path} is a file; give the work directory of a training (its --work-dir).'
+        )
+    if not path.is_dir():
+        raise FileNotFoundError(f'there is no folder {path}.')
+    starts = sorted(p for p in path.iterdir() if p.is_dir() and TIMESTAMP.match(p.name))
+    if starts:
+        return starts
+    if TIMESTAMP.match(path.resolve().name):
+        raise ValueError(
+            f'{path} is one start of a training; give the folder above it, {path.resolve().parent}.'
+        )
+    below = sorted(
+        child.name
+        for child in path.iterdir()
+        if child.is_dir() and any(TIMESTAMP.match(p.name) for p in child.iterdir() if p.is_dir())
+    )
+    hint = f' Work directories in it: {", ".join(below[:8])}.' if below else ''
+    raise ValueError(
+        f'{path} is not the work directory of a training: it has no folder named like '
+        f'20260131_235959 with the logs of mmengine.{hint}'
+    )
+
+
+def _scalars(path: Path) -> tuple[list[dict], list[dict]]:
+    """Training iterations and validations of one ``scalars.json``."""
+    losses: list[dict] = []
+    validations: list[dict] = []
+    if not path.is_file():
+        return losses, validations
+    for record in read_records(path):
+        if 'loss' in record:
+            losses.append(dict(record, iter=int(record.get('iter', record.get('step', 0)))))
+        elif any('AP' in key or 'ece' in key for key in record):
+            # By default mmengine logs validations at step 0: then they follow an iteration.
+            last = losses[-1]['iter'] if losses else 0
+            validations.append(dict(iter=int(record.get('step') or last), parts=_parts_of(record)))
+    return losses, validations
+
+
+def _parts_of(record: dict[str, Any]) -> dict[str, dict]:
+    metrics = {
+        key: value
+        for key, value in record.items()
+        if key not in ('step', 'time', 'data_time', 'memory') and isinstance(value, (int, float))
+    }
+    parts = {
+        name: dict(
+            metrics={
+                key[len(name) + 1 :]: value
+                for key, value in metrics.items()
+                if key.startswith(f'{name}/')
+            }
+        )
+        for name in PARTS
+    }
+    parts = {name: part for name, part in parts.items() if part['metrics']}
+    return parts or {'model': dict(metrics=metrics)}
+
+
+def _first_iter(records: Sequence[dict]) -> int:
+    return records[0]['iter']
+
+
+def _with_head(start: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    path = start / name
+    records = read_records(path) if path.is_file() else []
+    return (records[0], records[1:]) if records else None
+
+
+def _read_validations(run: WorkDir, starts: Sequence[Path], logged: Sequence[list[dict]]) -> None:
+    parts: list[tuple[int, list[dict]]] = []
+    for start, from_log in zip(starts, logged, strict=True):
+        found = _with_head(start, VALIDATIONS_FILE)
+        if found is not None:
+            head, records = found
+            run.classes = list(head['classes']) or run.classes
+            run.groups = head['groups'] or run.groups
+            parts.append((head['start_iter'], records))
+        elif from_log:
+            parts.append((_first_iter(from_log) - 1, from_log))
+    run.validations = after_restarts(parts)
+
+
+def _read_refreshes(run: WorkDir, starts: Sequence[Path]) -> None:
+    parts: list[tuple[int, list[dict]]] = []
+    for start in starts:
+        found = _with_head(start, PSEUDO_LABELS_FILE)
+        if found is None:
+            continue
+        head, records = found
+        if run.classes and list(head['classes']) != run.classes and parts:
+            # Another data set was trained in the same folder before.
+            parts.clear()
+        run.classes, run.groups = list(head['classes']), list(head['groups'])
+        run.expected = list(head['expected_per_image'])
+        parts.append((head['start_iter'], records))
+    run.refreshes = after_restarts(parts)
+
+
+def _read_audit(run: WorkDir) -> None:
+    path = run.path / AUDIT_FILE
+    if not path.is_file():
+        return
+    try:
+        audit = json.loads(path.read_text(encoding='utf-8'))
+        records = audit['classes']
+        names = [record['name'] for record in records]
+        groups = [GROUP_NAMES.index(record['group']) for record in records]
+        expected = [record['expected_per_image'] for record in records]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is not an audit of RareBoostPseudoLabeler: {error!r}.') from error
+    if run.classes and run.classes != names:
+        # Of an older training in the same folder.
+        return
+    run.audit, run.classes, run.groups, run.expected = audit, names, groups, expected
+
+
+def _config(path: Path, starts: Sequence[Path]) -> Path | None:
+    for start in reversed(starts):
+        config = start / 'vis_data' / 'config.py'
+        if config.is_file():
+            return config
+    configs = sorted(path.glob('*.py'), key=lambda p: p.stat().st_mtime)
+    return configs[-1] if configs else None
+
+
+def _checkpoint(path: Path) -> Path | None:
+    """What ``last_checkpoint`` names, else the newest; the folder may have been moved since."""
+    pointer = path / 'last_checkpoint'
+    if pointer.is_file():
+        named = Path(pointer.read_text(encoding='utf-8').strip())
+        for candidate in (path / named.name, named):
+            if candidate.is_file():
+                return candidate
+    found = sorted(path.glob('*.pth'), key=lambda p: p.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def _environment(starts: Sequence[Path]) -> list[tuple[str, str]]:
+    """From the newest log that has it; mmengine writes it at every start."""
+    for start in reversed(starts):
+        for log in sorted(start.glob('*.log')):
+            match = ENVIRONMENT.search(log.read_text(encoding='utf-8', errors='replace'))
+            if match:
+                return list(_pairs(match[1]))
+    return []
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        # How PyTorch was compiled, on lines of their own.
+        if line.startswith('  - '):
+            continue
+        name, separator, value = line.strip().partition(': ')
+        if separator and len(name) < 60:
+            yield name, value
