@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from mmdet_softpl._version import __version__
 
@@ -85,14 +86,45 @@ def below(root: Path) -> set[str]:
     return {f.relative_to(root).as_posix() for f in files if '__pycache__' not in f.parts}
 
 
+def metafiles(repository: Path) -> list[Path]:
+    return sorted((repository / 'configs').rglob('metafile.yml'))
+
+
 def test_wheel_has_what_mim_wants(wheel: Path, repository: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     mim = {name.removeprefix('mmdet_softpl/.mim/') for name in names if '/.mim/' in name}
     configs = {f'configs/{name}' for name in below(repository / 'configs')}
     assert configs, 'there are no configs to ship'
+    configs |= {f'configs/{path.parent.name}/{path.name}' for path in metafiles(repository)}
     assert mim == configs | {'model-index.yml', 'tools/train.py', 'tools/test.py'}
     assert {f'mmdet_softpl/{name}' for name in below(repository / 'mmdet_softpl')} <= names
     assert not any(name.startswith(('tests/', 'configs/', 'tools/')) for name in names)
+
+
+def test_mim_finds_every_config_by_its_name(installed: Path) -> None:
+    """What `mim search` reads: the index, and the metafiles that it imports, as in the wheel."""
+    mim = installed / 'mmdet_softpl' / '.mim'
+    index = yaml.safe_load((mim / 'model-index.yml').read_text())
+    assert set(index) == {'Import'}
+    assert {mim / name for name in index['Import']} == set(mim.rglob('metafile.yml'))
+    names = []
+    for imported in index['Import']:
+        content = yaml.safe_load((mim / imported).read_text())
+        collections = {collection['Name'] for collection in content['Collections']}
+        for model in content['Models']:
+            names.append(model['Name'])
+            assert model['In Collection'] in collections
+            assert (mim / model['Config']).is_file()
+            # `mim search --config` lowers what it is given.
+            assert model['Name'] == Path(model['Config']).stem == model['Name'].lower()
+            # Nothing has been trained at full length yet.
+            assert not {'Results', 'Weights'} & set(model)
+    shipped = {
+        path.stem
+        for path in (mim / 'configs').glob('*/*.py')
+        if path.parent.name != 'demo' and 'custom' not in path.stem
+    } - {path.stem for path in (mim / 'configs' / '_base_').rglob('*.py')}
+    assert sorted(names) == sorted(shipped)
 
 
 def test_metadata(wheel: Path) -> None:
