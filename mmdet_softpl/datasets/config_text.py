@@ -204,7 +204,7 @@ def config_text(
         ),
         momentum_reason=(
             "The teacher forgets within a tenth of the part with unlabelled images, or the base's "
-            '2,500\n# iterations if that is longer.'
+            '2,500\n# iterations if that is shorter.'
         ),
         milestones=list(plan.milestones),
         **{name: data.paths.get(name, '') for name in _PATHS},

@@ -14,6 +14,8 @@ import numpy as np
 
 from .unlabeled_image_dataset import read_image_size
 
+# Of a file that Pillow reads: UnlabeledImageDataset, which asks Pillow, will not leave it out.
+HOST_CANNOT = 'OpenCV, which the host decodes with, cannot read it'
 _THREADS = 8
 
 
@@ -36,7 +38,10 @@ class ScannedImage:
 
     @property
     def readable(self) -> bool:
-        """Whether the host gets an image out of it (of a truncated file it gets a part)."""
+        """Whether the host gets an image out of it.
+
+        Of a truncated file OpenCV 4 gives the part that is there, OpenCV 5 nothing.
+        """
         return bool(self.digest)
 
 
@@ -57,10 +62,10 @@ def scan_image(path: str | os.PathLike) -> ScannedImage:
     try:
         content = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    except (OSError, cv2.error) as problem:
-        return ScannedImage(error=error or str(problem))
+    except (OSError, cv2.error):
+        image = None
     if image is None:
-        return ScannedImage(error=error or 'OpenCV, which the host decodes with, cannot read it')
+        return ScannedImage(error=error or HOST_CANNOT)
     height, width = image.shape[:2]
     digest = hashlib.blake2b(f'{height} {width}'.encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)

@@ -10,7 +10,7 @@ from itertools import combinations
 from .annotation_checks import AnnotationError, check_same_categories
 from .config_sets import FOLDER, LABELLED, TEST, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding, examples
-from .image_scan import ScannedImage
+from .image_scan import HOST_CANNOT, ScannedImage
 from .set_contents import SetContents, SetImage
 
 _LEAKS = {
@@ -60,22 +60,23 @@ def image_findings(
     if scanned is None:
         return findings
 
-    # The folder's own data set leaves out what it cannot read, and says so.
+    # The folder's own data set leaves out what Pillow cannot read, and says so.
     skips = contents.configured.kind == FOLDER and not contents.configured.ann_file
-    broken = [i for i in present if not scanned[i.path].readable]
-    note(
-        WARNING if skips else ERROR,
-        'unreadable image',
-        [f'{i.path} ({scanned[i.path].error})' for i in broken],
-        'the training leaves them out; fetch them again or remove them'
-        if skips
-        else 'fetch them again, or take them out of the json',
-    )
+    broken = [(i.path, scanned[i.path].error) for i in present if not scanned[i.path].readable]
+    for left_out in (False, True):
+        note(
+            WARNING if left_out else ERROR,
+            'unreadable image',
+            [f'{p} ({e})' for p, e in broken if (skips and e != HOST_CANNOT) == left_out],
+            'the training leaves them out; fetch them again or remove them'
+            if left_out
+            else 'fetch them again, or take them out of the set',
+        )
     note(
         WARNING,
         'truncated image',
         [f'{i.path} ({scanned[i.path].error})' for i in present if _is_damaged(scanned[i.path])],
-        'fetch them again: what is missing is grey, or the file is left out',
+        'fetch them again: what is missing is grey',
     )
     differing = [i for i in present if _differs(i, scanned[i.path])]
     note(

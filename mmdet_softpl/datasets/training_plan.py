@@ -27,6 +27,8 @@ MAX_UPSCALING = 2
 # The weights of teacher and student, their gradients and momentum, and CUDA's own.
 FIXED_GB = 1.5
 OVERSAMPLED_RATIO = 10
+# An evaluation, and writing two detectors and their momentum, take as long as many steps.
+MIN_INTERVAL = 500
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,8 @@ def plan_training(
         warmup_iters=min(1000, supervised // 4),
         ramp_iters=supervised // 4,
         milestones=(_hundreds(total * 2 / 3), _hundreds(total * 8 / 9)),
-        val_interval=_hundreds(total / 18),
-        checkpoint_interval=_hundreds(total / 36),
+        val_interval=_hundreds(max(total / 18, MIN_INTERVAL)),
+        checkpoint_interval=_hundreds(max(total / 36, MIN_INTERVAL)),
         refresh_interval=int(np.clip(semi // 100, 50, 500)),
         momentum=float(f'{max(0.0004, 10 / semi):.1g}'),
         oversample_thr=_oversample_thr(image_counts, labelled),

@@ -1,0 +1,245 @@
+"""What a set holds against what the host's data sets make of it, and its faults."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import DefaultScope
+
+from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.findings import ERROR, WARNING
+from mmdet_softpl.datasets.set_contents import host_file_name, read_set, repeat_factors
+
+SEMI = [{'type': 'LoadAnnotations', 'with_mask': True, 'with_bbox': True}]
+CLASSES = ('cat', 'dog')
+
+
+def _cfg(path: Path, **kwargs) -> dict:
+    return dict(
+        type='CocoDataset',
+        ann_file=str(path),
+        data_root=f'{path.parent}/',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=CLASSES),
+        pipeline=SEMI,
+        **kwargs,
+    )
+
+
+def _read(dataset: dict, loader: str = 'train_dataloader'):
+    (one,) = configured_sets({loader: dict(dataset=dataset)})
+    return read_set(one)
+
+
+def _kinds(contents) -> dict[str, str]:
+    return {finding.kind: finding.severity for finding in contents.findings}
+
+
+@pytest.mark.parametrize('filter_empty', [False, True])
+@pytest.mark.parametrize('min_size', [0, 41])
+def test_as_the_host_counts(good, write, filter_empty: bool, min_size: int) -> None:
+    good['images'][1].update(height=60, width=70)
+    # Other than the host's: an image whose annotation is of no class in use.
+    filters = dict(filter_empty_gt=filter_empty, min_size=min_size)
+    cfg = _cfg(write(good), filter_cfg=filters)
+    contents = _read(cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(copy.deepcopy(cfg))
+    assert contents.used_images == contents.epoch_images == len(host)
+    host_paths = {host.get_data_info(i)['img_path'] for i in range(len(host))}
+    assert host_paths <= {image.path for image in contents.images}
+    assert contents.num_instances == 3 and not contents.findings
+
+
+def test_repeats_as_the_host_repeats(tiny_shapes: Path) -> None:
+    classes = tuple((tiny_shapes / 'annotations/classes.txt').read_text().split())
+    inner = dict(
+        type='CocoDataset',
+        ann_file=f'{tiny_shapes}/annotations/train.json',
+        data_prefix=dict(img=f'{tiny_shapes}/train'),
+        metainfo=dict(classes=classes),
+        pipeline=[],
+    )
+    balanced = dict(type='ClassBalancedDataset', oversample_thr=0.6, dataset=inner)
+    contents = _read(dict(type='RepeatDataset', times=2, dataset=balanced))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(copy.deepcopy(balanced))
+    assert contents.epoch_images == 2 * len(host) > 2 * contents.used_images
+    counts = Counter(c for i in range(28) for c in set(host.dataset.get_cat_ids(i)))
+    for label, count in counts.items():
+        expected = max(1, math.sqrt(0.6 / (count / 28)))
+        assert contents.repeat_factors[classes[label]] == pytest.approx(expected)
+
+
+def test_repeat_factors_of_empty_images() -> None:
+    factors, total = repeat_factors([set(), {'a'}, {'a'}, {'a', 'b'}], 1.0)
+    assert factors == pytest.approx({'a': math.sqrt(4 / 3), 'b': 2.0})
+    assert total == 1 + 2 + 2 + 2
+    assert repeat_factors([], 1.0) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'image', 'name'),
+    [
+        ('coco', {'file_name': 'a/b.jpg', 'coco_url': 'http://x/c.jpg'}, 'a/b.jpg'),
+        ('coco', {'coco_url': 'http://x/c.jpg'}, None),
+        (
+            'lvis v1',
+            {'coco_url': 'http://images.cocodataset.org/train2017/1.jpg', 'file_name': 'z.jpg'},
+            'train2017/1.jpg',
+        ),
+        ('lvis v1', {'file_name': 'z.jpg'}, None),
+        ('lvis v0.5', {'file_name': 'COCO_val2014_000000000042.jpg'}, '000000000042.jpg'),
+        ('images', {'coco_url': 'http://x/y/c.jpg'}, 'y/c.jpg'),
+    ],
+)
+def test_file_names(kind: str, image: dict, name: str | None) -> None:
+    assert host_file_name(kind, image) == name
+
+
+def test_dropped_annotations_are_those_that_the_host_drops(good, write) -> None:
+    boxes = [[1, 1, 0.5, 5], [70, 1, 5, 5], [-9, 1, 5, 5], [55, 1, 9, 9], [2, 2, 3, 3]]
+    for i, box in enumerate(boxes):
+        extra = dict(good['annotations'][0], id=10 + i, image_id=7, bbox=box)
+        good['annotations'].append(extra)
+    good['annotations'][-1]['area'] = 0
+    cfg = _cfg(write(good))
+    contents = _read(cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(copy.deepcopy(cfg))
+    kept = sum(len(host.get_data_info(i)['instances']) for i in range(len(host)))
+    (finding,) = contents.findings
+    assert finding.count == len(good['annotations']) - kept == 4
+    assert finding.severity == WARNING and 'pixels' in finding.remedy
+
+
+def test_normalised_boxes_are_an_error(good, write) -> None:
+    for annotation in good['annotations']:
+        annotation['bbox'] = [0.1, 0.1, 0.3, 0.3]
+    assert _kinds(_read(_cfg(write(good)))) == {'annotation that the host leaves out': ERROR}
+
+
+def _faults():
+    def drop(where: str, key: str):
+        return lambda d: [item.pop(key, None) for item in d[where]]
+
+    return {
+        'no area': (drop('annotations', 'area'), 'annotation without `area`', ERROR),
+        'no masks': (
+            drop('annotations', 'segmentation'),
+            'annotation without `segmentation`',
+            ERROR,
+        ),
+        'no size': (drop('images', 'height'), 'image without `height` or `width`', ERROR),
+        'no names': (drop('images', 'file_name'), 'image without `file_name`', ERROR),
+        'no annotations': (lambda d: d['annotations'].clear(), 'no annotation', ERROR),
+        'no categories': (lambda d: d.pop('categories'), 'unusable file', ERROR),
+        'other classes': (
+            lambda d: d['categories'][0].update(name='yak'),
+            'class of `metainfo.classes` that the file does not define',
+            ERROR,
+        ),
+        'a bad box': (
+            lambda d: d['annotations'][0].update(bbox=[1, 2, -3, 4]),
+            'box of negative or infinite size',
+            ERROR,
+        ),
+        'a class without images': (
+            lambda d: d['annotations'].pop(),
+            'doubtful file',
+            WARNING,
+        ),
+    }
+
+
+@pytest.mark.parametrize('fault', _faults())
+def test_faults_are_findings(fault: str, good, write) -> None:
+    change, kind, severity = _faults()[fault]
+    change(good)
+    path = write(good)
+    contents = _read(_cfg(path))
+    assert _kinds(contents).get(kind) == severity, contents.findings
+    assert all(f.detail and f.remedy for f in contents.findings)
+    assert any(str(path) in f.detail for f in contents.findings)
+
+
+def test_a_bad_box_does_not_hide_the_rest(good, write) -> None:
+    good['annotations'][2]['bbox'] = [0, 0, -1, 4]
+    contents = _read(_cfg(write(good)))
+    assert contents.num_instances == 2 and contents.statistics.classes == CLASSES
+    assert len(contents.images) == 3
+
+
+@pytest.mark.parametrize('content', [None, '', '{"images": [', '[]', '{"images": []}'])
+def test_files_that_are_none(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / 'ann.json'
+    if content is not None:
+        path.write_text(content)
+    contents = _read(_cfg(path))
+    (finding,) = contents.findings
+    assert (finding.kind, finding.severity) == ('unusable file', ERROR)
+    assert str(path) in finding.detail and finding.remedy
+    assert contents.images == () and contents.statistics is None
+
+
+def test_validation_without_annotations_or_some_class(good, write) -> None:
+    good['annotations'].pop()
+    found = _kinds(_read(_cfg(write(good)), 'val_dataloader'))
+    assert found == {'class without a validation image': WARNING}
+    good['annotations'] = []
+    found = _kinds(_read(_cfg(write(good)), 'val_dataloader'))
+    assert found == {'no annotation': ERROR}
+
+
+def test_unlabelled_json_needs_no_annotation(good, write, tmp_path: Path) -> None:
+    good.update(annotations=[], categories=[])
+    dataset = dict(type='mmdet_softpl.UnlabeledImageDataset', ann_file=str(write(good)))
+    contents = _read(dict(dataset, data_prefix=dict(img=str(tmp_path))))
+    assert len(contents.images) == 3 and not contents.findings
+    good['images'] = []
+    contents = _read(dict(dataset, ann_file=str(write(good))))
+    assert _kinds(contents) == {'no image': ERROR}
+
+
+def test_folders(tmp_path: Path) -> None:
+    dataset = dict(type='mmdet_softpl.UnlabeledImageDataset', data_root=str(tmp_path))
+    assert _kinds(_read(dataset)) == {'no image': ERROR}
+    (tmp_path / 'a.jpg').touch()
+    contents = _read(dataset)
+    assert [Path(i.path).name for i in contents.images] == ['a.jpg'] and not contents.findings
+    missing = _read(dict(dataset, data_prefix=dict(img='nowhere/')))
+    assert _kinds(missing) == {'missing folder': ERROR}
+    file = _read(dict(dataset, data_prefix=dict(img='a.jpg')))
+    assert 'is a file' in file.findings[0].detail
+
+
+def test_what_cannot_be_looked_at_is_said(good, write) -> None:
+    path = write(good)
+    assert _kinds(_read(dict(type='VOCDataset', ann_file='x'))) == {
+        'unknown type of data set': WARNING
+    }
+    remote = _cfg(path, backend_args=dict(backend='petrel'))
+    assert _kinds(_read(remote)) == {'not on this disk': WARNING}
+    assert _kinds(_read(_cfg(path, indices=2))) == {'part of a set': WARNING}
+    assert _kinds(_read(dict(type='CocoDataset'))) == {'no file': ERROR}
+
+
+def test_nothing_is_left_after_filters(good, write) -> None:
+    cfg = _cfg(write(good), filter_cfg=dict(min_size=500))
+    assert _kinds(_read(cfg)) == {'no image is used': ERROR}
+
+
+def test_lvis_names(good, write) -> None:
+    for image in good['images']:
+        name = image.pop('file_name')
+        image['coco_url'] = f'http://images.cocodataset.org/train2017/{name}'
+    cfg = dict(_cfg(write(json.loads(json.dumps(good)))), type='LVISV1Dataset')
+    contents = _read(cfg)
+    assert not contents.findings
+    assert contents.images[0].path.endswith('images/train2017/a.jpg')
