@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled lint
+.PHONY: help demo test test-compiled lint benchmark
 
 # The first one that really runs: a pyenv shim exists for versions that are not active, and
 # some systems ship a python3 without venv.
@@ -19,6 +19,7 @@ help:
 	@echo "make test           run the whole test suite"
 	@echo "make test-compiled  build the real mmcv in .venv-compiled/ and run the suite on it"
 	@echo "make lint           ruff and mypy"
+	@echo "make benchmark      the detector benchmark; PRESET=cpu (default), gpu or tiny"
 
 demo:
 	@$(call BOOTSTRAP,run)
@@ -37,3 +38,9 @@ lint:
 	@.venv/bin/python -m ruff format --check .
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m mypy mmdet_softpl
+
+PRESET ?= cpu
+
+benchmark:
+	@$(call BOOTSTRAP,run)
+	@.venv/bin/python benchmarks/longtail/run.py --preset $(PRESET)

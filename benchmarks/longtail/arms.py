@@ -15,6 +15,8 @@ from mmdet_softpl.cli.demo import replace_prefix
 from .presets import Preset
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
+# Stands for the folder of the data set, which is not a setting.
+DATA_ROOT = 'DATA/'
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ ARMS = {
 }
 
 
-def arm_config(arm: str, preset: Preset, seed: int, data_root: Path, device: str = 'cpu') -> Config:
+def arm_config(arm: str, preset: Preset, seed: int, device: str = 'cpu') -> Config:
     """The arm's config with the preset's numbers; trains from the first to the last iteration.
 
     Args:
         arm: Name in ``ARMS``.
         preset: Sizes and schedule.
         seed: Of weights, batches and augmentation.
-        data_root: Folder of the data set.
         device: ``'cpu'`` or ``'cuda'``.
+
+    Returns:
+        The config; its data are where ``placed`` puts them.
     """
     read = Config.fromfile(CONFIGS / f'arm-{arm}.py')
-    cfg = replace_prefix(read.to_dict(), read.data_root, f'{data_root}/')
+    cfg = replace_prefix(read.to_dict(), read.data_root, DATA_ROOT)
     detector = cfg['model']['detector']
     _merge(detector, preset.network)
     heads = detector['roi_head']
@@ -101,6 +105,12 @@ def arm_config(arm: str, preset: Preset, seed: int, data_root: Path, device: str
     cfg['randomness'] = dict(seed=seed)
     # mmengine formats the config's text at every checkpoint, a second of CPU each time.
     return Config(cfg, filename=read.filename, format_python_code=False)
+
+
+def placed(cfg: Config, data_root: Path) -> Config:
+    """A copy of an arm's config with the folder of the data set in its paths."""
+    plain = replace_prefix(cfg.to_dict(), DATA_ROOT, f'{data_root}/')
+    return Config(plain, filename=cfg.filename, format_python_code=False)
 
 
 def burn_in_config(cfg: Config, preset: Preset) -> Config:

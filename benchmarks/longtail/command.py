@@ -6,7 +6,6 @@ import argparse
 import fcntl
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,8 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = args.results or (out if preset.name == 'tiny' else HERE)
     arms = [a for a in ARMS if a in (args.arms or preset.arms or ARMS)]
     seeds = sorted(set(range(preset.seeds) if args.seeds is None else args.seeds))
-    # A job that is asked to end leaves through the same door as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with claimed(out, preset):
             failed = False
@@ -108,10 +105,10 @@ def _train(
     seeds: list[int],
 ) -> bool:
     """Make the data, run the jobs; whether one failed."""
+    if args.processes is not None and args.processes < 1:
+        raise ValueError(f'--processes {args.processes}: give 1 or more.')
     device = _device(args.device)
     processes = args.processes or (preset.processes if device == 'cuda' else cores())
-    if processes < 1:
-        raise ValueError(f'--processes {processes}: give 1 or more.')
     make_data(data_root, preset.data)
     jobs = jobs_of(arms, seeds)
     defaults = GPU_SECONDS if device == 'cuda' else CPU_SECONDS

@@ -62,6 +62,8 @@ class Cost(Hook):
     def restart(self) -> None:
         """What was done since the last iteration is not training."""
         self._wall, self._cpu = time.perf_counter(), time.process_time()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock."""
@@ -95,7 +97,7 @@ class Cost(Hook):
 
 
 def peak_memory() -> float:
-    """Bytes: most that was allocated on the GPU, or most that the process held."""
+    """Bytes: most allocated on the GPU since the last reset, or most the process ever held."""
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -79,22 +79,20 @@ def run_job(job: Job, preset: Preset, out: Path, data_root: Path, splits: tuple[
     """
     import torch
 
-    from .arms import arm_config, burn_in_config, settings_of
+    from .arms import arm_config, burn_in_config, placed, settings_of
 
     folder = job.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    cfg = arm_config(job.arm, preset, job.seed, Path('DATA'), device)
+    cfg = arm_config(job.arm, preset, job.seed, device)
     if job.burn_in:
         cfg = burn_in_config(cfg, preset)
-    # Where the data are and how many processes load them does not matter.
+    # How many processes load the data does not matter, nor where they are.
     settings = settings_of(cfg)
     for key in ('num_workers', 'persistent_workers', 'pin_memory'):
         settings['train_dataloader'].pop(key, None)
     claim(folder, settings)
-    cfg = arm_config(job.arm, preset, job.seed, data_root, device)
-    if job.burn_in:
-        cfg = burn_in_config(cfg, preset)
+    cfg = placed(cfg, data_root)
     cfg.work_dir = str(folder)
     # mmengine keeps loggers and hubs by this name.
     cfg.experiment_name = job.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,4 +11,6 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     from benchmarks.longtail.command import main
 
+    # Asked to end, it leaves as after Ctrl-C, and so do its runs.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -1,0 +1,115 @@
+"""Arms differ in what they name and in nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from benchmarks.longtail.arms import ARMS, CONFIGS, arm_config, burn_in_config, differences, placed
+from benchmarks.longtail.presets import PRESETS
+
+HEAD = 'model.detector.roi_head.bbox_head.'
+SEMI = 'model.semi_train_cfg.'
+LABELER = 'custom_hooks.2.'
+LABELED = 'train_dataloader.dataset.datasets.0'
+EXPECTED = {
+    '1': {f'{HEAD}smoothing_mode', f'{HEAD}smoothing'},
+    '2': {f'{HEAD}smoothing_mode'},
+    '3': {'train_dataloader.batch_sampler.unlabeled'},
+    '4': {f'{HEAD}smoothing_mode', f'{HEAD}smoothing'},
+    '5': {f'{SEMI}label_mode'},
+    '6a': {
+        f'{LABELER}{key}'
+        for key in ('threshold_mode', 'alpha', 'thr_range', 'boost_gamma', 'max_boost')
+    },
+    '6': {f'{LABELER}prototype_weight'},
+    '7': {f'{SEMI}calibration', f'{SEMI}calibration_interval'},
+    '8': {f'{SEMI}student_correction'},
+}
+
+
+@pytest.fixture(scope='module')
+def configs() -> dict[str, Config]:
+    return {arm: arm_config(arm, PRESETS['cpu'], 0) for arm in ARMS}
+
+
+@pytest.mark.parametrize('arm', EXPECTED)
+def test_an_arm_adds_what_it_names(configs: dict[str, Config], arm: str) -> None:
+    previous = ARMS[arm].previous
+    assert previous is not None
+    found = differences(configs[previous].to_dict(), configs[arm].to_dict())
+    assert set(found) == EXPECTED[arm]
+
+
+@pytest.mark.parametrize('arm', ['0-rfs', '8-rfs'])
+def test_the_rfs_arms_differ_in_sampling_alone(configs: dict[str, Config], arm: str) -> None:
+    plain, balanced = configs[arm[0]].to_dict(), configs[arm].to_dict()
+    assert all(key.startswith(LABELED) for key in differences(plain, balanced))
+    wrapped = balanced['train_dataloader']['dataset']['datasets'][0]
+    assert wrapped['type'] == 'ClassBalancedDataset'
+    assert differences(plain['labeled_dataset'], wrapped['dataset']) == {}
+
+
+def test_seesaw_differs_in_model_and_labeller_alone(configs: dict[str, Config]) -> None:
+    found = differences(configs['0'].to_dict(), configs['0-seesaw'].to_dict())
+    assert all(key.startswith(('model.', 'custom_hooks.')) for key in found)
+    shared = 'model.detector.'
+    others = {key for key in found if key.startswith(shared) and not key.startswith(HEAD)}
+    assert others == set()
+
+
+def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
+    for name, arm in ARMS.items():
+        assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
+
+
+def test_a_shared_burn_in_is_the_same_supervised_training(configs: dict[str, Config]) -> None:
+    """What the first iterations depend on: network, labelled data, optimiser, schedule, seed."""
+    first: dict[str, tuple[str, dict]] = {}
+    for name, arm in ARMS.items():
+        cfg = burn_in_config(configs[name], PRESETS['cpu']).to_dict()
+        assert cfg['train_cfg']['max_iters'] == PRESETS['cpu'].supervised_iters
+        part = {
+            key: cfg[key] for key in ('optim_wrapper', 'param_scheduler', 'randomness', 'train_cfg')
+        }
+        part.update(
+            detector=cfg['model']['detector'],
+            labeled=cfg['train_dataloader']['dataset']['datasets'][0],
+            batch_size=cfg['train_dataloader']['batch_size'],
+            teacher=cfg['custom_hooks'][0],
+        )
+        other, expected = first.setdefault(arm.burn_in, (name, part))
+        assert differences(expected, part) == {}, f'{name} and {other}'
+    assert len(first) == 6
+
+
+def test_every_config_is_an_arm() -> None:
+    assert {path.stem.removeprefix('arm-') for path in CONFIGS.glob('arm-*.py')} == set(ARMS)
+
+
+@pytest.mark.parametrize('arm', ['0', '8', '0-seesaw'])
+def test_models_build_at_any_size(arm: str) -> None:
+    for name in ('tiny', 'gpu'):
+        preset = PRESETS[name]
+        cfg = arm_config(arm, preset, 0)
+        init_default_scope('mmdet')
+        head = MODELS.build(cfg.model).student.roi_head.bbox_head
+        assert head.num_classes == preset.data.num_classes
+
+
+def test_paths_are_placed(configs: dict[str, Config]) -> None:
+    cfg = placed(configs['8-rfs'], Path('/somewhere'))
+    text = str(cfg.to_dict())
+    assert 'DATA/' not in text and 'data/longtail_shapes' not in text
+    assert cfg.custom_hooks[2].labeled_ann_file == '/somewhere/annotations/train.json'
+    assert 'DATA/' in str(configs['8-rfs'].to_dict())
+
+
+def test_differences() -> None:
+    old = dict(a=1, b=[1, dict(c=2)], d=dict(e=3))
+    new = dict(a=1, b=[1, dict(c=4)], f=5)
+    assert differences(old, new) == {'b.1.c': (2, 4), 'd': (dict(e=3), None), 'f': (None, 5)}

@@ -1,0 +1,161 @@
+"""Arithmetic of the benchmark's tables against closed forms, and tables of partial results."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from benchmarks.longtail.presets import PRESETS
+from benchmarks.longtail.report import difference, missing_runs, target_table, write_report
+from benchmarks.longtail.results import (
+    Difference,
+    Table,
+    collect,
+    mean_ratio,
+    merged,
+    paired_difference,
+    spread,
+)
+
+
+def test_mean_and_spread() -> None:
+    found = spread([1.0, 2.0, 6.0])
+    assert (found.mean, found.n) == (3.0, 3)
+    assert found.deviation == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+    assert math.isnan(spread([4.0]).deviation)
+    assert math.isnan(spread([]).mean)
+
+
+def test_interval_is_that_of_the_paired_t_test() -> None:
+    a, b = {0: 0.31, 1: 0.35, 2: 0.30, 5: 9.0}, {0: 0.25, 1: 0.31, 2: 0.22, 4: 9.0}
+    found = paired_difference(a, b)
+    oracle = stats.ttest_rel([0.31, 0.35, 0.30], [0.25, 0.31, 0.22]).confidence_interval(0.95)
+    assert found.n == 3
+    assert found.mean == pytest.approx(0.06)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high))
+
+
+def test_one_pair_has_no_interval_and_no_pair_no_mean() -> None:
+    one = paired_difference({0: 2.0}, {0: 1.5})
+    assert (one.mean, one.n) == (0.5, 1)
+    assert math.isnan(one.low) and math.isnan(one.high)
+    assert difference(one) == '+50.0 (1 seed)'
+    assert difference(paired_difference({0: 2.0}, {1: 1.5})) == '-'
+
+
+def test_bold_where_the_interval_leaves_out_zero() -> None:
+    assert difference(Difference(0.02, 0.01, 0.03, 3)) == '**+2.0 [+1.0, +3.0]**'
+    assert difference(Difference(-0.02, -0.03, -0.01, 3)).startswith('**')
+    assert difference(Difference(0.02, -0.01, 0.05, 3)) == '+2.0 [-1.0, +5.0]'
+
+
+def test_ratio_is_paired() -> None:
+    assert mean_ratio({0: 2.0, 1: 9.0, 2: 1.0}, {0: 1.0, 1: 3.0}) == pytest.approx(2.5)
+    assert math.isnan(mean_ratio({0: 2.0}, {1: 1.0}))
+
+
+def make_run(out: Path, arm: str, seed: int, ap: float, whole: bool = True) -> None:
+    folder = out / 'runs' / f'arm-{arm}-seed{seed}'
+    folder.mkdir(parents=True)
+    metrics = dict(segm_AP=ap, segm_APr=ap / 2, bbox_AP=ap, ece=0.1, cc_ece=None)
+    reliability = [[[0.0] * 15] * 2] * 3
+    (folder / 'tune.json').write_text(json.dumps(dict(metrics=metrics, reliability=reliability)))
+    origin = dict(commit='abc', date='2026-01-01', hardware='a machine', torch='2')
+    (folder / 'origin.json').write_text(json.dumps(origin))
+    point = dict(segm_AP=ap, segm_APr=ap, rare_pseudo_recall=0.1, rare_pseudo_precision=None)
+    (folder / 'curves.json').write_text(json.dumps({'4': point, '10': point}))
+    if not whole:
+        return
+    (folder / 'test.json').write_text(json.dumps(dict(metrics=metrics, reliability=reliability)))
+    quality = dict(
+        rare_pseudo_recall=0.4,
+        rare_pseudo_precision=0.6,
+        pseudo_per_image=1.0,
+        never_labelled=['b'] if arm == '3' else ['a', 'b'],
+        per_class=dict(a={}, b={}),
+    )
+    errors = dict(ece=0.1, cc_ece=0.2 if arm == '3' else 0.08)
+    part = dict(errors=errors, reliability=reliability)
+    pseudo = dict(quality=quality, groups=[0, 2], pseudo=part, object=part, object_raw=part)
+    (folder / 'pseudo.json').write_text(json.dumps(pseudo))
+    (folder / 'cost.json').write_text(json.dumps(dict(semi_seconds=10.0 * (1 + int(arm)))))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    for seed, shift in enumerate((0.0, 0.01, 0.03)):
+        make_run(tmp_path, '0', seed, 0.20 + shift)
+        make_run(tmp_path, '3', seed, 0.22 + shift)
+        make_run(tmp_path, '8', seed, 0.26 + shift + (0.001 if seed else 0), whole=seed != 2)
+    return tmp_path
+
+
+def test_records_have_the_six_keys(out: Path) -> None:
+    records = collect('tiny', out)
+    assert {frozenset(r) for r in records} == {
+        frozenset(('preset', 'arm', 'seed', 'split', 'metric', 'value'))
+    }
+    keys = [tuple(r[k] for k in ('preset', 'arm', 'seed', 'split', 'metric')) for r in records]
+    assert len(set(keys)) == len(keys)
+    table = Table(records, 'tiny')
+    assert table.arms == ['0', '3', '8']
+    assert table.by_seed('0', 'test', 'segm_AP') == pytest.approx({0: 0.20, 1: 0.21, 2: 0.23})
+    assert table.by_seed('8', 'test', 'segm_AP').keys() == {0, 1}
+    assert table.by_seed('0', 'test', 'cc_ece') == {}
+    assert table.by_seed('8', 'unlabeled', 'pseudo_cc_ece') == {0: 0.08, 1: 0.08}
+    # Arm 3 labels class a, arm 8 does not.
+    assert table.by_seed('8', 'unlabeled', 'classes_labelled_by_3_alone') == {0: 1, 1: 1}
+
+
+def test_other_presets_are_kept() -> None:
+    old = [dict(preset='cpu', value=1), dict(preset='gpu', value=2)]
+    assert merged(old, [dict(preset='cpu', value=3)], 'cpu') == [
+        dict(preset='gpu', value=2),
+        dict(preset='cpu', value=3),
+    ]
+
+
+def test_the_report_of_partial_results(out: Path, tmp_path: Path) -> None:
+    results = tmp_path / 'results'
+    write_report(PRESETS['tiny'], out, results)
+    text = (results / 'RESULTS.md').read_text()
+    assert '**Missing or unfinished:** arm-8-seed2.' in text
+    assert 'nan' not in text
+    # AP of arm 8 minus arm 0 on the two seeds that both have: 6.0 and 6.1.
+    half = stats.t.ppf(0.975, 1) * 0.05
+    assert f'+6.0 [{6.05 - half:+.1f}, {6.05 + half:+.1f}]' in text.replace('**', '')
+    assert '| 3 | one-hot teacher on the head of 0 | 1.00 |' in text
+    assert '| 8 | + student-side correction: the full method | 2.25 |' in text
+    for picture in ('ablation', 'ap', 'pseudo-labels', 'reliability-arm-8'):
+        assert (results / 'plots' / f'tiny-{picture}.png').stat().st_size > 1000
+        assert f'plots/tiny-{picture}.png' in text
+    again = json.loads((results / 'results.json').read_text())
+    write_report(PRESETS['tiny'], out, results)
+    assert json.loads((results / 'results.json').read_text()) == again
+
+
+def test_a_report_of_nothing(tmp_path: Path) -> None:
+    write_report(PRESETS['tiny'], tmp_path / 'none', tmp_path)
+    assert json.loads((tmp_path / 'results.json').read_text()) == []
+    assert '0 seeds' in (tmp_path / 'RESULTS.md').read_text()
+
+
+def test_a_seed_that_other_arms_have_is_missing() -> None:
+    record = dict(preset='p', split='test', metric='segm_AP', value=0.1)
+    records = [dict(record, arm='0', seed=0), dict(record, arm='0', seed=1)]
+    records.append(dict(record, arm='3', seed=1))
+    assert missing_runs(Table(records, 'p'), dict(unfinished=[])) == ['arm-3-seed0']
+
+
+def test_targets(out: Path) -> None:
+    lines = target_table(Table(collect('tiny', out), 'tiny'))
+    rows = {cells[1].strip(): cells[-2].strip() for cells in (line.split('|') for line in lines)}
+    assert rows['AP, arm 8 - arm 0'] == 'yes'
+    assert rows['APr, arm 8 - arm 0'] == 'no'
+    assert rows['recall of rare pseudo-labels'] == 'yes'
+    assert rows['classes that arm 3 labels and arm 8 does not'] == 'no'
+    assert rows['class-cond. ECE of pseudo-labels / arm 3'] == 'yes'
