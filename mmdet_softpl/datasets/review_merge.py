@@ -105,6 +105,8 @@ def merge_review(
 
     images, annotations = list(labeled['images']), list(labeled['annotations'])
     federated = any('neg_category_ids' in image for image in labeled['images'])
+    by_url = any('coco_url' in image for image in labeled['images'])
+    by_name = any('file_name' in image for image in labeled['images'])
     next_image = max((i['id'] for i in images), default=0) + 1
     next_annotation = max((a['id'] for a in annotations), default=0) + 1
     counts: dict[str, Counter[str]] = {k: Counter() for k in (ACCEPTED, CORRECTED, ADDED)}
@@ -114,7 +116,7 @@ def merge_review(
         place = places[image.file]
         matches, removed = match_objects(image.objects, place['objects'])
         deleted.update(entry['class'] for entry in removed)
-        entry = _image_entry(place, next_image, federated)
+        entry = _image_entry(place, next_image, by_name or not by_url, by_url)
         if federated:
             present = {found.class_name for found in image.objects}
             entry['neg_category_ids'] = sorted(
@@ -213,7 +215,7 @@ def rest_of_unlabeled(
     """
     images = [
         dict(
-            id=record['image'],
+            id=record['img_id'],
             file_name=os.path.relpath(record['path'], image_root or '.'),
             height=record['height'],
             width=record['width'],
@@ -224,13 +226,16 @@ def rest_of_unlabeled(
     return dict(images=images, annotations=[], categories=labeled['categories'])
 
 
-def _image_entry(place: dict[str, Any], image_id: int, federated: bool) -> dict[str, Any]:
+def _image_entry(
+    place: dict[str, Any], image_id: int, by_name: bool, by_url: bool
+) -> dict[str, Any]:
+    """An entry of ``images`` that names its file as the others of the labelled file do."""
     entry: dict[str, Any] = dict(id=image_id, height=place['height'], width=place['width'])
-    if federated:
+    if by_name:
+        entry['file_name'] = place['labeled_file_name']
+    if by_url:
         # The host's LVISV1Dataset reads the file name from the end of this address.
         entry['coco_url'] = LVIS_URL + place['labeled_file_name']
-    else:
-        entry['file_name'] = place['labeled_file_name']
     return entry
 
 

@@ -293,11 +293,13 @@ def _manifest(
     objects = [entry for record in records for entry in record['objects']]
     labels = np.array([entry['label'] for entry in objects], dtype=np.int64)
     counts = torch.as_tensor(np.asarray(summary.image_counts), dtype=torch.float32)
-    rarity = frequency_boost(counts).numpy()
+    factors = frequency_boost(counts).numpy()
+    # Of what a label may well be: look-alikes of a rare class are where its instances hide.
+    rarity = [float(np.dot(factors[e['classes']], e['shares']) / sum(e['shares'])) for e in objects]
     gains = expected_gain(
         np.array([entry['confidence'] for entry in objects]),
         np.array([entry['disagreement'] for entry in objects]),
-        rarity[labels] if len(labels) else np.zeros(0),
+        np.array(rarity),
     )
     image_of = np.repeat(np.arange(len(records)), [len(r['objects']) for r in records])
     choice = choose_images(

@@ -27,6 +27,7 @@ from mmdet_softpl.reporting.pseudo_labels import paste_roi_masks
 
 PROJECTED_SIZE = 32
 PART_SIZE = 64
+LIKELY_CLASSES = 5
 
 
 def label_in_parts(
@@ -52,10 +53,11 @@ def label_in_parts(
         progress: called with the number of images done, those of earlier calls included.
 
     Returns:
-        For each image ``image`` (its index), ``path``, ``height``, ``width`` and ``objects``, a
-        list of dicts: ``bbox`` [x, y, width, height] in pixels of the original image, ``label``,
-        ``score``, ``confidence``, ``kept``, ``disagreement`` in [0, 1], ``feature`` (P numbers)
-        and, for a detector with masks, ``rle``.
+        For each image ``image`` (its index), ``img_id``, ``path``, ``height``, ``width`` and
+        ``objects``, a list of dicts: ``bbox`` [x, y, width, height] in pixels of the original
+        image, ``label``, ``score``, ``confidence``, ``kept``, ``disagreement`` in [0, 1],
+        ``classes`` and ``shares``, the likeliest 5 classes and their probabilities given that
+        there is an object, ``feature`` (P numbers) and, for a detector with masks, ``rle``.
     """
     detector.eval()
     records: list[dict[str, Any]] = []
@@ -104,12 +106,19 @@ def _label_batch(
         info = dataset.get_data_info(i)
         height, width = sample.ori_shape
         record: dict[str, Any] = dict(
-            image=i, path=info['img_path'], height=int(height), width=int(width), objects=[]
+            image=i,
+            img_id=info['img_id'],
+            path=info['img_path'],
+            height=int(height),
+            width=int(width),
+            objects=[],
         )
         found = seen.cpu()
         scale = torch.tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)
         boxes = found.bboxes / scale
         contradiction = _disagreement(found, second.cpu(), sample.img_shape[1])
+        given = _given_object(found)
+        shares, classes = given.topk(min(LIKELY_CLASSES, given.shape[1]), dim=1)
         for k in range(len(found)):
             x1, y1, x2, y2 = boxes[k].tolist()
             entry = dict(
@@ -119,6 +128,8 @@ def _label_batch(
                 confidence=round(float(found.confidences[k]), 4),
                 kept=bool(found.kept[k]),
                 disagreement=round(float(contradiction[k]), 4),
+                classes=classes[k].tolist(),
+                shares=[round(v, 4) for v in shares[k].tolist()],
                 feature=[round(float(v), 4) for v in features[start + k]],
             )
             if 'mask_probs' in found:
@@ -168,14 +179,16 @@ def _projected(features: Tensor) -> np.ndarray:
     return (features.cpu() @ matrix).numpy()
 
 
+def _given_object(seen: InstanceData) -> Tensor:
+    """(K, C) class probabilities given that there is an object."""
+    return seen.score_vectors[:, :-1] / seen.objectness.clamp(min=1e-6)[:, None]
+
+
 def _disagreement(seen: InstanceData, mirrored: InstanceData, width: int) -> np.ndarray:
     """(K,) in [0, 1], see :func:`.view_disagreement`; ``width`` is that of the network's input."""
     boxes = mirrored.bboxes.clone()
     boxes[:, [0, 2]] = width - mirrored.bboxes[:, [2, 0]]
-    classes, other = (
-        (view.score_vectors[:, :-1] / view.objectness.clamp(min=1e-6)[:, None]).numpy()
-        for view in (seen, mirrored)
-    )
+    classes, other = _given_object(seen).numpy(), _given_object(mirrored).numpy()
     return view_disagreement(bbox_overlaps(seen.bboxes, boxes).numpy(), classes, other)
 
 

@@ -6,6 +6,7 @@ size, k kept neighbours of a class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             all but name.
         topk: Neighbours kept for each class, >= 1.
         similarity_file: For ``'file'``: a ``.npy``, ``.npz`` or ``.pt`` file with an array
-            (C, D) of class embeddings or (C, C) of similarities.
+            (C, D) of class embeddings or (C, C) of similarities, or what
+            ``python -m mmdet_softpl similarity`` writes, which is taken as it is.
         max_inflow: Upper bound of the smoothed target mass that flows into a class, in units
             of the class's own positives, so that frequent neighbours cannot drown a class
             of five instances. > 0.
@@ -145,7 +147,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             self.register_buffer('confusion_sums', torch.zeros(c, c))
             self.register_buffer('feature_counts', torch.zeros(c))
         elif smoothing_mode == 'file':
-            self._set_similarity(_read_similarity(similarity_file, c, self.topk, temperature))
+            self._set_similarity(read_similarity(similarity_file, c, self.topk, temperature))
 
     @property
     def smooths(self) -> bool:
@@ -374,7 +376,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
                     getattr(self, name).zero_()
 
 
-def _read_similarity(
+def read_similarity(
     path: str | None, num_classes: int, topk: int, temperature: float
 ) -> ClassSimilarity:
     """Class similarity from a file of embeddings (C, D) or similarities (C, C).
@@ -395,6 +397,8 @@ def _read_similarity(
         raise FileNotFoundError(f'SmoothedCEHead: similarity_file={path!r} does not exist.')
     if file.suffix == '.npz':
         archive = np.load(file)
+        if {'indices', 'weights'} <= set(archive.files):
+            return _sparse_similarity(path, archive, num_classes, topk)
         array = torch.from_numpy(archive[archive.files[0]])
     elif file.suffix == '.npy':
         array = torch.from_numpy(np.load(file))
@@ -417,3 +421,36 @@ def _read_similarity(
     return similarity_from_prototypes(
         F.normalize(array, dim=1), torch.ones(num_classes), topk, temperature
     )
+
+
+def _sparse_similarity(
+    path: str, archive: Mapping[str, np.ndarray], num_classes: int, topk: int
+) -> ClassSimilarity:
+    """A ``ClassSimilarity`` from its two arrays; of more than topk columns the largest stay.
+
+    Raises:
+        ValueError: the arrays are not (num_classes, k) each, name other classes, or have rows
+            that sum neither to 1 nor to 0.
+    """
+    indices = torch.from_numpy(archive['indices']).long()
+    weights = torch.from_numpy(archive['weights']).float()
+    fits = indices.dim() == 2 and indices.shape == weights.shape and len(indices) == num_classes
+    if not fits:
+        raise ValueError(
+            f'SmoothedCEHead: similarity_file={path!r} holds indices of shape '
+            f'{tuple(indices.shape)} and weights of shape {tuple(weights.shape)}, but num_classes='
+            f'{num_classes} asks for ({num_classes}, k) each.'
+        )
+    sums = weights.sum(1)
+    summed = bool((((sums - 1).abs() < 1e-3) | (sums == 0)).all())
+    inside = bool(((indices >= 0) & (indices < num_classes)).all())
+    if not (summed and inside and bool((weights >= 0).all())):
+        raise ValueError(
+            f'SmoothedCEHead: similarity_file={path!r} needs indices in [0, {num_classes}) and '
+            'weights >= 0 whose rows sum to 1 (or 0: uniform).'
+        )
+    if weights.shape[1] > topk:
+        weights, order = weights.topk(topk, dim=1)
+        indices = indices.gather(1, order)
+        weights = F.normalize(weights, p=1, dim=1)
+    return ClassSimilarity(indices, weights)

@@ -1,0 +1,406 @@
+"""``python -m mmdet_softpl similarity``: which classes ``SmoothedCEHead`` takes for alike."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+NAME = 'similarity'
+HELP = 'show which classes SmoothedCEHead takes for alike, and write it to a file'
+
+EXAMPLE = """example:
+  softpl similarity my_config.py work_dirs/parts/iter_12000.pth --out similarity/
+then in a config:
+  bbox_head=dict(type='mmdet_softpl.SmoothedCEHead', smoothing_mode='file',
+                 similarity_file='similarity/similarity.npz')
+"""
+MAX_ROWS = 100
+SHOWN_ROWS = 30
+# What rounds to 0 % is no neighbour worth a word.
+MIN_WEIGHT = 0.005
+LEARNED_MODES = ('similarity', 'confusion', 'file')
+FILES = {'json': 'similarity.json', 'arrays': 'similarity.npz', 'picture': 'similarity.png'}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to ``parser``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument('config', metavar='CONFIG', help='config of the training')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of the training')
+    parser.add_argument(
+        '--from',
+        dest='network',
+        choices=('teacher', 'student'),
+        default='teacher',
+        help='whose head, of a semi-supervised checkpoint (default: teacher)',
+    )
+    parser.add_argument(
+        '--embeddings',
+        metavar='FILE',
+        help='compare with a .npy, .npz or .pt file: (C, D) embeddings or (C, C) similarities, '
+        'rows in the order of the labels',
+    )
+    parser.add_argument('--neighbours', type=int, default=5, help='shown for a class (default: 5)')
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        help='write similarity.json, similarity.png and similarity.npz, which '
+        "smoothing_mode='file' reads",
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace these files')
+    parser.add_argument('--json', action='store_true', help='print a JSON object')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the similarity of a trained head, compare it, write it.
+
+    Returns:
+        0; 1 where the file that was written does not give the same rows again. Bad input raises
+        ``ValueError`` or ``OSError``.
+    """
+    from mmdet_softpl.checks import check_range
+
+    check_range('similarity', '--neighbours', args.neighbours, 1, None)
+    _check_outputs(args)
+    cfg, head_cfg, head, names = _load(args)
+    result = _describe(head, names, args.neighbours)
+    if args.embeddings is not None:
+        result['comparison'] = _compare(head, names, args.embeddings)
+    same = True
+    if args.out is not None:
+        same = _write(head_cfg, head, names, result, Path(args.out), cfg.get('default_scope'))
+    for warning in result['warnings']:
+        print(f'warning: {warning}', file=sys.stderr)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        _print(result)
+    return 0 if same else 1
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    if args.out is None:
+        return
+    if os.path.exists(args.out) and not os.path.isdir(args.out):
+        raise NotADirectoryError(f'--out {args.out} is a file; give a folder.')
+    for name in FILES.values():
+        path = Path(args.out) / name
+        if path.exists() and not args.overwrite:
+            raise FileExistsError(f'{path} exists; give another --out, or --overwrite.')
+
+
+def _load(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any, list[str]]:
+    """The config, the config of the head, the head with its trained state, the class names."""
+    from mmdet.registry import MODELS
+    from mmengine.config import ConfigDict
+    from mmengine.registry import DefaultScope
+
+    from mmdet_softpl.engine.load_teacher import read_checkpoint, read_config
+    from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
+
+    cfg = read_config(args.config)
+    head_cfg, place = _head_config(cfg, args.config)
+    loaded = read_checkpoint(args.checkpoint)
+    state = head_state(loaded['state_dict'], place, args.network)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
+        head = MODELS.build(ConfigDict(head_cfg))
+    if not isinstance(head, SmoothedCEHead):
+        raise ValueError(
+            f'{args.config}: the box head is {type(head).__name__}, which has no class '
+            'similarity; give a config with SmoothedCEHead.'
+        )
+    if head.smoothing_mode not in LEARNED_MODES or not head.smooths:
+        raise ValueError(
+            f'{args.config}: the head has smoothing_mode={head.smoothing_mode!r} and smoothing='
+            f'{head.smoothing:g}: it learns no similarity. Known modes that do: '
+            f'{", ".join(LEARNED_MODES)}.'
+        )
+    _check_state(head, state, args)
+    head.load_state_dict(state)
+    return cfg, head_cfg, head.eval(), _class_names(loaded, cfg, head.num_classes)
+
+
+def _head_config(cfg: Any, config: str) -> tuple[dict[str, Any], str]:
+    """Config of the (last) box head, and where the detector has it."""
+    model = cfg.model.to_dict()
+    detector = model.get('detector', model)
+    head = (detector.get('roi_head') or {}).get('bbox_head')
+    if isinstance(head, (list, tuple)) and head:
+        return dict(head[-1]), f'roi_head.bbox_head.{len(head) - 1}.'
+    if not isinstance(head, dict):
+        raise ValueError(
+            f'{config}: the model has no roi_head.bbox_head; give a two-stage detector.'
+        )
+    stages = detector['roi_head'].get('num_stages')
+    # A cascade may give one config for all of its stages.
+    return dict(head), 'roi_head.bbox_head.' + ('' if stages is None else f'{stages - 1}.')
+
+
+def head_state(state_dict: Mapping[str, Any], place: str, network: str) -> dict[str, Any]:
+    """Entries of one head in a checkpoint, without what stands before their names.
+
+    Args:
+        state_dict: of a semi-supervised detector (keys start with ``teacher.`` and ``student.``)
+            or of a plain one.
+        place: where the detector has the head, such as ``'roi_head.bbox_head.'``.
+        network: ``'teacher'`` or ``'student'``; of no effect on a plain detector.
+    """
+    prefix = f'{network}.{place}'
+    if not any(key.startswith(prefix) for key in state_dict):
+        prefix = place
+    return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+
+
+def _check_state(head: Any, state: dict[str, Any], args: argparse.Namespace) -> None:
+    """Name what does not fit between checkpoint and head."""
+    who = args.checkpoint
+    own = head.state_dict()
+    if 'fc_cls.weight' not in state:
+        raise ValueError(
+            f'{who}: there is no box head where {args.config} has it; give its checkpoint.'
+        )
+    outputs = state['fc_cls.weight'].shape[0]
+    if outputs != head.num_classes + 1:
+        raise ValueError(
+            f'{who}: its head has {outputs - 1} classes, that of {args.config} '
+            f'{head.num_classes}. Give the config of that training.'
+        )
+    missing = sorted(own.keys() - state.keys())
+    if missing:
+        raise ValueError(
+            f'{who}: its head has no {", ".join(missing[:3])}: it was trained with another head or '
+            f'another smoothing_mode than {head.smoothing_mode!r} (a plain or exported checkpoint '
+            'has none). Give a checkpoint of the training with SmoothedCEHead.'
+        )
+    for name, value in own.items():
+        if state[name].shape != value.shape:
+            raise ValueError(
+                f'{who}: {name} of the head is {tuple(state[name].shape)}, in {args.config} '
+                f'{tuple(value.shape)}. Give the config of that training.'
+            )
+    for name in state.keys() - own.keys():
+        # What the mode of the config does not keep.
+        state.pop(name)
+
+
+def _class_names(loaded: dict[str, Any], cfg: Any, num_classes: int) -> list[str]:
+    """Of the checkpoint, else of the labelled set, else numbers."""
+    meta = (loaded.get('meta') or {}).get('dataset_meta') or {}
+    names: Sequence[str] | None = meta.get('classes') or meta.get('CLASSES')
+    if names is None or len(names) != num_classes:
+        from mmdet_softpl.datasets.config_sets import configured_sets
+
+        known = [s.classes for s in configured_sets(cfg) if isinstance(s.classes, tuple)]
+        names = next((n for n in known if len(n) == num_classes), None)
+    return [str(n) for n in names] if names is not None else [f'{i}' for i in range(num_classes)]
+
+
+def _counts(head: Any) -> Any:
+    """(C,) positives behind each class; ones where the head does not count them."""
+    import torch
+
+    if head.keeps_prototypes:
+        return head.prototype_counts
+    return torch.ones(head.num_classes)
+
+
+def _describe(head: Any, names: list[str], neighbours: int) -> dict[str, Any]:
+    """What the head believes, as plain numbers."""
+    import numpy as np
+
+    from mmdet_softpl.evaluation.similarity_comparison import dense_similarity, inflow_ratio
+    from mmdet_softpl.functional import effective_neighbours
+
+    similarity, counts = head.similarity, _counts(head)
+    dense = dense_similarity(similarity)
+    effective = effective_neighbours(similarity).tolist()
+    uniform = (similarity.weights.sum(1) == 0).tolist()
+    inflow = inflow_ratio(similarity, counts, head.smoothing)
+    classes = []
+    for i, name in enumerate(names):
+        order = [int(j) for j in np.argsort(-dense[i], kind='stable') if j != i]
+        near = [] if uniform[i] else [j for j in order[:neighbours] if dense[i, j] >= MIN_WEIGHT]
+        classes.append(
+            dict(
+                name=name,
+                positives=float(counts[i]) if head.keeps_prototypes else None,
+                neighbours=[dict(name=names[j], weight=float(dense[i, j])) for j in near],
+                itself=float(dense[i, i]),
+                effective_neighbours=float(effective[i]),
+                inflow=float(inflow[i]) if head.keeps_prototypes else None,
+                uniform=uniform[i],
+            )
+        )
+    learned = [c['effective_neighbours'] for c in classes if not c['uniform']]
+    warnings = []
+    if not learned:
+        warnings.append(
+            'no class has a similarity yet: the head refreshes it every '
+            f'{head.refresh_interval} iterations, and this checkpoint is from before the first.'
+        )
+    elif sum(uniform):
+        warnings.append(
+            f'{sum(uniform)} of {len(names)} classes have no positive yet; smoothing spreads their '
+            'mass over all others.'
+        )
+    if learned and len(names) > 20 and np.median(learned) > 0.5 * min(head.topk, len(names) - 1):
+        warnings.append(
+            f'half of the classes spread over {np.median(learned):.1f} or more of {head.topk} '
+            f'neighbours: temperature={head.temperature:g} makes the smoothing nearly uniform '
+            'among them.'
+        )
+    return dict(
+        mode=head.smoothing_mode,
+        smoothing=head.smoothing,
+        temperature=head.temperature,
+        topk=head.topk,
+        effective_neighbours=float(np.median(learned)) if learned else None,
+        largest_inflow=float(inflow.max()) if head.keeps_prototypes else None,
+        classes=classes,
+        warnings=warnings,
+    )
+
+
+def _compare(head: Any, names: list[str], path: str) -> dict[str, Any]:
+    """Agreement with what a file says."""
+    import numpy as np
+
+    from mmdet_softpl.evaluation.similarity_comparison import (
+        compare_similarities,
+        dense_similarity,
+    )
+    from mmdet_softpl.functional import similarity_from_prototypes
+    from mmdet_softpl.models.smoothed_ce_head import read_similarity
+
+    every = max(len(names) - 1, 1)
+    # At T = 1 no weight of a cosine is lost to rounding, and only the order matters here.
+    theirs = dense_similarity(read_similarity(path, len(names), every, temperature=1.0))
+    if head.keeps_prototypes:
+        own = similarity_from_prototypes(
+            head.prototypes, head.prototype_counts, topk=every, temperature=1.0
+        )
+        known = (head.prototype_counts > 0).numpy()
+    else:
+        own = head.similarity
+        known = (own.weights.sum(1) > 0).numpy()
+    compared = compare_similarities(dense_similarity(own), theirs, known)
+    finite = np.flatnonzero(np.isfinite(compared.by_class))
+    order = finite[np.argsort(compared.by_class[finite], kind='stable')]
+    result = dataclasses.asdict(compared)
+    result['by_class'] = {names[i]: float(compared.by_class[i]) for i in finite}
+    result['least_alike'] = [names[i] for i in order[:5]]
+    result['file'] = path
+    if not len(finite):
+        # JSON has no nan.
+        result['rank_correlation'] = None
+    return result
+
+
+def _write(
+    head_cfg: dict[str, Any],
+    head: Any,
+    names: list[str],
+    result: dict[str, Any],
+    out: Path,
+    scope: str | None,
+) -> bool:
+    """Write the three files; whether a head that reads the arrays has the same rows."""
+    import numpy as np
+    from mmdet.registry import MODELS
+    from mmengine.config import ConfigDict
+    from mmengine.registry import DefaultScope
+
+    from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.evaluation.similarity_comparison import dense_similarity
+    from mmdet_softpl.reporting.figure import save_figure
+    from mmdet_softpl.reporting.similarity import draw_similarity
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {kind: out / name for kind, name in FILES.items()}
+    dense = dense_similarity(head.similarity)
+    temporary = out / '.similarity.npz'
+    np.savez(
+        temporary,
+        indices=head.similarity.indices.numpy(),
+        weights=head.similarity.weights.numpy(),
+        classes=np.array(names),
+    )
+    os.replace(temporary, paths['arrays'])
+    again = dict(head_cfg, smoothing_mode='file', similarity_file=str(paths['arrays']))
+    with DefaultScope.overwrite_default_scope(scope or 'mmdet'):
+        rebuilt = MODELS.build(ConfigDict(again))
+    difference = float(np.abs(dense_similarity(rebuilt.similarity) - dense).max())
+    result['file_difference'] = difference
+    save_figure(draw_similarity(dense, names), paths['picture'])
+    result['files'] = {kind: str(path) for kind, path in paths.items()}
+    write_json(paths['json'], result, indent=1)
+    return difference < 1e-6
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    classes = result['classes']
+    shown = classes
+    if len(classes) > MAX_ROWS:
+        by_inflow = sorted(classes, key=lambda c: -(c['inflow'] or 0))
+        shown = by_inflow[:SHOWN_ROWS]
+    console = Console()
+    console.width = max(console.width, 100)
+    table = Table()
+    for title in ('class', 'positives', 'nearest classes', 'effective', 'inflow'):
+        table.add_column(title, justify='left' if 'class' in title else 'right')
+    for c in shown:
+        table.add_row(
+            c['name'],
+            '-' if c['positives'] is None else f'{c["positives"]:.0f}',
+            'all alike'
+            if c['uniform']
+            else ', '.join(f'{n["name"]} {100 * n["weight"]:.0f}%' for n in c['neighbours']),
+            f'{c["effective_neighbours"]:.1f}',
+            '-' if c['inflow'] is None else f'{c["inflow"]:.2f}',
+        )
+    console.print(table)
+    if len(shown) < len(classes):
+        print(f'{len(shown)} of {len(classes)} classes, those with the largest inflow.')
+    if result['effective_neighbours'] is not None:
+        print(
+            f'A class effectively spreads over {result["effective_neighbours"]:.1f} others '
+            '(median).'
+        )
+    if result['largest_inflow'] is not None:
+        print(
+            f'Most smoothed mass that flows into a class: {result["largest_inflow"]:.2f} times its '
+            'own positives.'
+        )
+    compared = result.get('comparison')
+    if compared is not None:
+        overlap = ', '.join(
+            f'{100 * v:.0f} % of the nearest {k} (chance {100 * compared["chance"][k]:.0f} %)'
+            for k, v in compared['overlap'].items()
+        )
+        correlation = compared['rank_correlation']
+        if correlation is None:
+            print(f'{compared["file"]}: too few classes have a prototype to compare them.')
+        else:
+            print(
+                f'{compared["file"]}: rank correlation {correlation:.2f} over '
+                f'{compared["classes"]} classes{"; shares " + overlap if overlap else ""}.'
+            )
+            if correlation < 0.1:
+                print('That is next to none: are its rows in the order of the labels?')
+            print(f'least alike: {", ".join(compared["least_alike"])}')
+    if 'files' in result:
+        print(
+            f'a head built on {result["files"]["arrays"]} has the same rows (largest difference '
+            f'{result["file_difference"]:.1g})'
+        )
+        print(*result['files'].values(), sep='\n')
