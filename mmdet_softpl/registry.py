@@ -20,7 +20,10 @@ DATASETS = Registry(
     'dataset',
     parent=MMENGINE_DATASETS,
     scope=SCOPE,
-    locations=['mmdet_softpl.datasets.unlabeled_image_dataset'],
+    locations=[
+        'mmdet_softpl.datasets.generated_image_dataset',
+        'mmdet_softpl.datasets.unlabeled_image_dataset',
+    ],
 )
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmdet_softpl.evaluation']

@@ -15,7 +15,7 @@ from mmdet_softpl import ops, registry
 NAMES = {
     'MODELS': ['SmoothedCEHead', 'CalibratedSoftTeacher'],
     'HOOKS': ['RareBoostPseudoLabeler'],
-    'DATASETS': ['UnlabeledImageDataset'],
+    'DATASETS': ['GeneratedImageDataset', 'UnlabeledImageDataset'],
     'METRICS': ['LongTailMetric'],
 }
 PAIRS = [(kind, name) for kind, names in NAMES.items() for name in names]

@@ -1,0 +1,187 @@
+"""``python -m mmdet_softpl gate``: which labels of generated images a teacher agrees with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+NAME = 'gate'
+HELP = 'judge the labels of generated images by a trained teacher; wrong ones are dropped'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to ``parser``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        'example:\n'
+        '  python -m mmdet_softpl gate parts.py work_dirs/parts/iter_12000.pth generated.json \\\n'
+        '      --images generated/ --held-out val.json --held-out-images images/ \\\n'
+        '      --out generated-gated.json'
+    )
+    parser.add_argument('config', help='config of the training, with CalibratedSoftTeacher')
+    parser.add_argument('checkpoint', help='its checkpoint (.pth)')
+    parser.add_argument('ann_file', help='COCO json of the generated images')
+    parser.add_argument('--images', required=True, help='folder of the generated images')
+    parser.add_argument(
+        '--held-out',
+        required=True,
+        help='json of labelled images that the teacher was not trained on',
+    )
+    parser.add_argument('--held-out-images', required=True, help='folder of these images')
+    parser.add_argument('--out', required=True, help='json to write')
+    parser.add_argument(
+        '--precision',
+        type=float,
+        help='share of right labels among the kept ones, as seen on the held-out images '
+        '(default: keep as large a share of the right labels as is dropped of the wrong ones)',
+    )
+    parser.add_argument(
+        '--wrong-share',
+        type=float,
+        default=0.25,
+        help='share of the generated labels that is assumed to be wrong (default: 0.25)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the spoilt held-out labels')
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--device', help='such as cuda:0 (default: a GPU if there is one)')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT')
+    parser.add_argument('--json', action='store_true', help='print the summary as json')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the labels, write the json, say what was kept.
+
+    Returns:
+        0. Bad input raises ``ValueError`` or ``OSError``.
+    """
+    out = Path(args.out)
+    if out.exists() and not args.overwrite:
+        raise FileExistsError(f'{out} exists; give --overwrite or another --out')
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f'{out.parent}: the folder of --out does not exist; make it')
+    for name, folder in (('--images', args.images), ('--held-out-images', args.held_out_images)):
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f'{folder}: the folder of {name} does not exist')
+    if args.batch_size < 1:
+        raise ValueError(f'--batch-size must be at least 1, got {args.batch_size}')
+
+    import torch
+
+    from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.engine.label_gating import claim_folder, gate_labels
+    from mmdet_softpl.engine.load_teacher import load_teacher, read_config
+
+    cfg = read_config(args.config)
+    detector, doubts = load_teacher(cfg, args.checkpoint)
+    for doubt in doubts:
+        print(f'warning: {doubt}', file=sys.stderr)
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    detector.to(device)
+    folder = out.with_name(out.name + '.evidence')
+    with _Progress(quiet=args.json) as progress:
+        result = gate_labels(
+            detector,
+            cfg,
+            args.ann_file,
+            args.images,
+            args.held_out,
+            args.held_out_images,
+            folder,
+            prepare=lambda: claim_folder(folder, _key(args)),
+            precision=args.precision,
+            wrong_share=args.wrong_share,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            progress=progress.update,
+        )
+    write_json(out, result)
+    summary = _summary(result, str(out))
+    print(json.dumps(summary)) if args.json else _print(summary, folder)
+    return 0
+
+
+class _Progress:
+    """One bar with the time left for each of the two sets."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.bar = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def update(self, name: str, done: int, total: int) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(f'{name} images', total=total)
+        self.bar.update(self.tasks[name], completed=done)
+
+
+def _key(args: argparse.Namespace) -> dict[str, Any]:
+    """All that the teacher's evidence depends on."""
+    files = (args.config, args.checkpoint, args.ann_file, args.held_out)
+    key: dict[str, Any] = {
+        os.path.abspath(file): [os.path.getsize(file), os.path.getmtime(file)] for file in files
+    }
+    folders = [os.path.abspath(args.images), os.path.abspath(args.held_out_images)]
+    return dict(files=key, folders=folders, seed=args.seed)
+
+
+def _summary(result: dict[str, Any], out: str) -> dict[str, Any]:
+    names = {category['id']: category['name'] for category in result['categories']}
+    classes = {name: dict(labels=0, kept=0) for name in names.values()}
+    unnamed = 0
+    for annotation in result['annotations']:
+        if annotation.get('iscrowd'):
+            unnamed += annotation.get('source') == 'teacher'
+            continue
+        record = classes[names[annotation['category_id']]]
+        record['labels'] += 1
+        record['kept'] += annotation['keep']
+    return dict(
+        out=out,
+        labels=sum(record['labels'] for record in classes.values()),
+        kept=sum(record['kept'] for record in classes.values()),
+        unnamed_objects=unnamed,
+        gate=result['gate'],
+        classes=classes,
+    )
+
+
+def _print(summary: dict[str, Any], folder: Path) -> None:
+    gate = summary['gate']
+    print(f'on held-out labels, threshold {gate["threshold"]:.3f}:')
+    for kind, record in gate['held_out'].items():
+        verb, share = (
+            ('kept', record['kept']) if kind == 'right' else ('dropped', 1 - record['kept'])
+        )
+        print(f'  {kind.replace("_", " "):12s} {share:4.0%} of {record["labels"]} {verb}')
+    print(f'generated labels: {summary["kept"]} of {summary["labels"]} kept')
+    width = max(map(len, summary['classes']))
+    for name, record in summary['classes'].items():
+        print(f'  {name:{width}s} {record["kept"]} of {record["labels"]}')
+    print(f'{summary["unnamed_objects"]} objects without a kept label are regions to ignore')
+    print(f'{summary["out"]} (evidence, for another --precision: {folder})')

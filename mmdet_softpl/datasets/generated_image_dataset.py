@@ -1,0 +1,109 @@
+"""A data set of generated images whose labels have passed the gate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS as MMDET_DATASETS
+
+from mmdet_softpl.registry import DATASETS
+
+from .annotation_checks import check_annotations, check_same_categories, load_annotation_file
+from .image_budget import fill_rare_first
+
+
+@MMDET_DATASETS.register_module()
+@DATASETS.register_module()
+class GeneratedImageDataset(CocoDataset):
+    """Generated images with the labels that ``python -m mmdet_softpl gate`` has kept.
+
+    Labels that the gate rejected are left out. Objects that the teacher sees and no kept label
+    names are crowd regions in the file (``iscrowd``), so they become ``ignored_instances``; set
+    ``ignore_iof_thr=0.5`` in the detector's assigners so that they are no background either.
+    Images without a kept label are left out.
+
+    Args:
+        ann_file: Json that the gate wrote.
+        labeled_ann_file: Labelled json, whose counts the budget goes by.
+        target_count: Instances of each class that labelled and generated images should have
+            together, >= 1. Images are taken for the rarest class first, surest labels first, until
+            it is reached. None: all images.
+        **kwargs: Of the host's ``CocoDataset``.
+
+    Raises:
+        AnnotationError: ``ann_file`` or ``labeled_ann_file`` is not usable, or their categories
+            differ.
+        ValueError: ``ann_file`` did not come from the gate; only one of ``labeled_ann_file`` and
+            ``target_count`` is given; no label was kept.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        labeled_ann_file: str | None = None,
+        target_count: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if (labeled_ann_file is None) != (target_count is None):
+            raise ValueError(
+                'GeneratedImageDataset: labeled_ann_file and target_count belong together, got '
+                f'{labeled_ann_file!r} and {target_count!r}.'
+            )
+        if target_count is not None and target_count < 1:
+            raise ValueError(
+                f'GeneratedImageDataset: target_count must be at least 1, got {target_count!r}.'
+            )
+        self.labeled_ann_file = labeled_ann_file
+        self.target_count = target_count
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Images with kept labels, within the budget.
+
+        Raises:
+            AnnotationError, ValueError: As the class.
+        """
+        content = load_annotation_file(self.ann_file)
+        if 'gate' not in content:
+            raise ValueError(
+                f'{self.ann_file}: key `gate` is missing, so its labels were never checked. Run '
+                '`python -m mmdet_softpl gate` on it and give its output as `ann_file`.'
+            )
+        kept = [a for a in content['annotations'] if a['keep'] and not a.get('iscrowd')]
+        if not kept:
+            raise ValueError(
+                f'{self.ann_file}: the gate kept none of {len(content["annotations"])} labels. '
+                'Lower its --precision, or train the teacher longer.'
+            )
+        chosen = {a['image_id'] for a in kept}
+        if self.target_count is not None:
+            chosen = self._within_budget(content, kept)
+        return [info for info in super().load_data_list() if info['img_id'] in chosen]
+
+    def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
+        """As the host's, of the annotations that the gate kept."""
+        annotations = [a for a in raw_data_info['raw_ann_info'] if a['keep']]
+        return super().parse_data_info({**raw_data_info, 'raw_ann_info': annotations})
+
+    def filter_data(self) -> list[dict]:
+        """Leave out images below ``filter_cfg['min_size']``; empty ones are gone already."""
+        if self.test_mode or self.filter_cfg is None:
+            return self.data_list
+        min_size = self.filter_cfg.get('min_size', 0)
+        return [info for info in self.data_list if min(info['width'], info['height']) >= min_size]
+
+    def _within_budget(self, content: dict[str, Any], kept: list[dict[str, Any]]) -> set[int]:
+        assert self.labeled_ann_file is not None and self.target_count is not None
+        labeled = check_annotations(self.labeled_ann_file)
+        generated = check_annotations(self.ann_file, data=content)
+        check_same_categories(labeled, generated)
+        index = {category: i for i, category in enumerate(generated.category_ids)}
+        return fill_rare_first(
+            np.array([a['image_id'] for a in kept]),
+            np.array([index[a['category_id']] for a in kept]),
+            np.array([a['weight'] for a in kept]),
+            labeled.instance_counts,
+            self.target_count,
+        )

@@ -1,0 +1,310 @@
+"""The labels of generated images, judged by a teacher: which to keep.
+
+Shape legend: N labels, E kinds of evidence, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from pycocotools import mask as mask_utils
+from torch import Tensor
+
+from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.checks import check_range
+from mmdet_softpl.datasets.annotation_checks import (
+    check_annotations,
+    check_same_categories,
+    load_annotation_file,
+)
+from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
+from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
+from mmdet_softpl.functional.label_gate import (
+    balanced_threshold,
+    fit_label_gate,
+    label_weights,
+    precision_threshold,
+)
+from mmdet_softpl.models import CalibratedSoftTeacher
+
+#: A missing label is no label that could be judged.
+JUDGED_KINDS = tuple(kind for kind in WRONG_KINDS if kind != 'missing')
+#: Half of the held-out labels are spoilt: as many wrong ones to learn from as right ones.
+SPOILT_SHARE = 0.5
+#: An object of the teacher's that overlaps a kept label this much is that label's object.
+SAME_OBJECT_IOU = 0.5
+#: Fewer held-out labels than this, right or wrong, make no gate.
+MIN_LABELS = 20
+
+
+def gate_labels(
+    detector: CalibratedSoftTeacher,
+    cfg: Config,
+    ann_file: str,
+    image_root: str,
+    held_out_file: str,
+    held_out_root: str,
+    folder: Path,
+    *,
+    prepare: Callable[[], object] = lambda: None,
+    precision: float | None = None,
+    wrong_share: float = 0.25,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, Any]:
+    """Judge every label of generated images.
+
+    The gate is fitted on the held-out labelled images, half of whose labels are spoilt on
+    purpose (``spoil_labels``), so that it is known which are wrong.
+
+    Args:
+        detector: Trained.
+        cfg: Its config; the pipeline of ``val_dataloader`` (or ``test_dataloader``) is used.
+        ann_file, image_root: COCO json and folder of the generated images.
+        held_out_file, held_out_root: Of labelled images that the teacher was not trained on.
+        folder: Of the teacher's evidence, made if missing; an interrupted call goes on from it,
+            and a call with another ``precision`` or ``wrong_share`` needs no teacher.
+        prepare: Called when the input is found sound, before anything is written.
+        precision: Share of right labels that the kept ones should have, in (0, 1]; None: the
+            threshold keeps as large a share of the right labels as it drops of the wrong ones.
+        wrong_share: Share of the generated labels that is assumed to be wrong, in (0, 1).
+        seed: Of the spoilt labels.
+        batch_size: Images in a forward pass.
+        progress: Called with ``'held-out'`` or ``'generated'``, images done, images in all.
+
+    Returns:
+        The content of ``ann_file``: each annotation has ``weight``, the probability in [0, 1]
+        that its label is right, ``keep`` and ``evidence``; crowd regions are added for objects of
+        the teacher's that no kept label covers; ``gate`` says how it was done (see
+        ``_describe``).
+
+    Raises:
+        AnnotationError: A file cannot be used, or their categories differ from each other's or
+            from the model's.
+        ValueError: A number is out of range; too few held-out labels; ``precision`` cannot be
+            reached.
+    """
+    if precision is not None:
+        check_range('gate', 'precision', precision, 0, 1, include_lower=False)
+    limits = dict(include_lower=False, include_upper=False)
+    check_range('gate', 'wrong_share', wrong_share, 0, 1, **limits)
+    data, held_out = load_annotation_file(ann_file), load_annotation_file(held_out_file)
+    num_classes = detector.num_classes
+    summary = check_annotations(ann_file, num_classes=num_classes, image_root=image_root, data=data)
+    other = check_annotations(
+        held_out_file, num_classes=num_classes, image_root=held_out_root, data=held_out
+    )
+    check_same_categories(summary, other)
+    labels = {category: i for i, category in enumerate(summary.category_ids)}
+    with_masks = detector.teacher.roi_head.with_mask and all(
+        a.get('segmentation') for part in (data, held_out) for a in part['annotations']
+    )
+
+    spoilt = spoil_labels(held_out, SPOILT_SHARE, seed, JUDGED_KINDS)
+    made = [a['made'] for a in spoilt['annotations'] if not a.get('iscrowd')]
+    num_right = made.count('right')
+    if min(num_right, len(made) - num_right) < MIN_LABELS:
+        raise ValueError(
+            f'{held_out_file}: {len(made)} labels are too few to fit a gate, {2 * MIN_LABELS} or '
+            'more are needed, and images with room for a wrong one. Hold out more images.'
+        )
+    prepare()
+    evidence = {}
+    for name, part, file, root in (
+        ('held-out', spoilt, held_out_file, held_out_root),
+        ('generated', data, ann_file, image_root),
+    ):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        dataset = _images(cfg, file, root, summary.classes)
+        evidence[name] = evidence_in_parts(
+            detector,
+            dataset,
+            _by_image(part),
+            labels,
+            folder / name,
+            with_masks=with_masks,
+            batch_size=batch_size,
+            progress=partial(_report, progress, name, len(dataset)),
+        )
+
+    given, order = _rows(evidence['held-out']), _in_order(spoilt, evidence['held-out'])
+    kinds = [a['made'] for a in order]
+    right = torch.tensor([kind == 'right' for kind in kinds])
+    gate = fit_label_gate(given, right, wrong_share)
+    weights = label_weights(given, gate)
+    threshold = (
+        balanced_threshold(weights, right)
+        if precision is None
+        else precision_threshold(weights, right, precision, wrong_share)
+    )
+    if threshold is None:
+        raise ValueError(
+            f'gate: no threshold reaches a precision of {precision} on {held_out_file}. Lower '
+            '--precision, or train the teacher longer.'
+        )
+    info = _describe(gate, threshold, weights, kinds, precision, wrong_share)
+    return _judge(data, evidence['generated'], gate, threshold, summary.category_ids) | {
+        'gate': info
+    }
+
+
+def _report(progress: Callable[[str, int, int], None], name: str, total: int, done: int) -> None:
+    progress(name, done, total)
+
+
+def _images(cfg: Config, ann_file: str, root: str, classes: tuple[str, ...]) -> Any:
+    """The images of a json, through the config's test pipeline."""
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    if not loader or 'pipeline' not in loader['dataset']:
+        raise ValueError(f'{cfg.filename}: val_dataloader.dataset.pipeline is missing; add one.')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+        return DATASETS.build(
+            dict(
+                type='mmdet_softpl.UnlabeledImageDataset',
+                ann_file=os.path.abspath(ann_file),
+                data_prefix=dict(img=os.path.abspath(root)),
+                metainfo=dict(classes=classes),
+                test_mode=True,
+                pipeline=loader['dataset']['pipeline'],
+            )
+        )
+
+
+def _by_image(data: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """Annotations by image id, without crowd regions."""
+    result = defaultdict(list)
+    for annotation in data['annotations']:
+        if not annotation.get('iscrowd'):
+            result[annotation['image_id']].append(annotation)
+    return result
+
+
+def _in_order(data: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Annotations in the order in which the records speak of them."""
+    by_image = _by_image(data)
+    return [annotation for record in records for annotation in by_image[record['img_id']]]
+
+
+def _rows(records: list[dict[str, Any]]) -> Tensor:
+    """(N, E) evidence of all images."""
+    return torch.tensor([row for record in records for row in record['evidence']])
+
+
+def _judge(
+    data: dict[str, Any],
+    records: list[dict[str, Any]],
+    gate: Tensor,
+    threshold: float,
+    category_ids: tuple[int, ...],
+) -> dict[str, Any]:
+    """``data`` with weights, verdicts and regions to ignore."""
+    rows = _rows(records)
+    weights = label_weights(rows, gate).tolist()
+    judged = [
+        dict(
+            annotation,
+            weight=round(weight, 5),
+            keep=weight >= threshold,
+            evidence=dict(zip(EVIDENCE, row, strict=False)),
+        )
+        for annotation, weight, row in zip(
+            _in_order(data, records), weights, rows.tolist(), strict=True
+        )
+    ]
+    crowd = [dict(a, weight=1.0, keep=True) for a in data['annotations'] if a.get('iscrowd')]
+    kept = defaultdict(list)
+    for annotation in [*judged, *crowd]:
+        if annotation['keep']:
+            kept[annotation['image_id']].append(annotation['bbox'])
+    next_id = max((a['id'] for a in data['annotations']), default=0) + 1
+    regions = []
+    for record in records:
+        boxes = kept[record['img_id']]
+        for found in record['objects']:
+            x, y, w, h = found['bbox']
+            ious = mask_utils.iou([found['bbox']], boxes, [0] * len(boxes)) if boxes else None
+            if ious is not None and ious.max() >= SAME_OBJECT_IOU:
+                continue
+            regions.append(
+                dict(
+                    id=next_id + len(regions),
+                    image_id=record['img_id'],
+                    category_id=category_ids[found['label']],
+                    bbox=found['bbox'],
+                    area=w * h,
+                    iscrowd=1,
+                    segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
+                    weight=found['confidence'],
+                    keep=True,
+                    source='teacher',
+                )
+            )
+    return {**data, 'annotations': [*judged, *crowd, *regions]}
+
+
+def _describe(
+    gate: Tensor,
+    threshold: float,
+    weights: Tensor,
+    kinds: list[str],
+    precision: float | None,
+    wrong_share: float,
+) -> dict[str, Any]:
+    """How the labels were judged: ``threshold``, ``wrong_share``, ``precision`` asked for (or
+    None), ``coefficients`` by evidence, and ``held_out``: the number of labels and the share
+    that was kept, by kind."""
+    keep = weights >= threshold
+    shares = {}
+    for kind in ('right', *JUDGED_KINDS):
+        chosen = torch.tensor([k == kind for k in kinds])
+        if chosen.any():
+            shares[kind] = dict(
+                labels=int(chosen.sum()), kept=round(float(keep[chosen].double().mean()), 4)
+            )
+    bias, *coefficients = gate.tolist()
+    return dict(
+        threshold=threshold,
+        precision=precision,
+        wrong_share=wrong_share,
+        coefficients=dict(bias=bias, **dict(zip(EVIDENCE, coefficients, strict=False))),
+        held_out=shares,
+    )
+
+
+def claim_folder(folder: Path, key: dict[str, Any]) -> bool:
+    """Make a folder of evidence ours: what other settings left there is removed.
+
+    Args:
+        folder: Of :func:`gate_labels`.
+        key: All that the evidence depends on.
+
+    Returns:
+        Whether evidence of the same settings is there to go on from.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
+    marker = folder / 'settings.json'
+    if folder.exists() and any(folder.iterdir()) and not marker.is_file():
+        raise FileExistsError(
+            f'{folder}: this folder is for evidence of the gate, but holds other files. Choose '
+            'another output file, or move them.'
+        )
+    same = marker.is_file() and json.loads(marker.read_text(encoding='utf-8')) == key
+    if not same:
+        for path in folder.glob('*/part-*.json'):
+            path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(marker, key)
+    return same

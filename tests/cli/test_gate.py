@@ -1,0 +1,209 @@
+"""``gate`` from the command line to the data set, on a teacher whose answers are made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+from mmdet_softpl.__main__ import INTERRUPTED, main
+from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
+from mmdet_softpl.datasets.wrong_labels import spoil_labels
+from mmdet_softpl.engine import label_gating, load_teacher
+from tests.support.tiny_data import write_data
+
+CLASSES = ('a', 'b', 'c', 'd')
+FAMILIES = ('x', 'x', 'y', 'y')
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Held-out images are those of ``train``, generated ones ``val`` and ``train`` again."""
+    write_data(tmp_path / 'data', CLASSES, num_train=24)
+    path = tmp_path / 'data' / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    for category, family in zip(content['categories'], FAMILIES, strict=True):
+        category['supercategory'] = family
+    path.write_text(json.dumps(content))
+    (tmp_path / 'generated.json').write_text(json.dumps(spoil_labels(content, 0.4, 7)))
+    (tmp_path / 'config.py').write_text(
+        "model = dict(type='mmdet_softpl.CalibratedSoftTeacher')\n"
+        'val_dataloader = dict(dataset=dict(pipeline=[]))\n'
+    )
+    (tmp_path / 'teacher.pth').write_text('not read')
+    return tmp_path
+
+
+@pytest.fixture
+def teacher(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces loading and looking; the list holds the sets that were looked at."""
+    looked: list[str] = []
+
+    def look(detector, dataset, annotations, labels, part: Path, *, progress, **kwargs: Any):
+        path = part / 'part-0000000.json'
+        if path.is_file():
+            return json.loads(path.read_text())
+        looked.append(part.name)
+        generator = torch.Generator().manual_seed(0)
+        records = []
+        for i, image_id in enumerate(annotations):
+            rows = []
+            for annotation in annotations[image_id]:
+                agree = 0.8 if annotation['made'] == 'right' else 0.3
+                noise = 0.3 * torch.rand(4, generator=generator) - 0.15
+                rows.append((agree + noise).tolist())
+            found = dict(bbox=[0, 0, 9, 9], label=1, confidence=0.6)
+            records.append(dict(img_id=image_id, evidence=rows, objects=[found]))
+            progress(i + 1)
+        path.write_text(json.dumps(records))
+        return records
+
+    fake = SimpleNamespace(
+        num_classes=len(CLASSES),
+        teacher=SimpleNamespace(roi_head=SimpleNamespace(with_mask=True)),
+        to=lambda device: None,
+    )
+    monkeypatch.setattr(load_teacher, 'load_teacher', lambda cfg, checkpoint: (fake, ['a doubt']))
+    monkeypatch.setattr(label_gating, 'evidence_in_parts', look)
+    init_default_scope('mmdet')
+    return looked
+
+
+def run(folder: Path, *more: str, **changed: str) -> int:
+    images = str(folder / 'data' / 'train2017')
+    options = dict(
+        config=str(folder / 'config.py'),
+        checkpoint=str(folder / 'teacher.pth'),
+        ann_file=str(folder / 'generated.json'),
+        images=images,
+        held_out=str(folder / 'data' / 'annotations' / 'instances_train2017.json'),
+        held_out_images=images,
+        out=str(folder / 'gated.json'),
+    )
+    options.update(changed)
+    positional = [options.pop(name) for name in ('config', 'checkpoint', 'ann_file')]
+    named = [word for k, v in options.items() for word in (f'--{k.replace("_", "-")}', v)]
+    return main(['gate', *positional, *named, *more])
+
+
+def test_from_the_command_to_the_data_set(folder: Path, teacher: list[str], capsys) -> None:
+    assert run(folder, '--json') == 0
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert 'a doubt' in captured.err and teacher == ['held-out', 'generated']
+    gated = json.loads((folder / 'gated.json').read_text())
+    judged = [a for a in gated['annotations'] if 'made' in a]
+    # Noise of 0.15 around 0.8 and 0.3 leaves no doubt.
+    assert all(a['keep'] == (a['made'] == 'right') for a in judged)
+    assert all(0 <= a['weight'] <= 1 and set(a['evidence']) for a in judged)
+    assert summary['labels'] == len(judged) and summary['kept'] == sum(a['keep'] for a in judged)
+    assert sum(record['labels'] for record in summary['classes'].values()) == len(judged)
+    held_out = gated['gate']['held_out']
+    assert held_out['right']['kept'] == 1 and held_out['look_alike']['kept'] == 0
+    regions = [a for a in gated['annotations'] if a.get('source') == 'teacher']
+    assert summary['unnamed_objects'] == len(regions) > 0
+    assert all(a['iscrowd'] and a['category_id'] == 2 for a in regions)
+    assert len({a['id'] for a in gated['annotations']}) == len(gated['annotations'])
+    dataset = GeneratedImageDataset(
+        ann_file=str(folder / 'gated.json'),
+        data_prefix=dict(img=str(folder / 'data' / 'train2017')),
+        metainfo=dict(classes=CLASSES),
+    )
+    instances = [i for info in dataset for i in info['instances']]
+    assert sum(not i['ignore_flag'] for i in instances) == summary['kept']
+
+
+def test_a_region_under_a_kept_label_is_left_out(folder: Path, teacher: list[str]) -> None:
+    path = folder / 'generated.json'
+    content = json.loads(path.read_text())
+    first = next(a for a in content['annotations'] if a['made'] == 'right')
+    first['bbox'] = [0, 0, 9, 10]
+    path.write_text(json.dumps(content))
+    assert run(folder) == 0
+    gated = json.loads((folder / 'gated.json').read_text())
+    regions = [a['image_id'] for a in gated['annotations'] if a.get('source') == 'teacher']
+    shown = {a['image_id'] for a in content['annotations']}
+    assert set(regions) == shown - {first['image_id']}
+
+
+def test_another_precision_needs_no_teacher(folder: Path, teacher: list[str], capsys) -> None:
+    assert run(folder) == 0
+    text = capsys.readouterr().out
+    assert 'generated labels:' in text and 'look alike' in text
+    assert run(folder) == 2
+    assert 'exists; give --overwrite' in capsys.readouterr().err
+    assert run(folder, '--overwrite', '--precision', '0.9', '--wrong-share', '0.5') == 0
+    assert teacher == ['held-out', 'generated']
+    gate = json.loads((folder / 'gated.json').read_text())['gate']
+    assert gate['precision'] == 0.9 and gate['wrong_share'] == 0.5
+    # Other labels are other evidence.
+    assert run(folder, '--overwrite', '--seed', '1') == 0
+    assert teacher == ['held-out', 'generated'] * 2
+
+
+def test_interrupted(folder: Path, teacher: list[str], monkeypatch, capsys) -> None:
+    look = label_gating.evidence_in_parts
+
+    def stop(detector, dataset, annotations, labels, part: Path, **kwargs: Any):
+        if part.name == 'generated':
+            raise KeyboardInterrupt
+        return look(detector, dataset, annotations, labels, part, **kwargs)
+
+    monkeypatch.setattr(label_gating, 'evidence_in_parts', stop)
+    assert run(folder) == INTERRUPTED
+    assert not (folder / 'gated.json').exists()
+    monkeypatch.setattr(label_gating, 'evidence_in_parts', look)
+    assert run(folder) == 0
+    assert teacher == ['held-out', 'generated']
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        (dict(images='nowhere'), 'nowhere: the folder of --images does not exist'),
+        (dict(ann_file='nowhere.json'), 'nowhere.json: the annotation file does not exist'),
+        (dict(config='nowhere.py'), 'nowhere.py: there is no such config'),
+        (dict(out='nowhere/gated.json'), 'the folder of --out does not exist'),
+        (dict(precision='1.5'), 'precision must lie in (0, 1], got 1.5'),
+        (dict(wrong_share='0'), 'wrong_share must lie in (0, 1), got 0.0'),
+        (dict(batch_size='0'), '--batch-size must be at least 1'),
+    ],
+)
+def test_mistakes(folder: Path, teacher: list[str], capsys, changed, message: str) -> None:
+    assert run(folder, **changed) == 2
+    assert message in capsys.readouterr().err
+    assert teacher == [] and not list(folder.glob('gated*'))
+
+
+def test_files_that_do_not_fit(folder: Path, teacher: list[str], capsys) -> None:
+    path = folder / 'generated.json'
+    content = json.loads(path.read_text())
+    for few in (10, 0):
+        small = dict(content, annotations=content['annotations'][:few])
+        (folder / 'small.json').write_text(json.dumps(small))
+        assert run(folder, held_out=str(folder / 'small.json')) == 2
+    assert 'small.json' in capsys.readouterr().err
+    content['categories'].reverse()
+    path.write_text(json.dumps(content))
+    assert run(folder) == 2
+    assert 'other order' in capsys.readouterr().err
+    assert teacher == []
+
+
+def test_a_foreign_folder_is_left_alone(folder: Path, teacher: list[str], capsys) -> None:
+    foreign = folder / 'gated.json.evidence'
+    foreign.mkdir()
+    (foreign / 'thesis.txt').touch()
+    assert run(folder) == 2
+    assert 'holds other files' in capsys.readouterr().err and (foreign / 'thesis.txt').exists()
+
+
+def test_help_has_an_example(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(['gate', '--help'])
+    assert 'example:' in capsys.readouterr().out

@@ -1,0 +1,148 @@
+"""GeneratedImageDataset: verdicts, regions to ignore, budget; and what an assigner makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.models.task_modules.assigners import MaxIoUAssigner
+from mmdet.registry import DATASETS as MMDET_DATASETS
+from mmengine.structures import InstanceData
+
+from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
+from mmdet_softpl.registry import DATASETS
+
+CLASSES = ('cat', 'dog')
+PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='mmdet.PackDetInputs'),
+]
+
+
+@pytest.fixture()
+def gated(good: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Image 7: a kept and a rejected dog and a region; image 3: a kept cat; 5: a region alone."""
+    for image in good['images']:
+        pixels = np.zeros((image['height'], image['width'], 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / image['file_name']), pixels)
+    for annotation, weight in zip(good['annotations'], (0.9, 0.2, 0.8), strict=True):
+        annotation.update(weight=weight, keep=weight > 0.5)
+    region = dict(
+        category_id=9,
+        bbox=[20, 2, 10, 5],
+        area=50,
+        iscrowd=1,
+        segmentation=[[20, 2, 30, 2, 30, 7, 20, 7]],
+        weight=0.7,
+        keep=True,
+    )
+    good['annotations'] += [dict(region, id=4, image_id=7), dict(region, id=5, image_id=5)]
+    return good | {'gate': {'threshold': 0.5}}
+
+
+def build(path: Path, **kwargs: Any) -> GeneratedImageDataset:
+    return GeneratedImageDataset(
+        ann_file=str(path),
+        data_prefix=dict(img=str(path.parent)),
+        metainfo=dict(classes=CLASSES),
+        **kwargs,
+    )
+
+
+def test_registered_under_both_names() -> None:
+    assert DATASETS.get('GeneratedImageDataset') is GeneratedImageDataset
+    assert MMDET_DATASETS.get('mmdet_softpl.GeneratedImageDataset') is GeneratedImageDataset
+
+
+def test_rejected_labels_and_empty_images_are_left_out(gated: dict[str, Any], write) -> None:
+    dataset = build(write(gated), pipeline=PIPELINE)
+    assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [7, 3]
+    sample = dataset[0]['data_samples']
+    assert sample.gt_instances.bboxes.tensor.tolist() == [[1, 2, 11, 7]]
+    assert sample.gt_instances.labels.tolist() == [1]
+    assert len(sample.gt_instances.masks) == 1
+    assert sample.ignored_instances.bboxes.tensor.tolist() == [[20, 2, 30, 7]]
+    assert dataset[1]['data_samples'].gt_instances.labels.tolist() == [0]
+
+
+def test_with_everything_kept_it_is_the_hosts(gated: dict[str, Any], write) -> None:
+    for annotation in gated['annotations']:
+        annotation['keep'] = True
+    path = write(gated)
+    ours = build(path, filter_cfg=dict(filter_empty_gt=True, min_size=8))
+    host = CocoDataset(
+        ann_file=str(path),
+        data_prefix=dict(img=str(path.parent)),
+        metainfo=dict(classes=CLASSES),
+    )
+    infos = [ours.get_data_info(i) for i in range(len(ours))]
+    expected = [host.get_data_info(i) for i in range(len(host))]
+    # Image 5 shows nothing but a region, so it says nothing.
+    assert infos and [{k: v for k, v in info.items() if k != 'sample_idx'} for info in infos] == [
+        {k: v for k, v in e.items() if k != 'sample_idx'} for e in expected if e['img_id'] != 5
+    ]
+
+
+def test_min_size(gated: dict[str, Any], write) -> None:
+    gated['images'][1].update(height=9, width=60)
+    dataset = build(write(gated), filter_cfg=dict(min_size=10))
+    assert [info['img_id'] for info in dataset] == [7]
+
+
+@pytest.mark.parametrize(
+    ('counts', 'target', 'expected'), [((0, 5), 5, [3]), ((5, 0), 5, [7]), ((0, 0), 9, [7, 3])]
+)
+def test_budget(
+    gated: dict[str, Any], write, counts: tuple[int, int], target: int, expected: list[int]
+) -> None:
+    labels = [9] * counts[0] + [2] * counts[1]
+    labeled = dict(
+        images=gated['images'],
+        categories=gated['categories'],
+        annotations=[
+            dict(id=i, image_id=7, category_id=label, bbox=[0, 0, 4, 4], area=16)
+            for i, label in enumerate(labels, 1)
+        ]
+        or [dict(id=1, image_id=7, category_id=9, bbox=[0, 0, 4, 4], area=16)],
+    )
+    dataset = build(
+        write(gated), labeled_ann_file=str(write(labeled, 'labeled.json')), target_count=target
+    )
+    assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == expected
+
+
+def test_regions_are_no_background_to_an_assigner(gated: dict[str, Any], write) -> None:
+    """The option that the docs name does what they say, and is needed."""
+    sample = build(write(gated), pipeline=PIPELINE)[0]['data_samples']
+    truth = InstanceData(
+        bboxes=sample.gt_instances.bboxes.tensor, labels=sample.gt_instances.labels
+    )
+    ignored = InstanceData(bboxes=sample.ignored_instances.bboxes.tensor)
+    priors = torch.tensor([[1.0, 2, 11, 7], [21, 2, 30, 7], [40, 20, 50, 30]])
+    for thr, expected in ((0.5, [1, -1, 0]), (-1, [1, 0, 0])):
+        assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.5, ignore_iof_thr=thr)
+        result = assigner.assign(InstanceData(priors=priors), truth, ignored)
+        assert result.gt_inds.tolist() == expected
+
+
+def test_errors(gated: dict[str, Any], write) -> None:
+    bare = {k: v for k, v in gated.items() if k != 'gate'}
+    with pytest.raises(ValueError, match=r'ann\.json: key `gate` is missing.*mmdet_softpl gate'):
+        build(write(bare))
+    with pytest.raises(ValueError, match='belong together'):
+        build(write(gated), target_count=5)
+    with pytest.raises(ValueError, match='target_count must be at least 1, got 0'):
+        build(write(gated), target_count=0, labeled_ann_file='x.json')
+    with pytest.raises(AnnotationError, match=r'nowhere\.json'):
+        build(write(gated), target_count=5, labeled_ann_file='nowhere.json')
+    for annotation in gated['annotations']:
+        annotation['keep'] = bool(annotation.get('iscrowd'))
+    with pytest.raises(ValueError, match='kept none of 5 labels'):
+        build(write(gated))
