@@ -1,4 +1,4 @@
-"""Atomic writing of json files."""
+"""Atomic writing of json and text files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) ->
         data: what :func:`json.dump` takes; NaN and infinity, which JSON has not, become null.
         indent: of the text, None for one line.
     """
+    write_text(path, json.dumps(finite(data), indent=indent, allow_nan=False))
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write UTF-8 text as :func:`write_json` writes json."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            json.dump(finite(data), file, indent=indent, allow_nan=False)
+            file.write(text)
         # mkstemp makes files that only the owner can read.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

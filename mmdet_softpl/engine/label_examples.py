@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class Example:
     Attributes:
         kind: One of ``KINDS``.
         image: (H, W, 3) uint8 RGB, as the network got it.
-        img_id: Of the image.
+        name: File name of the image.
         chosen: Row of the object in ``teacher``.
         teacher: Objects of the image, with ``mask_probs`` (K, S, S) from a detector with masks.
         student: The student's, where ``kind`` is ``'disagreeing'``.
@@ -58,7 +59,7 @@ class Example:
 
     kind: str
     image: np.ndarray
-    img_id: int
+    name: str
     chosen: int
     teacher: InstanceData
     student: InstanceData | None
@@ -201,7 +202,7 @@ def find_examples(
                 Example(
                     kind=kind,
                     image=drawn.image,
-                    img_id=drawn.img_id,
+                    name=Path(dataset.get_data_info(image.index)['img_path']).name,
                     chosen=_row_of(drawn.detections, wanted),
                     teacher=drawn.detections,
                     student=other,

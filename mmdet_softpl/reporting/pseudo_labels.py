@@ -32,6 +32,7 @@ from mmdet_softpl.reporting.figure import (
 
 Instances = Mapping[str, object]
 DROPPED = '#E8E8E8'
+CLOSE_UP_WIDTH = 3.6
 # In inches; Agg cannot draw a picture of more than 2**16 pixels.
 MAX_HEIGHT = 100
 
@@ -104,6 +105,36 @@ def draw_view_pair(
         colors = [PALETTE[i % len(PALETTE)] for i in range(len(to_numpy(found['labels'])))]
         _draw_instances(axes, image, found, class_names, colors)
     _legend(figure, 'instance')
+    return figure
+
+
+def draw_close_ups(
+    titles: Sequence[str],
+    images: Sequence[np.ndarray],
+    instances: Sequence[Instances],
+    class_names: Sequence[str],
+) -> Figure:
+    """Instances of one place, as several networks see it, without a legend.
+
+    Arguments as in :func:`draw_pseudo_labels`; ``titles`` stand above the pictures where there are
+    more than one.
+    """
+    check_lengths('draw_close_ups', len(titles), images=images, instances=instances)
+    count = len(images)
+    height = max(image.shape[0] / image.shape[1] for image in images) * CLOSE_UP_WIDTH
+    figure = new_figure(
+        height=min(height + (0.2 if count > 1 else 0), MAX_HEIGHT), width=CLOSE_UP_WIDTH * count
+    )
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.02, h_pad=0.02)
+    grid = figure.subplots(1, count, squeeze=False)[0]
+    for axes, title, image, found in zip(grid, titles, images, instances, strict=True):
+        axes.set_axis_off()
+        if count > 1:
+            axes.set_title(title, fontsize=FONT_SIZE)
+        colors = [PALETTE[int(label) % len(PALETTE)] for label in to_numpy(found['labels'])]
+        _draw_instances(axes, image, found, class_names, colors)
     return figure
 
 

@@ -1,0 +1,159 @@
+"""What the report wants from the checkpoint of a training: examples and the bias check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DefaultScope
+
+from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
+from mmdet_softpl.engine.config_parts import (
+    annotation_path,
+    dataset_leaves,
+    find_hook,
+    held_out_set,
+)
+from mmdet_softpl.engine.label_examples import Example, find_examples
+from mmdet_softpl.engine.load_teacher import load_teacher, read_config
+from mmdet_softpl.functional import FREQUENT
+from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.progress import Progress
+
+
+class RunModel:
+    """The detector of a training with the data sets of its config.
+
+    Args:
+        config: That mmengine saved in the work directory.
+        checkpoint: Of the training.
+        device: For torch, e.g. ``'cpu'``.
+        max_images: Images of a data set to look at, spread evenly over it.
+
+    Raises:
+        ValueError: Config and checkpoint do not make a ``CalibratedSoftTeacher``.
+
+    Attributes:
+        doubts: Sentences about what is doubtful.
+        classes: (C,) names, known once a data set was looked at.
+    """
+
+    def __init__(self, config: Path, checkpoint: Path, device: str, max_images: int) -> None:
+        self.cfg: Config = read_config(str(config))
+        self.detector: CalibratedSoftTeacher
+        self.detector, self.doubts = load_teacher(self.cfg, str(checkpoint))
+        if find_hook(self.cfg, 'RareBoostPseudoLabeler') is None:
+            # Nobody counted: without the labeller all classes have group 0, rare.
+            self.detector.class_state.groups.fill_(FREQUENT)
+        self.detector.to(device)
+        self.max_images = max_images
+        self.classes: tuple[str, ...] = ()
+
+    def examples(self) -> tuple[int, list[Example]]:
+        """Number of unlabelled images looked at, and what is worth a look.
+
+        Raises:
+            ValueError: The config has no unlabelled set.
+            OSError: Its images are not there.
+        """
+        dataset = self._build(_unlabelled_leaf(self.cfg))
+        indices = self._spread(dataset)
+        found = find_examples(
+            self.detector, dataset, indices, progress=Progress('looking at unlabelled images')
+        )
+        return len(indices), found
+
+    def check(self, hidden_ann_file: str | None = None) -> tuple[str, BoostCheck]:
+        """The judged images in words, and the bias check on them.
+
+        Args:
+            hidden_ann_file: json with the labels of the unlabelled images; None: the validation
+                set is judged.
+
+        Raises:
+            ValueError: The labels do not fit the images, or there is no validation set.
+            OSError: A file is not there.
+        """
+        if hidden_ann_file is None:
+            leaf: Any = held_out_set(self.cfg)
+            ann_file, what = annotation_path(leaf), 'validation images'
+        else:
+            leaf = _unlabelled_leaf(self.cfg)
+            ann_file, what = hidden_ann_file, 'unlabelled images with hidden labels'
+        dataset = self._build(leaf)
+        indices = self._spread(dataset)
+        found = check_boost(
+            self.detector,
+            dataset,
+            indices,
+            ann_file,
+            _labeled_ann_file(self.cfg),
+            Progress('judging pseudo-labels, with the boost and without'),
+        )
+        return f'{len(indices)} {what}', found
+
+    def _build(self, leaf: Any) -> BaseDataset:
+        plain = leaf.to_dict() if hasattr(leaf, 'to_dict') else dict(leaf)
+        pipeline = [
+            step
+            for step in held_out_pipeline(self.cfg)
+            if not str(step.get('type')).endswith('LoadAnnotations')
+        ]
+        plain.update(pipeline=pipeline, test_mode=True)
+        plain.pop('indices', None)
+        with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmdet')):
+            dataset = DATASETS.build(plain)
+        self.classes = tuple(dataset.metainfo.get('classes') or ())
+        return dataset
+
+    def _spread(self, dataset: BaseDataset) -> Sequence[int]:
+        count = min(self.max_images, len(dataset))
+        return np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
+
+
+def held_out_pipeline(cfg: Config) -> list[dict]:
+    """The test pipeline, of the validation set."""
+    (leaf,) = dataset_leaves(cfg.val_dataloader.dataset)
+    return list(leaf.pipeline)
+
+
+def _unlabelled_leaf(cfg: Config) -> Any:
+    leaves = list(dataset_leaves(cfg.train_dataloader.dataset))
+    unlabelled = [leaf for leaf in leaves if str(leaf.type).endswith('UnlabeledImageDataset')]
+    # mmdet's own recipes read unlabelled images as a CocoDataset, behind the labelled one.
+    found = unlabelled or leaves[1:]
+    if not found:
+        raise ValueError(f'{cfg.filename}: train_dataloader has no unlabelled data set.')
+    return found[0]
+
+
+def _labeled_ann_file(cfg: Config) -> str | None:
+    hook = find_hook(cfg, 'RareBoostPseudoLabeler')
+    path = hook[1].get('labeled_ann_file') if hook else None
+    return path or (cfg.get('val_evaluator') or {}).get('labeled_ann_file')
+
+
+def attempt(
+    action: Callable[[], Any], what: str, missing: list[str], strict: bool = False
+) -> Any | None:
+    """What ``action`` returns; None, with a line in ``missing``, where it cannot be had.
+
+    Args:
+        action: May raise ValueError, OSError or KeyError for what the user's files lack.
+        what: Begins the line.
+        missing: Gets the line.
+        strict: Raise instead, for what the user asked for by name.
+    """
+    try:
+        return action()
+    except (ValueError, OSError, KeyError) as error:
+        if strict:
+            raise
+        text = str(error).strip().splitlines()
+        missing.append(f'{what}: {text[0] if text else type(error).__name__}')
+        return None
