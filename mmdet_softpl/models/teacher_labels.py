@@ -6,6 +6,7 @@ S mask size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,10 +63,13 @@ class TeacherView:
     detections: list[InstanceData]
 
 
-def evidence_of(roi_head: BaseRoIHead, weights: Tensor, num_rois: int) -> Tensor | None:
+def evidence_of(
+    roi_head: BaseRoIHead, weights: Tensor, num_rois: int, rows: Tensor | None = None
+) -> Tensor | None:
     """Weighted prototype log-evidence (N, C) of the RoIs in the last forward pass.
 
-    None where the head keeps no prototypes, or keeps other features than those N RoIs.
+    None where the head keeps no prototypes, or keeps other features than those N RoIs. With
+    ``rows`` (n,) only that of these RoIs, (n, C): for many classes it costs as much as the head.
     The blend of classifier and prototypes per class follows DASO (arXiv 2106.05682).
     """
     head = stages_of(roi_head)[-1].bbox_head
@@ -74,6 +78,8 @@ def evidence_of(roi_head: BaseRoIHead, weights: Tensor, num_rois: int) -> Tensor
     features = head.penultimate_features
     if features is None or len(features) != num_rois:
         return None
+    if rows is not None:
+        features = features[rows]
     evidence = prototype_log_evidence(
         features.float(), head.prototypes, head.prototype_counts, head.temperature
     )
@@ -108,18 +114,18 @@ def teacher_detect(
     metas = [sample.metainfo for sample in batch_data_samples]
     boxes = [result.bboxes for result in proposals]
     rois, scores, deltas = score_rois(teacher.roi_head, x, boxes, metas)
-    evidence = evidence_of(teacher.roi_head, state.prototype_weights, len(rois))
-    scores = boost_scores(scores, state.boosts, evidence)
+    # Boosts and evidence leave p_bg as it is: where the whole foreground is below the floor, no
+    # class passes it. Most RoIs are such; a hair is left for rounding.
+    rows = (1 - scores[:, -1] > 0.999 * cfg.score_floor).nonzero().squeeze(1)
+    evidence = evidence_of(teacher.roi_head, state.prototype_weights, len(rois), rows)
+    rois, deltas = rois[rows], deltas[rows]
+    scores = boost_scores(scores[rows], state.boosts, evidence)
     head = stages_of(teacher.roi_head)[-1].bbox_head
-    detections, start = [], 0
-    for meta, proposal in zip(metas, boxes, strict=True):
-        end = start + len(proposal)
-        detections.append(
-            _select(
-                head, rois[start:end, 1:], scores[start:end], deltas[start:end], meta, state, cfg
-            )
-        )
-        start = end
+    counts = torch.bincount(rois[:, 0].long(), minlength=len(metas)).tolist()
+    parts = zip(rois[:, 1:].split(counts), scores.split(counts), deltas.split(counts), strict=True)
+    detections = [
+        _select(head, *part, meta, state, cfg) for meta, part in zip(metas, parts, strict=True)
+    ]
     return TeacherView(x, detections)
 
 
@@ -133,17 +139,45 @@ def _select(
     cfg: LabelingCfg,
 ) -> InstanceData:
     """Detections of one image, see ``TeacherView``."""
-    c = state.num_classes
-    foreground = scores[:, :c]
+    # unflatten: view(-1) cannot tell the shape where there is no RoI.
+    deltas = deltas.unflatten(1, (-1, 4))
+
+    def decode(roi_inds: Tensor, labels: Tensor) -> Tensor:
+        chosen = deltas[roi_inds, labels if deltas.shape[1] > 1 else torch.zeros_like(labels)]
+        return head.bbox_coder.decode(priors[roi_inds], chosen, max_shape=meta['img_shape'])
+
+    found = find_candidates(scores[:, : state.num_classes], decode, cfg)
+    vectors = scores[found.pop('roi_inds')]
+    found.score_vectors = vectors
+    found.objectness = 1 - vectors[:, -1]
+    return name_objects(found, state, cfg)
+
+
+def find_candidates(
+    foreground: Tensor,
+    decode: Callable[[Tensor, Tensor], Tensor],
+    cfg: LabelingCfg,
+    classes: Tensor | None = None,
+) -> InstanceData:
+    """(RoI, class) pairs of one image above the score floor, after the per-class NMS.
+
+    Args:
+        foreground: (N, C) boosted class scores; or (N, k), of ``classes`` alone.
+        decode: Boxes (P, 4) of pairs, from RoI indices (P,) and columns of ``foreground`` (P,).
+        cfg: Filters.
+        classes: (N, k) class of each column and row; None: column c is class c.
+
+    Returns:
+        InstanceData with ``bboxes`` (K, 4), ``labels`` (K,), ``scores`` (K,) in descending
+        order, ``roi_inds`` (K,).
+    """
     # Rows without a candidate are dropped first: the pair mask is N x C otherwise.
     rows = (foreground.amax(1) > cfg.score_floor).nonzero().squeeze(1)
     pairs = (foreground[rows] > cfg.score_floor).nonzero()
-    roi_inds, labels = rows[pairs[:, 0]], pairs[:, 1]
-    values = foreground[roi_inds, labels]
-    # unflatten: view(-1) cannot tell the shape where there is no RoI.
-    deltas = deltas.unflatten(1, (-1, 4))
-    chosen = deltas[roi_inds, labels if deltas.shape[1] > 1 else torch.zeros_like(labels)]
-    bboxes = head.bbox_coder.decode(priors[roi_inds], chosen, max_shape=meta['img_shape'])
+    roi_inds, columns = rows[pairs[:, 0]], pairs[:, 1]
+    values = foreground[roi_inds, columns]
+    labels = columns if classes is None else classes[roi_inds, columns]
+    bboxes = decode(roi_inds, columns)
     sizes = bboxes[:, 2:] - bboxes[:, :2]
     keep = ((sizes > 1).all(1)).nonzero().squeeze(1)
     bboxes, labels, values, roi_inds = bboxes[keep], labels[keep], values[keep], roi_inds[keep]
@@ -153,21 +187,27 @@ def _select(
         )
         keep = keep[: cfg.max_per_img]
         bboxes, labels, values, roi_inds = bboxes[keep], labels[keep], values[keep], roi_inds[keep]
-    vectors = scores[roi_inds]
-    objectness = 1 - vectors[:, c]
-    above = values > state.thresholds[labels]
-    surest = _surest(bboxes, values, above, cfg.cross_class_iou_thr)
-    return InstanceData(
-        bboxes=bboxes.float(),
-        labels=labels,
-        scores=values,
-        score_vectors=vectors,
-        objectness=objectness,
-        confidences=apply_calibrator(values, labels, state.calibration),
-        surest=surest,
-        kept=above & surest,
-        is_object=surest & (above | (objectness > cfg.objectness_thr)),
-    )
+    return InstanceData(bboxes=bboxes.float(), labels=labels, scores=values, roi_inds=roi_inds)
+
+
+def name_objects(found: InstanceData, state: ClassState, cfg: LabelingCfg) -> InstanceData:
+    """Calibrate candidates of one image and say which of them are kept, in place.
+
+    Args:
+        found: With ``bboxes``, ``labels``, ``scores`` and ``objectness``, see ``TeacherView``.
+        state: Thresholds and calibration.
+        cfg: Filters.
+
+    Returns:
+        ``found`` with ``confidences``, ``surest``, ``kept`` and ``is_object`` added.
+    """
+    above = found.scores > state.thresholds[found.labels]
+    surest = _surest(found.bboxes, found.scores, above, cfg.cross_class_iou_thr)
+    found.confidences = apply_calibrator(found.scores, found.labels, state.calibration)
+    found.surest = surest
+    found.kept = above & surest
+    found.is_object = surest & (above | (found.objectness > cfg.objectness_thr))
+    return found
 
 
 def _surest(bboxes: Tensor, scores: Tensor, above: Tensor, iou_thr: float) -> Tensor:

@@ -1,0 +1,340 @@
+"""Labelling replayed from a dump under other settings, with the functions that training uses.
+
+Shape legend: I images, R stored RoIs of an image, C foreground classes, k stored classes of a RoI,
+K detections of an image, D surest detections of all images, B confidence bins, S score bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_softpl.datasets.class_statistics import ClassStatistics
+from mmdet_softpl.evaluation.ground_truth import FREQUENCY_LETTERS, judge_detections
+from mmdet_softpl.evaluation.teacher_dump import DumpedImage, TeacherDump
+from mmdet_softpl.functional import (
+    apply_calibrator,
+    boost_scores,
+    frequency_boost,
+    histogram_calibrator,
+    per_class_thresholds,
+    reliability_counts,
+    temperature_calibrator,
+)
+from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
+from mmdet_softpl.models.teacher_labels import LabelingCfg, find_candidates, name_objects
+
+# Thresholds and the surest label of an object depend on each other; after three rounds nothing
+# moves any more.
+REFRESHES = 3
+HOOK_KEYS = (
+    'threshold_mode',
+    'fixed_thr',
+    'alpha',
+    'quantile',
+    'thr_range',
+    'min_count',
+    'boost_gamma',
+    'max_boost',
+    'prototype_weight',
+)
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """What decides which detections become pseudo-labels, and how sure they are said to be.
+
+    The arguments of ``RareBoostPseudoLabeler`` under their names, with its defaults, and:
+
+    Attributes:
+        temperature: Of the prototype evidence, > 0; None: the head's own.
+        calibration: ``semi_train_cfg.calibration``.
+    """
+
+    threshold_mode: str = 'prior'
+    fixed_thr: float = 0.7
+    alpha: float = 0.2
+    quantile: float = 0.5
+    thr_range: tuple[float, float] = (0.3, 0.9)
+    min_count: int = 20
+    boost_gamma: float = 0.5
+    max_boost: float = 4.0
+    prototype_weight: tuple[float, float, float] = (1.0, 0.5, 0.0)
+    temperature: float | None = None
+    calibration: str = 'histogram'
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LabelSettings:
+        """The inverse of ``dataclasses.asdict``, also of one that went through json."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @classmethod
+    def from_configs(cls, hook: Mapping, semi_train_cfg: Mapping) -> LabelSettings:
+        """Settings of a ``RareBoostPseudoLabeler`` and a ``semi_train_cfg``, as in a config."""
+        given = {key: hook[key] for key in HOOK_KEYS if key in hook}
+        weight = given.get('prototype_weight')
+        if isinstance(weight, (int, float)):
+            given['prototype_weight'] = (float(weight),) * 3
+        for key in ('thr_range', 'prototype_weight'):
+            if key in given:
+                given[key] = tuple(float(value) for value in given[key])
+        if 'calibration' in semi_train_cfg:
+            given['calibration'] = semi_train_cfg['calibration']
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The surest detections of a dump under some settings, and what is right about them.
+
+    Attributes:
+        state: Boosts and thresholds that the settings led to; the calibration of the start.
+        image: (D,) int64 index of the image among those replayed.
+        labels: (D,) int64.
+        scores: (D,) boosted class scores.
+        kept: (D,) bool, above the threshold of the class.
+        judged: (D,) bool, the annotations say something about it.
+        correct: (D,) bool, takes an object of its class at box IoU 0.5.
+        weights: (D,) see ``replay``.
+        objects: (I, C) ground-truth objects of each image, weighted.
+    """
+
+    state: ClassState
+    image: Tensor
+    labels: Tensor
+    scores: Tensor
+    kept: Tensor
+    judged: Tensor
+    correct: Tensor
+    weights: Tensor
+    objects: Tensor
+
+    def reliability(self, confidences: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """(3, C, B) of ``confidences`` (D,) (None: the scores), of the detections ``rows``."""
+        values = self.scores if confidences is None else confidences
+        weights = self.weights * self.judged
+        if rows is not None:
+            weights = weights * rows
+        num_classes = self.state.num_classes
+        return reliability_counts(
+            values, self.labels, self.correct, num_classes, CONFIDENCE_BINS, weights=weights
+        )
+
+
+def replay(
+    dump: TeacherDump,
+    settings: LabelSettings,
+    statistics: ClassStatistics,
+    cfg: LabelingCfg,
+    *,
+    indices: Sequence[int] | None = None,
+    object_weights: Tensor | None = None,
+) -> Replay:
+    """Label the images of a dump.
+
+    Boost, prototype evidence, floor, NMS, the surest label of each object and the thresholds of
+    ``settings.threshold_mode``, which come from these images' own scores, as in training. The
+    damping of classes that are kept too often is left out: it needs a training.
+
+    Args:
+        dump: Of the teacher.
+        settings: To be tried.
+        statistics: Of the labelled set, with the classes of the dump.
+        cfg: Filters of the detector.
+        indices: Images to use; None: all.
+        object_weights: (C,) > 0, how much an object of each class counts, and a detection on it,
+            where the classes are mixed differently than in the images to be labelled
+            (:func:`mix_weights`); None: 1 each.
+
+    Raises:
+        ValueError: A temperature that the dump does not have.
+    """
+    images = dump.images if indices is None else [dump.images[i] for i in indices]
+    state = initial_state(settings, statistics)
+    found = [candidates_of(dump, image, settings, state, cfg) for image in images]
+    on = [_weights_of(f, i, object_weights) for f, i in zip(found, images, strict=True)]
+    rate = torch.as_tensor(statistics.instance_counts).float() / max(statistics.num_images, 1)
+    for _ in range(0 if settings.threshold_mode == 'fixed' else REFRESHES):
+        for detections in found:
+            name_objects(detections, state, cfg)
+        histogram = _histogram(found, on, state.num_classes)
+        state.thresholds.copy_(
+            per_class_thresholds(
+                settings.threshold_mode,
+                histogram,
+                len(images),
+                rate,
+                state.groups,
+                fixed=settings.fixed_thr,
+                alpha=settings.alpha,
+                quantile=settings.quantile,
+                min_count=settings.min_count,
+                lower=settings.thr_range[0],
+                upper=settings.thr_range[1],
+            )
+        )
+    return _judge(images, found, on, state, cfg, object_weights)
+
+
+def initial_state(settings: LabelSettings, statistics: ClassStatistics) -> ClassState:
+    """``ClassState`` as ``RareBoostPseudoLabeler`` sets it before training."""
+    state = ClassState(len(statistics.classes), settings.fixed_thr)
+    groups = torch.tensor([FREQUENCY_LETTERS.index(letter) for letter in statistics.groups])
+    state.groups.copy_(groups)
+    counts = torch.as_tensor(statistics.image_counts).float()
+    state.boosts.copy_(
+        frequency_boost(counts, gamma=settings.boost_gamma, max_boost=settings.max_boost)
+    )
+    state.prototype_weights.copy_(torch.tensor(settings.prototype_weight)[groups])
+    return state
+
+
+def candidates_of(
+    dump: TeacherDump,
+    image: DumpedImage,
+    settings: LabelSettings,
+    state: ClassState,
+    cfg: LabelingCfg,
+) -> InstanceData:
+    """Detections of one image after boost and per-class NMS, with their ``objectness``."""
+    temperature = settings.temperature
+    if temperature is None and dump.temperatures:
+        temperature = dump.temperatures[0]
+    if dump.temperatures and temperature not in dump.temperatures:
+        raise ValueError(
+            f'replay: temperature={temperature!r} is none of the dump: {dump.temperatures}.'
+        )
+    num_rois = len(image.scores)
+    boosts = torch.cat([state.boosts[image.classes], torch.ones(num_rois, 1)], 1)
+    evidence = None
+    if temperature is not None:
+        evidence = image.log_evidence(dump.temperatures, temperature)
+    if evidence is not None:
+        weighted = state.prototype_weights[image.classes] * evidence
+        evidence = torch.cat([weighted, torch.zeros(num_rois, 1)], 1)
+    scores = boost_scores(image.scores, boosts, evidence)
+
+    def decode(roi_inds: Tensor, columns: Tensor) -> Tensor:
+        agnostic = image.bboxes.shape[1] == 1
+        return image.bboxes[roi_inds, torch.zeros_like(columns) if agnostic else columns]
+
+    found = find_candidates(scores[:, :-2], decode, cfg, image.classes)
+    found.objectness = 1 - image.scores[found.pop('roi_inds'), -1]
+    return found
+
+
+def fit_calibration(mode: str, reliability: Tensor, groups: Tensor) -> Tensor:
+    """(C, B) table of one of the detector's calibration modes, from (3, C, B)."""
+    if mode == 'histogram':
+        return histogram_calibrator(reliability, groups)
+    if mode == 'none':
+        return ClassState(len(groups), 0.5).calibration
+    return temperature_calibrator(reliability, groups, mode == 'group_temperature')
+
+
+def cross_calibrated(found: Replay, mode: str, folds: Tensor) -> Tensor:
+    """(D,) confidences, each from a table that its own fold of images had no part in.
+
+    Args:
+        found: The replay.
+        mode: Of the calibration.
+        folds: (I,) bool, the fold of each image.
+    """
+    confidences = torch.zeros_like(found.scores)
+    side = folds[found.image]
+    for fold in (False, True):
+        table = fit_calibration(mode, found.reliability(rows=side != fold), found.state.groups)
+        calibrated = apply_calibrator(found.scores, found.labels, table)
+        confidences = torch.where(side == fold, calibrated, confidences)
+    return confidences
+
+
+def mix_weights(
+    labelled: ClassStatistics, held_out_objects: Tensor, num_images: int, prior: float = 5.0
+) -> Tensor:
+    """How much objects of each class count so that held-out images stand for labelled ones.
+
+    The ratio of the two rates of objects per image, with ``prior`` pseudo-objects on both sides
+    (label shift: a class looks the same in both, it is only more or less common).
+
+    Args:
+        labelled: The labelled set.
+        held_out_objects: (C,) objects of the held-out images.
+        num_images: Held-out images.
+        prior: > 0.
+
+    Returns:
+        (C,) > 0.
+    """
+    expected = torch.as_tensor(labelled.instance_counts).double()
+    expected = expected * num_images / max(labelled.num_images, 1)
+    return ((expected + prior) / (held_out_objects.double() + prior)).float()
+
+
+def mix_difference(labelled: ClassStatistics, held_out_objects: Tensor) -> float:
+    """Total variation distance in [0, 1] of the class shares of both sets."""
+    own = torch.as_tensor(labelled.instance_counts).double()
+    other = held_out_objects.double()
+    shares = [counts / counts.sum().clamp_min(1) for counts in (own, other)]
+    return float((shares[0] - shares[1]).abs().sum() / 2)
+
+
+def _weights_of(found: InstanceData, image: DumpedImage, object_weights: Tensor | None) -> Tensor:
+    """(K,) weight of the object that each detection lies on, of whatever class; else 1."""
+    weights = torch.ones(len(found))
+    if object_weights is None or not len(found) or not len(image.truth.labels):
+        return weights
+    overlap, nearest = bbox_overlaps(found.bboxes, image.truth.bboxes.float()).max(dim=1)
+    return torch.where(overlap >= 0.5, object_weights[image.truth.labels[nearest]], weights)
+
+
+def _histogram(
+    found: Sequence[InstanceData], weights: Sequence[Tensor], num_classes: int
+) -> Tensor:
+    """(C, S) weighted counts of the surest detections."""
+    rows = torch.cat([detections.surest for detections in found])
+    scores = torch.cat([detections.scores for detections in found])[rows]
+    labels = torch.cat([detections.labels for detections in found])[rows]
+    return reliability_counts(
+        scores,
+        labels,
+        torch.zeros_like(labels, dtype=torch.bool),
+        num_classes,
+        SCORE_BINS,
+        weights=torch.cat(list(weights))[rows],
+    )[0]
+
+
+def _judge(
+    images: Sequence[DumpedImage],
+    found: Sequence[InstanceData],
+    weights: Sequence[Tensor],
+    state: ClassState,
+    cfg: LabelingCfg,
+    object_weights: Tensor | None,
+) -> Replay:
+    """Final names, compared with the ground truth."""
+    objects = torch.zeros(len(images), state.num_classes)
+    parts: list[tuple[Tensor, ...]] = []
+    for index, (image, detections, weight) in enumerate(zip(images, found, weights, strict=True)):
+        name_objects(detections, state, cfg)
+        rows = detections.surest
+        bboxes, labels = detections.bboxes[rows], detections.labels[rows]
+        scores = detections.scores[rows]
+        judged, correct = judge_detections(image.truth, bboxes, scores, labels)
+        where = torch.full_like(labels, index)
+        kept = detections.kept[rows]
+        parts.append((where, labels, scores, kept, judged, correct, weight[rows]))
+        true_labels = image.truth.labels[~image.truth.crowd]
+        objects[index] = torch.bincount(true_labels, minlength=state.num_classes)
+    if object_weights is not None:
+        objects *= object_weights
+    columns = (torch.cat(column) for column in zip(*parts, strict=True))
+    image_inds, labels, scores, kept, judged, correct, weight = columns
+    return Replay(state, image_inds, labels, scores, kept, judged, correct, weight, objects)

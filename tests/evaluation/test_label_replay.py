@@ -1,0 +1,192 @@
+"""The replay against the teacher's own labelling, and its parts against closed forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+
+from mmdet_softpl.evaluation.label_replay import (
+    LabelSettings,
+    candidates_of,
+    cross_calibrated,
+    fit_calibration,
+    initial_state,
+    mix_difference,
+    mix_weights,
+    replay,
+)
+from mmdet_softpl.evaluation.teacher_dump import dump_teacher
+from mmdet_softpl.functional import per_class_thresholds, score_histogram
+from mmdet_softpl.models.class_state import SCORE_BINS
+from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects, teacher_detect
+from tests.support import tiny_labelling
+
+SETTINGS = (
+    LabelSettings(thr_range=(0.2, 0.9), min_count=3, alpha=1.0),
+    LabelSettings('fixed', fixed_thr=0.3, boost_gamma=0.0, prototype_weight=(0.0, 0.0, 0.0)),
+    LabelSettings(
+        'quantile', quantile=0.4, thr_range=(0.2, 0.9), min_count=3, boost_gamma=1.0, max_boost=8.0,
+        prototype_weight=(0.3, 1.0, 0.2), temperature=0.05,
+    ),
+)  # fmt: skip
+STATISTICS = tiny_labelling.statistics()
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> None:
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn', 'cascade-mask-rcnn'])
+def test_equals_labelling_in_training(tmp_path: Path, name: str) -> None:
+    ann_file = tiny_labelling.write_images(tmp_path, count=3)
+    dataset = tiny_labelling.build_dataset(ann_file)
+    detector = tiny_labelling.build_teacher(name)
+    cfg = detector.labeling_cfg
+    dump = dump_teacher(
+        detector, dataset, tiny_labelling.ground_truth(ann_file), tmp_path / 'dumps', {}
+    )
+    data = detector.teacher.data_preprocessor(pseudo_collate([dataset[i] for i in range(3)]), False)
+    heads = detector.teacher.roi_head.bbox_head
+    head = heads[-1] if isinstance(heads, torch.nn.ModuleList) else heads
+    own = head.temperature
+    compared = kept = 0
+    for settings in SETTINGS:
+        found = replay(dump, settings, STATISTICS, cfg)
+        state = found.state
+        table = torch.linspace(0, 1, state.calibration.shape[1]) ** 2
+        state.calibration.copy_(table.expand_as(state.calibration))
+        head.temperature = settings.temperature or own
+        view = teacher_detect(detector.teacher, data['inputs'], data['data_samples'], state, cfg)
+        head.temperature = own
+        for index, (expected, image) in enumerate(zip(view.detections, dump.images, strict=True)):
+            seen = candidates_of(dump, image, settings, state, cfg)
+            seen = name_objects(seen, state, cfg)
+            assert len(seen) == len(expected)
+            for key in ('bboxes', 'scores', 'objectness', 'confidences'):
+                torch.testing.assert_close(seen[key], expected[key], atol=1e-4, rtol=1e-4)
+            for key in ('labels', 'surest', 'kept', 'is_object'):
+                assert torch.equal(seen[key], expected[key]), key
+            rows = found.image == index
+            torch.testing.assert_close(
+                found.scores[rows], expected.scores[expected.surest], atol=1e-4, rtol=1e-4
+            )
+            assert torch.equal(found.kept[rows], expected.kept[expected.surest])
+            compared += len(seen)
+            kept += int(seen.kept.sum())
+    assert 0 < kept < compared
+
+
+def test_thresholds_are_those_of_the_scores_they_led_to() -> None:
+    dump = tiny_labelling.made_up_dump()
+    settings = LabelSettings(thr_range=(0.1, 0.95), alpha=0.5)
+    found = replay(dump, settings, STATISTICS, LabelingCfg())
+    histogram = score_histogram(found.scores, found.labels, 5, SCORE_BINS)
+    rate = torch.as_tensor(STATISTICS.instance_counts).float() / STATISTICS.num_images
+    expected = per_class_thresholds(
+        'prior', histogram, len(dump.images), rate, found.state.groups, alpha=0.5, lower=0.1,
+        upper=0.95,
+    )  # fmt: skip
+    torch.testing.assert_close(found.state.thresholds, expected)
+    assert torch.equal(found.kept, found.scores > found.state.thresholds[found.labels])
+
+
+def test_settings_from_a_config() -> None:
+    hook = dict(type='X', alpha=0.3, prototype_weight=1, thr_range=[0.2, 0.8], interval=7)
+    settings = LabelSettings.from_configs(hook, dict(calibration='none', unsup_weight=1.0))
+    assert settings == LabelSettings(
+        alpha=0.3,
+        prototype_weight=(1.0, 1.0, 1.0),
+        thr_range=(0.2, 0.8),
+        calibration='none',
+    )
+    assert LabelSettings.from_configs({}, {}) == LabelSettings()
+
+
+def test_start_is_that_of_the_labeller(tmp_path: Path) -> None:
+    state = initial_state(LabelSettings(boost_gamma=1.0, max_boost=4.0), STATISTICS)
+    # Median count 20: 20 / 2 is cut at 4, 20 / 8 is 2.5.
+    torch.testing.assert_close(state.boosts, torch.tensor([4.0, 2.5, 1, 1, 1]))
+    assert state.groups.tolist() == [0, 0, 1, 1, 2]
+    assert state.prototype_weights.tolist() == [1.0, 1.0, 0.5, 0.5, 0.0]
+
+
+def test_calibration_of_a_fold_knows_nothing_of_it() -> None:
+    dump = tiny_labelling.made_up_dump(overconfident=3.0)
+    found = replay(dump, LabelSettings('fixed'), STATISTICS, LabelingCfg())
+    folds = torch.arange(40) % 2 == 1
+    base = cross_calibrated(found, 'histogram', folds)
+    # What is right in the first fold changes nothing there, but in the other one.
+    turned = found.correct.clone()
+    first = ~folds[found.image]
+    turned[first] = ~turned[first]
+    changed = cross_calibrated(
+        type(found)(**{**found.__dict__, 'correct': turned}), 'histogram', folds
+    )
+    torch.testing.assert_close(changed[first], base[first])
+    assert not torch.allclose(changed[~first], base[~first])
+    # No calibration is no change.
+    torch.testing.assert_close(cross_calibrated(found, 'none', folds), found.scores)
+    table = fit_calibration('group_temperature', found.reliability(), found.state.groups)
+    # Overconfident: the calibrated confidence of a high score is lower.
+    assert (table[:, -2] < 0.9).all()
+
+
+def test_weights_stand_for_another_mix() -> None:
+    objects = torch.as_tensor(STATISTICS.instance_counts)
+    weights = mix_weights(STATISTICS, objects, STATISTICS.num_images, prior=1e-6)
+    torch.testing.assert_close(weights, torch.ones(5))
+    # Twice as many objects on half of the images: one in four counts.
+    weights = mix_weights(STATISTICS, objects * 2, STATISTICS.num_images // 2, prior=1e-6)
+    torch.testing.assert_close(weights, torch.full((5,), 0.25))
+    assert mix_difference(STATISTICS, objects * 3) == pytest.approx(0)
+    other = torch.tensor([0, 0, 0, 0, 10])
+    assert mix_difference(STATISTICS, other) == pytest.approx(90 / 290)
+
+
+def test_weights_reach_objects_and_detections() -> None:
+    dump = tiny_labelling.made_up_dump()
+    settings = LabelSettings('fixed', fixed_thr=0.2)
+    plain = replay(dump, settings, STATISTICS, LabelingCfg())
+    assert plain.weights.eq(1).all()
+    weights = torch.tensor([0.1, 1.0, 2.0, 3.0, 4.0])
+    found = replay(dump, settings, STATISTICS, LabelingCfg(), object_weights=weights)
+    torch.testing.assert_close(found.objects, plain.objects * weights)
+    torch.testing.assert_close(found.weights[found.correct], weights[found.labels[found.correct]])
+    count = found.reliability()[0].sum()
+    assert float(count) == pytest.approx(float((found.weights * found.judged).sum()), rel=1e-5)
+
+
+def test_a_part_of_the_images_and_unknown_temperatures() -> None:
+    dump = tiny_labelling.made_up_dump()
+    found = replay(dump, LabelSettings('fixed'), STATISTICS, LabelingCfg(), indices=[3, 5])
+    assert found.objects.shape == (2, 5)
+    assert set(found.image.tolist()) <= {0, 1}
+    whole = replay(dump, LabelSettings('fixed'), STATISTICS, LabelingCfg())
+    np.testing.assert_allclose(found.scores[found.image == 1], whole.scores[whole.image == 5])
+    prototypes = type(dump)(dump.class_names, (0.1,), dump.images)
+    with pytest.raises(ValueError, match=r'temperature=0\.3'):
+        replay(prototypes, LabelSettings(temperature=0.3), STATISTICS, LabelingCfg())
+
+
+def test_images_without_anything() -> None:
+    dump = tiny_labelling.made_up_dump(2)
+    empty = [
+        type(image)(
+            image.img_id, image.classes[:0], image.scores[:0], image.bboxes[:0], None, None,
+            image.truth,
+        )
+        for image in dump.images
+    ]  # fmt: skip
+    found = replay(
+        type(dump)(dump.class_names, (), tuple(empty)), LabelSettings(), STATISTICS, LabelingCfg()
+    )
+    assert len(found.scores) == 0
+    assert found.objects.sum() > 0
+    assert found.state.thresholds.tolist() == pytest.approx([0.7] * 5)

@@ -1,0 +1,137 @@
+"""The search over a made-up dump: halves, resuming, what it finds, the front."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmdet_softpl.evaluation.label_replay import LabelSettings
+from mmdet_softpl.evaluation.label_search import (
+    FLOATS,
+    LabelSearch,
+    SearchResult,
+    pareto_front,
+    search_settings,
+    settings_of,
+    suggest_settings,
+)
+from mmdet_softpl.evaluation.labelling_proxy import labelling_proxy
+from mmdet_softpl.models.teacher_labels import LabelingCfg
+from tests.support import tiny_labelling
+
+optuna = pytest.importorskip('optuna')
+STATISTICS = tiny_labelling.statistics()
+# Keeps nothing: nearly everything is better.
+BAD = LabelSettings('fixed', fixed_thr=0.94, calibration='none')
+
+
+def make(num_images: int = 40, **options) -> LabelSearch:
+    dump = tiny_labelling.made_up_dump(num_images, overconfident=1.5)
+    return LabelSearch(dump, STATISTICS, LabelingCfg(), **options)
+
+
+def test_halves_share_no_image_and_depend_on_the_seed() -> None:
+    search = make()
+    assert set(search.tune_half) | set(search.report_half) == set(range(40))
+    assert not set(search.tune_half) & set(search.report_half)
+    assert make().tune_half == search.tune_half
+    assert make(seed=1).tune_half != search.tune_half
+    with pytest.raises(ValueError, match='3 held-out images'):
+        make(3)
+
+
+def test_weights_of_the_proxy_are_used() -> None:
+    values = make(calibration_weight=0.0).tune(BAD)
+    assert values['proxy'] == values['f_beta']
+    assert make(calibration_weight=2.0).tune(BAD)['proxy'] == pytest.approx(
+        values['f_beta'] - 2 * values['ece']
+    )
+    everything = make().everywhere(BAD)
+    assert everything['proxy'] != values['proxy']
+
+
+def test_finds_what_is_better_on_other_images_and_goes_on(tmp_path) -> None:
+    search = make(100)
+    reports: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, best: float) -> None:
+        reports.append((done, total))
+        if done == 4 and total == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_settings(search, BAD, tmp_path / 'study.db', 'a', 12, progress=progress)
+    assert [done for done, _ in reports] == [1, 2, 3, 4]
+    result = search_settings(search, BAD, tmp_path / 'study.db', 'a', 25)
+    assert len(result.trials) == 25
+    # The config's own settings are the first trial.
+    assert result.trials[0]['settings'] == dataclasses.asdict(BAD)
+    best = max(result.trials, key=lambda trial: trial['proxy'])
+    assert dataclasses.asdict(result.best) == best['settings']
+    assert best['proxy'] > result.trials[0]['proxy'] + 0.1
+    assert sum(result.importances.values()) == pytest.approx(1, abs=1e-6)
+    assert 'temperature' not in result.importances
+    compared = search.compare(BAD, result.best)
+    assert compared['verdict'] == 'better'
+    assert 0 < compared['interval'][0] < compared['interval'][1]
+    assert search.compare(result.best, BAD)['verdict'] == 'worse'
+    assert search.compare(BAD, BAD)['verdict'] == 'cannot tell'
+    # Enough trials are there: none is added. Another name starts anew.
+    again = search_settings(search, BAD, tmp_path / 'study.db', 'a', 10)
+    assert isinstance(again, SearchResult) and len(again.trials) == 25
+    other = search_settings(search, BAD, tmp_path / 'study.db', 'b', 2)
+    assert len(other.trials) == 2
+    assert other.importances == {}
+
+
+def test_report_does_not_look_at_its_own_labels_for_calibration() -> None:
+    search = make()
+    settings = LabelSettings('fixed', fixed_thr=0.3)
+    values, statistics = search.report(settings)
+    assert len(statistics.counts) == 20
+    assert values == labelling_proxy(*[part.sum(0) for part in (
+        statistics.counts, statistics.reliability)])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'start',
+    [
+        LabelSettings(),
+        LabelSettings(alpha=5.0, thr_range=(0.0, 1.0), boost_gamma=3.0, max_boost=40.0),
+        LabelSettings(temperature=0.1, prototype_weight=(0.2, 0.1, 1.0)),
+    ],
+)
+def test_space_contains_the_start(start: LabelSettings) -> None:
+    from mmdet_softpl.evaluation import label_search
+
+    temperatures = (0.1, 0.05)
+    own = label_search._parameters(start, temperatures)
+    found = suggest_settings(optuna.trial.FixedTrial(own), start, temperatures)
+    assert dataclasses.replace(found, temperature=start.temperature) == start
+    study = optuna.create_study()
+    study.enqueue_trial(own)
+    trial = study.ask()
+    suggest_settings(trial, start, temperatures)
+    assert trial.params == own
+    assert set(own) == {*FLOATS, 'threshold_mode', 'calibration', 'temperature'}
+
+
+def test_without_prototypes_their_settings_stay() -> None:
+    start = LabelSettings(prototype_weight=(0.9, 0.8, 0.7))
+    trial = optuna.create_study().ask()
+    found = suggest_settings(trial, start, ())
+    assert found.prototype_weight == (0.9, 0.8, 0.7)
+    assert found.temperature is None
+    assert not any('prototype' in key or key == 'temperature' for key in trial.params)
+    crossed = settings_of(dict(thr_low=0.7, thr_high=0.6), start)
+    assert crossed.thr_range == (0.7, 0.7)
+
+
+def test_front_against_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 6, (60, 2)).astype(float)
+    expected = [not any((q >= p).all() and (q > p).any() for q in points) for p in points]
+    np.testing.assert_array_equal(pareto_front(points), expected)
+    assert pareto_front(np.zeros((0, 2))).shape == (0,)

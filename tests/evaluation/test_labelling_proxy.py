@@ -1,0 +1,153 @@
+"""The proxy against closed forms, curves against the judge of pseudo-labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mmdet_softpl.evaluation.label_replay import LabelSettings, candidates_of, replay
+from mmdet_softpl.evaluation.labelling_proxy import (
+    bootstrap_difference,
+    f_beta,
+    group_statistics,
+    labelling_proxy,
+    threshold_curves,
+    total,
+)
+from mmdet_softpl.evaluation.pseudo_label_quality import pseudo_label_quality
+from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects
+from tests.support import tiny_labelling
+
+STATISTICS = tiny_labelling.statistics()
+
+
+@pytest.fixture(scope='module')
+def found():
+    settings = LabelSettings('fixed', fixed_thr=0.3)
+    return replay(tiny_labelling.made_up_dump(), settings, STATISTICS, LabelingCfg())
+
+
+def test_f_beta() -> None:
+    assert f_beta(0.5, 0.5, 0.5) == pytest.approx(0.5)
+    assert f_beta(0.0, 0.0, 0.5) == 0.0
+    # Harmonic mean at 1, precision alone as beta goes to 0.
+    assert f_beta(0.9, 0.3, 1.0) == pytest.approx(2 / (1 / 0.9 + 1 / 0.3))
+    assert f_beta(0.9, 0.3, 1e-6) == pytest.approx(0.9)
+
+
+def test_proxy_in_numbers() -> None:
+    #                      rare  common  frequent
+    counts = torch.tensor([[4.0, 0, 10], [4, 0, 8], [2, 0, 6], [8, 5, 12]])
+    reliability = torch.zeros(3, 3, 2)
+    # Rare: 4 detections at 0.75, 2 right. Frequent: 10 at 0.6, 6 right.
+    reliability[:, 0, 1] = torch.tensor([4.0, 2, 3])
+    reliability[:, 2, 1] = torch.tensor([10.0, 6, 6])
+    values = labelling_proxy(counts, reliability, beta=1.0, calibration_weight=2.0)
+    rare, frequent = 2 * 0.5 * 0.25 / 0.75, 2 * 0.75 * 0.5 / 1.25
+    assert values['f_beta_rare'] == pytest.approx(rare)
+    assert values['f_beta_frequent'] == pytest.approx(frequent)
+    assert values['f_beta'] == pytest.approx((rare + 0 + frequent) / 3)
+    assert math.isnan(values['precision_common']) and values['recall_common'] == 0
+    # Common has no detection: its error is unknown and not 0.
+    assert values['ece'] == pytest.approx((0.25 + 0.0) / 2)
+    assert values['proxy'] == pytest.approx(values['f_beta'] - 2 * values['ece'])
+    assert values['kept_rare'] == 4
+
+
+def test_groups_without_objects_do_not_count() -> None:
+    counts = torch.tensor([[1.0, 7, 0], [1, 7, 0], [1, 0, 0], [1, 0, 0]])
+    values = labelling_proxy(counts, torch.zeros(3, 3, 2))
+    assert values['proxy'] == 1.0
+    assert 'f_beta_common' not in values
+    assert labelling_proxy(torch.zeros(4, 3), torch.zeros(3, 3, 2))['proxy'] == 0
+
+
+def test_statistics_are_sums_over_images(found) -> None:
+    statistics = group_statistics(found, found.scores)
+    counts, reliability = total(statistics)
+    groups = found.state.groups[found.labels]
+    for group in range(3):
+        rows = groups == group
+        assert counts[0, group] == (found.kept & rows).sum()
+        assert counts[2, group] == (found.kept & found.correct & rows).sum()
+        assert counts[3, group] == found.objects[:, found.state.groups == group].sum()
+        assert reliability[0, group].sum() == rows.sum()
+    # Every image twice is twice as much, no image is nothing.
+    twice = total(statistics, torch.full((40,), 2))
+    torch.testing.assert_close(twice[0], counts * 2)
+    assert total(statistics, torch.zeros(40))[1].sum() == 0
+
+
+def test_difference_with_itself_and_with_something_better(found) -> None:
+    own = group_statistics(found, found.scores)
+    assert bootstrap_difference(own, own, repeats=20) == (0.0, 0.0)
+    right = dataclasses.replace(found, correct=torch.ones_like(found.correct))
+    better = group_statistics(right, found.scores)
+    low, high = bootstrap_difference(own, better, repeats=50, calibration_weight=0.0)
+    assert 0 < low < high
+
+
+def test_curves_against_the_judge_of_pseudo_labels(found, tmp_path) -> None:
+    """One replay for all thresholds is what labelling at each threshold gives."""
+    dump = tiny_labelling.made_up_dump()
+    images, annotations = [], []
+    for image in dump.images:
+        images.append(dict(id=image.img_id, file_name='x', height=500, width=500))
+        for box, label in zip(image.truth.bboxes, image.truth.labels, strict=True):
+            x1, y1, x2, y2 = box.tolist()
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image.img_id,
+                    category_id=int(label) + 1,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=0,
+                )
+            )
+    categories = [
+        dict(id=i + 1, name=name, frequency=letter)
+        for i, (name, letter) in enumerate(
+            zip(tiny_labelling.CLASSES, STATISTICS.groups, strict=True)
+        )
+    ]
+    path = tmp_path / 'hidden.json'
+    path.write_text(json.dumps(dict(images=images, categories=categories, annotations=annotations)))
+    thresholds = torch.tensor([0.1, 0.3, 0.5])
+    curves = threshold_curves(found, thresholds)
+    for place, threshold in enumerate(thresholds.tolist()):
+        settings = LabelSettings('fixed', fixed_thr=threshold)
+        state = replay(dump, settings, STATISTICS, LabelingCfg()).state
+        labels = []
+        for image in dump.images:
+            seen = candidates_of(dump, image, settings, state, LabelingCfg())
+            seen = name_objects(seen, state, LabelingCfg())
+            kept = seen[seen.kept]
+            labels.append(
+                dict(
+                    img_id=image.img_id,
+                    bboxes=kept.bboxes,
+                    labels=kept.labels,
+                    scores=kept.scores,
+                )
+            )
+        expected = pseudo_label_quality(labels, str(path), tiny_labelling.CLASSES)
+        for name, curve in curves.items():
+            for key in ('precision', 'recall'):
+                np.testing.assert_allclose(
+                    curve[key][place], expected[f'{name}_pseudo_{key}'], rtol=1e-6
+                )
+            per_image = expected[f'{name}_pseudo_count'] / 40
+            assert curve['kept_per_image'][place] == pytest.approx(per_image)
+
+
+def test_curves_leave_out_groups_without_objects(found) -> None:
+    objects = found.objects.clone()
+    objects[:, found.state.groups == 0] = 0
+    curves = threshold_curves(dataclasses.replace(found, objects=objects), torch.tensor([0.5]))
+    assert set(curves) == {'common', 'frequent'}
