@@ -99,7 +99,8 @@ def coco_export(manifest: dict[str, Any], masks: str) -> dict[str, Any]:
         The content of the file; annotations carry their ``score``.
     """
     ids = {name: i + 1 for i, name in enumerate(manifest['classes'])}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, image in enumerate(manifest['images'], 1):
         images.append(
             dict(

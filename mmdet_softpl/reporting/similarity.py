@@ -18,14 +18,17 @@ from mmdet_softpl.reporting.figure import FONT_SIZE, check_lengths, new_figure, 
 MAX_NUMBERED = 24
 MAX_ROWS = 100
 MAX_CLUSTERS = 40
+# Branches of the tree for each cluster that is drawn.
+_BRANCHES = 8
 _NAME_LENGTH = 22
 
 
 def cluster_order(similarity: np.ndarray, max_clusters: int) -> tuple[np.ndarray, np.ndarray]:
     """Classes in an order that puts similar ones side by side, and their clusters.
 
-    Ward's linkage of the symmetric similarity profiles. The tree is cut from its root, always at
-    the largest cluster, so that no cluster holds what the others leave over.
+    Ward's linkage of the symmetric similarity profiles. The tree is cut into small branches, and
+    neighbouring branches join until they have C / M classes: a plain cut into M leaves most
+    classes in one cluster where families are many and small.
 
     Args:
         similarity: (C, C), rows sum to 1; the diagonal is ignored.
@@ -47,14 +50,18 @@ def cluster_order(similarity: np.ndarray, max_clusters: int) -> tuple[np.ndarray
     profile /= np.maximum(np.linalg.norm(profile, axis=1, keepdims=True), 1e-12)
     root = to_tree(linkage(profile, method='ward', optimal_ordering=count <= MAX_ROWS))
     parts = [root]
-    while len(parts) < min(max_clusters, count):
+    while len(parts) < min(_BRANCHES * max_clusters, count):
         largest = max(range(len(parts)), key=lambda i: parts[i].count)
         parts[largest : largest + 1] = [parts[largest].left, parts[largest].right]
-    members = [part.pre_order() for part in parts]
+    order = np.concatenate([part.pre_order() for part in parts]).astype(np.int64)
     clusters = np.empty(count, dtype=np.int64)
-    for number, inside in enumerate(members):
-        clusters[inside] = number
-    return np.concatenate(members).astype(np.int64), clusters
+    number = filled = start = 0
+    for part in parts:
+        clusters[order[start : start + part.count]] = number
+        start, filled = start + part.count, filled + part.count
+        if filled >= count / max_clusters:
+            number, filled = number + 1, 0
+    return order, clusters
 
 
 def draw_similarity(similarity: np.ndarray, class_names: Sequence[str]) -> Figure:
