@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         '--results',
         type=Path,
-        help='folder of results.json, RESULTS.md and plots/ (default: benchmarks/longtail; OUT '
-        'for the preset tiny)',
+        help='folder of results.json, RESULTS.md and plots/ (default: OUT; without --out '
+        'benchmarks/longtail, but for the preset tiny)',
     )
     made.add_argument(
         '--report-only',
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     preset = PRESETS[args.preset]
     out = (args.out or Path('work_dirs') / 'longtail' / preset.name).resolve()
     data_root = (args.data or out / 'data').resolve()
-    results = args.results or (out if preset.name == 'tiny' else HERE)
+    results = args.results or (out if args.out or preset.name == 'tiny' else HERE)
     arms = [a for a in ARMS if a in (args.arms or preset.arms or ARMS)]
     seeds = sorted(set(range(preset.seeds) if args.seeds is None else args.seeds))
     try:

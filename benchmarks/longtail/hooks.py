@@ -129,6 +129,10 @@ class Progress:
         self.state.update(stage='evaluate', images_done=done, images=total)
         self._write()
 
+    def image(self, seconds: float) -> None:
+        """What an image of an evaluation takes."""
+        self.state['seconds']['image'] = seconds
+
     def _write(self) -> None:
         if time.monotonic() - self._written > PROGRESS_SECONDS:
             write_json(self.path, self.state)
@@ -188,7 +192,7 @@ class Curves(Hook):
         return json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def _add(self, runner: Runner, iteration: int) -> None:
-        before = random_state()
+        before, start = random_state(), time.perf_counter()
         found, _ = evaluate(runner.model, self.cfg, self.part, self.data_root / 'tune')
         point = {key: found[key] for key in CURVE_METRICS}
         if hasattr(runner.model, 'class_state'):
@@ -196,5 +200,7 @@ class Curves(Hook):
             values = quality(seen, self.cfg, self.data_root)
             point |= {key: v for key, v in values.items() if isinstance(v, (int, float))}
         write_json(self.path, self._read() | {str(iteration): point})
+        images = self.preset.curve_images + self.preset.pseudo_images
+        self.cost.progress.image((time.perf_counter() - start) / images)
         restore_random_state(before)
         self.cost.restart()

@@ -49,14 +49,20 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
     records = merged(old, collect(preset.name, out), preset.name)
     about = json.loads(about_file.read_text()) if about_file.is_file() else {}
     about[preset.name] = about_runs(preset, out)
-    write_json(records_file, records, indent=0)
+    # A record a line: a new run is a few lines of a diff.
+    lines = ',\n'.join(json.dumps(record, allow_nan=False) for record in records)
+    write_text(records_file, f'[\n{lines}\n]\n')
     write_json(about_file, about, indent=1)
     plots = draw_all(preset, out, Table(records, preset.name), results / 'plots')
-    text = results_text(records, about, results)
-    temporary = results / '.RESULTS.md.tmp'
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, results / 'RESULTS.md')
+    write_text(results / 'RESULTS.md', results_text(records, about, results))
     return [records_file, about_file, results / 'RESULTS.md', *plots]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside ``path``, then rename."""
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
 
 
 def about_runs(preset: Preset, out: Path) -> dict[str, Any]:
@@ -66,8 +72,7 @@ def about_runs(preset: Preset, out: Path) -> dict[str, Any]:
         path = job.folder(out) / 'origin.json'
         if path.is_file():
             origins.append(json.loads(path.read_text()))
-    jobs = set(jobs_in(out))
-    seeds = sorted({job.seed for job in jobs})
+    seeds = sorted({job.seed for job in jobs_in(out)})
     unfinished = [
         job.name
         for job in jobs_in(out)
