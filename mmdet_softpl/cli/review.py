@@ -93,6 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     back.add_argument('--overwrite', action='store_true', help='replace existing output files')
     back.add_argument('--json', action='store_true', help='print the summary as json')
+    for parser in (export, back):
+        # As every command takes it; SUPPRESS leaves one given before alone.
+        parser.add_argument(
+            '--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
 
 
 def run(args: argparse.Namespace) -> int:

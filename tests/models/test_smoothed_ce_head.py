@@ -260,6 +260,51 @@ def test_bad_arguments_are_named(kwargs: dict, words: list[str]) -> None:
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize('topk', [1, 2, 3])
+def test_written_similarity_is_taken_as_it_is(tmp_path, topk: int) -> None:
+    """With what a row gives back to its own class, and with a uniform row."""
+    indices = np.array([[1, 2], [1, 3], [0, 0], [0, 2]])
+    weights = np.array([[0.75, 0.25], [0.6, 0.4], [0, 0], [0.1, 0.9]])
+    path = tmp_path / 'similarity.npz'
+    np.savez(path, indices=indices, weights=weights, classes=np.array(list('abcd')))
+    head = SmoothedCEHead(
+        num_classes=4,
+        smoothing_mode='file',
+        similarity_file=str(path),
+        topk=topk,
+        **copy.deepcopy(COMMON),
+    )
+    dense = torch.zeros(4, 4).scatter_add(1, head.similarity.indices, head.similarity.weights)
+    expected = np.zeros((4, 4))
+    np.put_along_axis(expected, indices, weights, 1)
+    expected[2] = 0
+    if topk == 1:
+        # The largest alone, made to sum to 1 again.
+        expected = (expected == expected.max(1, keepdims=True)) * (expected > 0)
+    np.testing.assert_allclose(dense.numpy(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    'arrays, words',
+    [
+        (dict(indices=np.zeros((3, 2), int), weights=np.zeros((3, 2))), r'\(4, k\)'),
+        (dict(indices=np.zeros((4, 2), int), weights=np.zeros((4, 3))), r'\(4, 3\)'),
+        (dict(indices=np.full((4, 1), 4), weights=np.ones((4, 1))), r'\[0, 4\)'),
+        (dict(indices=np.zeros((4, 1), int), weights=np.full((4, 1), 0.5)), 'sum to 1'),
+    ],
+)
+def test_broken_written_similarity_is_named(tmp_path, arrays: dict, words: str) -> None:
+    path = tmp_path / 'similarity.npz'
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=words):
+        SmoothedCEHead(
+            num_classes=4,
+            smoothing_mode='file',
+            similarity_file=str(path),
+            **copy.deepcopy(COMMON),
+        )
+
+
 def test_similarity_file_of_other_classes_is_named(tmp_path) -> None:
     path = tmp_path / 'other.npy'
     np.save(path, np.zeros((7, 3), dtype=np.float32))
