@@ -173,9 +173,9 @@ def _print(report: dict[str, Any]) -> None:
             ' / '.join(str(n) for n in groups.values()) if groups else '',
             _sides(one['image_sizes']),
         )
-    console.print(table)
+    console.print(table, soft_wrap=False)
     if report['classes']:
-        console.print(_class_table(report['classes'], terminal))
+        console.print(_class_table(report['classes'], terminal), soft_wrap=False)
     for line in _settings(report):
         console.print(Text(line))
     if not report['images_read']:

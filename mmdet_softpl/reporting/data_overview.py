@@ -101,8 +101,9 @@ def draw_class_curve(
         )
         shown.append(column[np.isfinite(column)])
     positive = np.concatenate(shown)
-    axes.set_yscale('log')
-    axes.set_ylim(bottom=0.5 * min(1.0, positive.min()) if len(positive) else 0.5)
+    if len(positive):
+        axes.set_yscale('log')
+        axes.set_ylim(bottom=0.5 * min(1.0, positive.min()))
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_ylabel('images or labels', fontsize=FONT_SIZE)
     if len(order) <= MAX_NAMES:

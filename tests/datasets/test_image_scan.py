@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,7 +49,8 @@ def test_truncated_has_an_error(folder):
     found = scan_image(folder / 'cut.jpg')
     assert 'truncated' in found.error
     # OpenCV 4 gives the part that is there, OpenCV 5 nothing.
-    assert found.readable == (cv2.imread(str(folder / 'cut.jpg')) is not None)
+    host = mmcv.imfrombytes((folder / 'cut.jpg').read_bytes())
+    assert found.readable == (host is not None)
 
 
 def test_what_only_the_host_cannot_read(folder):
@@ -56,7 +58,7 @@ def test_what_only_the_host_cannot_read(folder):
     # Pillow does not miss the end of a PNG.
     (folder / 'cut.png').write_bytes(content[:-2])
     found = scan_image(folder / 'cut.png')
-    readable = cv2.imread(str(folder / 'cut.png')) is not None
+    readable = mmcv.imfrombytes(content[:-2]) is not None
     assert (found.readable, found.error) == (readable, '' if readable else HOST_CANNOT)
 
 

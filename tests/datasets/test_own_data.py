@@ -1,0 +1,150 @@
+"""A new user's mistakes, each with a message that says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmdet_softpl.datasets.image_scan import ScannedImage
+from mmdet_softpl.datasets.own_data import check_own_data, path_problem
+from tests.support.tiny_data import write_data
+
+CLASSES = ('a', 'b', 'c', 'd')
+
+
+@pytest.fixture()
+def paths(tmp_path: Path) -> dict[str, str]:
+    root = write_data(tmp_path / 'data', CLASSES, num_train=4)
+    return dict(
+        labeled_json=str(root / 'annotations/instances_train2017.json'),
+        labeled_images=str(root / 'train2017'),
+        unlabeled_images=str(root / 'unlabeled2017'),
+        val_json=str(root / 'annotations/instances_val2017.json'),
+        val_images=str(root / 'val2017'),
+    )
+
+
+def _edit(path: str, change) -> None:
+    data = json.loads(Path(path).read_text())
+    change(data)
+    Path(path).write_text(json.dumps(data))
+
+
+def test_sound_data(paths: dict[str, str]) -> None:
+    steps = []
+    data = check_own_data(paths, lambda total: lambda: steps.append(total))
+    assert steps == [10] * 10
+    assert data.labelled.summary.classes == CLASSES
+    assert (data.labelled.used_images, data.unlabelled.used_images) == (4, 4)
+    assert data.longer_side == 128 and data.warnings == ()
+    assert data.dataset_types == dict(labelled='CocoDataset', validation='CocoDataset')
+
+
+def test_unlabelled_json(paths: dict[str, str], tmp_path: Path) -> None:
+    images = [dict(id=1, file_name='000000000007.jpg', height=96, width=128)]
+    file = tmp_path / 'unlabeled.json'
+    file.write_text(json.dumps(dict(images=images, annotations=[], categories=[])))
+    assert check_own_data(dict(paths, unlabeled_json=str(file))).unlabelled.used_images == 1
+
+
+@pytest.mark.parametrize(
+    ('argument', 'value', 'said'),
+    [
+        ('labeled_json', 'labeled_images', 'swapped with --labeled-images'),
+        ('labeled_images', 'labeled_json', 'swapped with --labeled-json'),
+        ('val_json', 'val_images', 'swapped with --val-images'),
+        ('unlabeled_images', 'val_json', 'swapped with --unlabeled-json'),
+    ],
+)
+def test_swapped_arguments(paths: dict[str, str], argument: str, value: str, said: str) -> None:
+    given = dict(paths, **{argument: paths[value]})
+    with pytest.raises(ValueError, match=said) as error:
+        check_own_data(given)
+    assert paths[value] in str(error.value)
+
+
+def test_all_wrong_paths_are_named_at_once() -> None:
+    with pytest.raises(ValueError) as error:
+        check_own_data(dict(labeled_json='x.json', val_images='nowhere'))
+    assert str(error.value).splitlines() == [
+        '--labeled-json x.json: there is no such file',
+        '--val-images nowhere: there is no such folder',
+    ]
+    assert path_problem('val_images', '.') is None
+
+
+def test_json_of_another_data_set(paths: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match='json of another data set'):
+        check_own_data(dict(paths, labeled_json=paths['val_json']))
+
+
+def test_other_classes_in_the_validation(paths: dict[str, str]) -> None:
+    _edit(paths['val_json'], lambda d: d['categories'].reverse())
+    with pytest.raises(ValueError, match='same names, other order'):
+        check_own_data(paths)
+
+
+def test_no_categories(paths: dict[str, str]) -> None:
+    _edit(paths['labeled_json'], lambda d: d.pop('categories'))
+    with pytest.raises(ValueError, match='key `categories` is missing'):
+        check_own_data(paths)
+
+
+def test_no_masks(paths: dict[str, str]) -> None:
+    _edit(paths['labeled_json'], lambda d: [a.pop('segmentation') for a in d['annotations']])
+    with pytest.raises(ValueError, match='without `segmentation`'):
+        check_own_data(paths)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'refused'),
+    [('labeled_images', True), ('val_images', True), ('unlabeled_images', False)],
+)
+def test_one_broken_image(paths: dict[str, str], argument: str, refused: bool) -> None:
+    path = sorted(Path(paths[argument]).iterdir())[1]
+    path.write_bytes(b'no image')
+    if refused:
+        with pytest.raises(ValueError, match='unreadable image') as error:
+            check_own_data(paths)
+        assert f'{path} (not an image)' in str(error.value)
+    else:
+        (warning,) = check_own_data(paths).warnings
+        assert warning.kind == 'unreadable image' and str(path) in warning.detail
+
+
+def test_truncated_image_that_opencv_reads_in_part(
+    paths: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted(Path(paths['labeled_images']).iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-400])
+    found = ScannedImage(96, 128, 'digest', 'truncated')
+    monkeypatch.setattr('mmdet_softpl.datasets.own_data.scan_image', lambda path: found)
+    (warning,) = check_own_data(paths).warnings
+    assert warning.kind == 'truncated image' and str(path) in warning.detail
+
+
+def test_folder_without_images(paths: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match='has no image'):
+        check_own_data(dict(paths, unlabeled_images=str(tmp_path / 'empty')))
+
+
+def test_the_same_images_twice(paths: dict[str, str]) -> None:
+    data = check_own_data(dict(paths, unlabeled_images=paths['val_images']))
+    (warning,) = data.warnings
+    assert warning.subject == 'unlabelled, validation' and warning.count == 2
+
+
+def test_images_named_by_url(paths: dict[str, str], tmp_path: Path) -> None:
+    def rename(data: dict) -> None:
+        for image in data['images']:
+            name = image.pop('file_name')
+            image['coco_url'] = f'http://images.cocodataset.org/train2017/{name}'
+
+    _edit(paths['labeled_json'], rename)
+    shutil.copytree(paths['labeled_images'], tmp_path / 'lvis/train2017')
+    data = check_own_data(dict(paths, labeled_images=str(tmp_path / 'lvis')))
+    assert data.dataset_types == dict(labelled='LVISV1Dataset', validation='CocoDataset')

@@ -1,0 +1,79 @@
+"""Settings derived from data against what the labeller itself starts from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmdet_softpl.datasets.class_statistics import class_statistics
+from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.set_contents import read_set
+from mmdet_softpl.engine import RareBoostPseudoLabeler
+from mmdet_softpl.engine.derived_settings import labeller_settings, training_length
+from tests.support.tiny_data import write_data
+
+CLASSES = ('a', 'b', 'c', 'd', 'never')
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Counts of 2, 2, 2, 1 and 0 images."""
+    root = write_data(tmp_path_factory.mktemp('data'), CLASSES, num_train=4)
+    path = root / 'annotations/instances_train2017.json'
+    data = json.loads(path.read_text())
+    last = [a for a in data['annotations'] if a['category_id'] == 4][-1]
+    data['annotations'].remove(last)
+    path.write_text(json.dumps(data))
+    return root
+
+
+def test_as_the_labeller_starts(root: Path) -> None:
+    ann_file = str(root / 'annotations/instances_train2017.json')
+    values = dict(boost_gamma=1.0, alpha=0.3)
+    hook = RareBoostPseudoLabeler(ann_file, **values)
+    hook._set_initial_state()
+    cfg = dict(custom_hooks=[dict(type='RareBoostPseudoLabeler', **values)])
+    settings = labeller_settings(cfg, class_statistics(ann_file))
+    assert settings.arguments['max_boost'] == hook.max_boost
+    np.testing.assert_allclose(settings.boosts, hook.class_state.boosts.numpy())
+    np.testing.assert_allclose(
+        settings.expected_per_image, 0.3 * hook.labelled_rate.numpy(), rtol=1e-6
+    )
+    assert settings.boosts.tolist() == [1, 1, 1, 2, 1]
+    np.testing.assert_allclose(settings.expected_per_image, np.array([2, 2, 2, 1, 0]) * 0.3 / 4)
+
+
+def test_other_modes_and_no_labeller(root: Path) -> None:
+    statistics = class_statistics(root / 'annotations/instances_train2017.json')
+    fixed = [dict(type='mmdet_softpl.RareBoostPseudoLabeler', threshold_mode='fixed')]
+    assert labeller_settings(dict(custom_hooks=fixed), statistics).expected_per_image is None
+    assert labeller_settings({}, statistics) is None
+
+
+def test_length(root: Path) -> None:
+    labelled = dict(
+        type='CocoDataset',
+        ann_file=str(root / 'annotations/instances_train2017.json'),
+        metainfo=dict(classes=CLASSES),
+    )
+    folder = dict(type='mmdet_softpl.UnlabeledImageDataset', data_root=f'{root}/unlabeled2017')
+    repeated = dict(type='RepeatDataset', times=2, dataset=labelled)
+    cfg = dict(
+        train_cfg=dict(max_iters=100),
+        custom_hooks=[dict(type='BurnInMeanTeacherHook', supervised_iters=20)],
+        train_dataloader=dict(
+            sampler=dict(batch_size=5, source_ratio=[1, 4]),
+            dataset=dict(datasets=[repeated, folder]),
+        ),
+    )
+    sets = [read_set(one) for one in configured_sets(cfg)]
+    length = training_length(cfg, sets)
+    assert (length.labelled_per_batch, length.unlabelled_per_batch) == (1, 4)
+    assert length.labelled_passes == 100 * 1 / 8
+    assert length.unlabelled_passes == 80 * 4 / 4
+    assert length.supervised_iters == 20
+    assert training_length(dict(cfg, train_cfg=dict(max_epochs=2)), sets) is None
+    assert training_length({}, []) is None
