@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +32,6 @@ from .results import Table, jobs_in, spread
 GROUPS = ('rare', 'common', 'frequent')
 # Arm, seed -> metric -> (iterations, values).
 Curves = dict[tuple[str, int], dict[str, tuple[list[int], list[float]]]]
-_STYLES = dict(
-    zip(
-        ARMS,
-        zip(cycle(PALETTE[:6]), (['-'] * 6 + ['--'] * 6 + [':'] * 6)[: len(ARMS)], strict=False),
-        strict=False,
-    )
-)
 
 
 def draw_all(preset: Preset, out: Path, table: Table, folder: Path) -> list[Path]:
@@ -92,6 +84,12 @@ def _arms(curves: Curves) -> list[str]:
     return [arm for arm in ARMS if any(arm == key[0] for key in curves)]
 
 
+def style(arms: list[str], arm: str) -> tuple[str, str]:
+    """Colour and line of an arm among those of a picture: six colours, then dashes, then dots."""
+    index = arms.index(arm)
+    return PALETTE[index % 6], ('-', '--', ':')[index // 6 % 3]
+
+
 def draw_curve(axes: Axes, curves: Curves, metric: str, factor: float = 1.0) -> None:
     """Mean over seeds as a line, smallest to largest as a band, for every arm."""
     for arm in _arms(curves):
@@ -103,7 +101,7 @@ def draw_curve(axes: Axes, curves: Curves, metric: str, factor: float = 1.0) -> 
         if not by_iteration:
             continue
         x = sorted(by_iteration)
-        color, line = _STYLES[arm]
+        color, line = style(_arms(curves), arm)
         axes.plot(
             x,
             [np.mean(by_iteration[i]) for i in x],
@@ -194,7 +192,9 @@ def draw_arm_reliability(out: Path, arm: str) -> Figure | None:
             totals[name] = totals[name] + counts if name in totals else counts
     if groups is None:
         return None
-    return draw_reliability(totals['object_raw'], groups, totals['object'])
+    raw, calibrated = totals['object_raw'], totals['object']
+    # An arm without calibration has nothing to show after it.
+    return draw_reliability(raw, groups, None if torch.equal(raw, calibrated) else calibrated)
 
 
 def draw_ablation(table: Table) -> Figure:
@@ -228,7 +228,8 @@ def draw_ablation(table: Table) -> Figure:
         axes.set_title(f'{title} (mean, standard deviation)', fontsize=FONT_SIZE)
         axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
-        axes.set_xticks(position, table.arms, fontsize=FONT_SIZE)
+        names = [arm.replace('-', '\n') for arm in table.arms]
+        axes.set_xticks(position, names, fontsize=FONT_SIZE)
     for axes in grid[2:]:
         axes.set_xlabel('arm', fontsize=FONT_SIZE)
     return figure

@@ -100,7 +100,7 @@ def results_text(records: Sequence[Record], about: dict[str, Any], results: Path
         '# Detector benchmark',
         '',
         'Made by `make benchmark` from `results.json`; nothing here is typed. What is measured and '
-        'how: [README.md](README.md).',
+        'how: `benchmarks/longtail/README.md`.',
         '',
     ]
     for name, runs in about.items():
@@ -376,4 +376,4 @@ def target_table(table: Table) -> list[str]:
 
 
 def _number(value: float) -> str:
-    return '-' if math.isnan(value) else f'{value:.2f}'
+    return '-' if math.isnan(value) else f'{value:.3f}'

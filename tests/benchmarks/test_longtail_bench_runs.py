@@ -161,7 +161,7 @@ def test_a_folder_has_one_preset_and_one_owner(tmp_path: Path) -> None:
     ):
         pass
     with (
-        pytest.raises(ValueError, match=r'preset\.max_iters: 8, now 5000'),
+        pytest.raises(ValueError, match=rf'preset\.max_iters: 8, now {PRESETS["cpu"].max_iters}'),
         command.claimed(tmp_path, PRESETS['cpu']),
     ):
         pass
@@ -224,11 +224,12 @@ def test_jobs_wait_for_their_burn_in_and_a_failure_stops_its_own(
 
 
 def test_the_estimate_is_work_times_measured_seconds(tmp_path: Path) -> None:
-    preset = PRESETS['cpu']
+    preset = replace(PRESETS['cpu'], supervised_iters=2000, max_iters=5000, curve_interval=700)
     defaults = dict(supervised=1.0, semi=3.0, image=0.5)
     burn_in, job = Job('2', 0, burn_in=True), Job('8', 0)
-    semi = preset.max_iters - preset.supervised_iters
-    points = semi // preset.curve_interval + 1
+    semi = 3000
+    # At 2000, 2100, 2800, 3500, 4200, 4900 and the end.
+    points = 7
     images = 1600 + preset.pseudo_images
     images += points * (preset.curve_images + preset.pseudo_images)
     assert work_of(burn_in, preset, tmp_path, SPLITS).left == {
@@ -272,6 +273,18 @@ def test_the_command_line(capsys: pytest.CaptureFixture) -> None:
         command.main(['--help'])
     assert stopped.value.code == 0
     assert 'example' in capsys.readouterr().out
+
+
+def test_the_commands_of_the_readme_parse(repository: Path) -> None:
+    text = (repository / 'benchmarks/longtail/README.md').read_text()
+    prefix = 'python benchmarks/longtail/run.py '
+    lines = [line for line in text.splitlines() if line.startswith(prefix)]
+    assert len(lines) == 2
+    for line in lines:
+        args = command.parser().parse_args(line.removeprefix(prefix).split())
+        assert args.out == Path('work_dirs/my_runs')
+    for arm in ARMS:
+        assert arm in text
 
 
 def test_a_wrong_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
