@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
@@ -17,6 +17,8 @@ from mmdet_softpl.reporting.figure import FONT_SIZE, GREY, PALETTE, new_figure, 
 
 # Stands for the colour of the page's text, light or dark, which matplotlib cannot name.
 INK = '#010203'
+UNNAMED = '_'
+"""Name of a series that the legend leaves out."""
 # In inches. Narrow, so that the text of a chart is still read on a telephone.
 WIDTH, HEIGHT = 4.4, 2.7
 MAX_NAMES = 80
@@ -38,7 +40,7 @@ class Series:
     """A line of a chart.
 
     Attributes:
-        name: For the legend.
+        name: For the legend, or ``UNNAMED``.
         x, y: Of equal length; None and NaN in ``y`` are left out.
         color: Of matplotlib.
         style: Line style of matplotlib, ``'-'``, ``'--'`` or ``':'``.
@@ -73,13 +75,13 @@ def line_chart(series: Sequence[Series], ylabel: str, *, name: str, log: bool = 
             ]
             if not points:
                 continue
-            drawn += 1
+            drawn += line.name != UNNAMED
             axes.plot(
                 *zip(*points, strict=True),
                 line.style,
                 color=line.color,
                 linewidth=1.5,
-                marker='o' if len(points) < 25 else None,
+                marker='o' if len(points) < 25 and line.style != ':' else None,
                 markersize=2.8,
                 label=line.name,
             )
@@ -95,6 +97,9 @@ def line_chart(series: Sequence[Series], ylabel: str, *, name: str, log: bool = 
             )
         if log and drawn:
             axes.set_yscale('log')
+        else:
+            # A curve that starts elsewhere makes small changes look large.
+            axes.set_ylim(bottom=0)
         axes.set_xlabel('iteration', fontsize=FONT_SIZE)
         axes.set_ylabel(ylabel, fontsize=FONT_SIZE)
         return to_svg(figure, name)
@@ -162,7 +167,7 @@ def ratio_map(
             values,
             aspect='auto',
             interpolation='nearest',
-            cmap='RdBu',
+            cmap=colormaps['RdBu'].with_extremes(bad=GREY),
             norm=TwoSlopeNorm(0, -MAX_LOG_RATIO, MAX_LOG_RATIO),
         )
         ticks = np.unique(np.linspace(0, len(iters) - 1, min(6, len(iters))).astype(int))

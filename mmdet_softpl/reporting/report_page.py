@@ -13,7 +13,13 @@ import numpy as np
 
 from mmdet_softpl.functional.frequency import GROUP_NAMES
 from mmdet_softpl.reporting import run_summary as summary
-from mmdet_softpl.reporting.charts import Series, line_chart, ratio_map, reliability_chart
+from mmdet_softpl.reporting.charts import (
+    UNNAMED,
+    Series,
+    line_chart,
+    ratio_map,
+    reliability_chart,
+)
 from mmdet_softpl.reporting.figure import GROUP_COLORS, PALETTE, to_numpy
 from mmdet_softpl.reporting.gallery import Tile
 from mmdet_softpl.reporting.work_dir import WorkDir
@@ -312,12 +318,10 @@ def _pseudo(run: WorkDir) -> list[dict[str, str]]:
         members = groups == g
         total = float(expected[members].sum())
         rates.append(Series(GROUP_NAMES[g], x, kept[:, members].sum(1).tolist(), GROUP_COLORS[g]))
-        rates.append(
-            Series(f'{GROUP_NAMES[g]}, expected', x, [total] * len(x), GROUP_COLORS[g], ':')
-        )
+        rates.append(Series(UNNAMED, x, [total] * len(x), GROUP_COLORS[g], ':'))
     charts = [
         _chart(
-            'Kept per image',
+            'Kept per image (dotted: expected)',
             'Pseudo-labels kept per image by group over iterations, with the labelled rate',
             line_chart([_positive(line) for line in rates], 'per image', name='kept', log=True),
         )

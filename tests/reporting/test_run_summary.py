@@ -1,0 +1,88 @@
+"""The report's figures, worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmdet_softpl.reporting import run_summary
+from mmdet_softpl.reporting.work_dir import WorkDir, read_work_dir
+from tests.support.tiny_report import write_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> WorkDir:
+    return read_work_dir(write_run(tmp_path / 'run'))
+
+
+def test_rows_of_classes(run: WorkDir) -> None:
+    rows = {row['name']: row for row in run_summary.class_rows(run)}
+    ant, bee, dog = rows['ant'], rows['bee <b>'], rows['dog']
+    assert (ant['first'], ant['last'], ant['change']) == (0.0, 0.25, 0.25)
+    assert bee['change'] == pytest.approx(-0.2)
+    assert dog['first'] is None and dog['change'] is None, '-1 is no AP'
+    assert (bee['boost'], dog['boost'], ant['kept'], bee['ratio']) == (2.5, 1.0, 0, 2.0)
+    assert ant['group'] == 'rare' and dog['group'] == 'frequent'
+    assert ant['precision'] is None
+
+
+def test_gained_lost_and_never_labelled(run: WorkDir) -> None:
+    rows = run_summary.class_rows(run)
+    gained, lost = run_summary.changes(rows)
+    assert [row['name'] for row in gained] == ['ant']
+    assert [row['name'] for row in lost] == ['bee <b>'], 'a class that stays is neither'
+    assert run_summary.never_labelled(rows) == ['ant']
+    assert run_summary.changes(rows, count=0) == ([], [])
+
+
+def test_kept_without_an_audit_is_the_mean_over_images(run: WorkDir) -> None:
+    run.audit = None
+    run.refreshes = [
+        dict(images=100, kept_per_image=[1.0, 0, 0, 0]),
+        dict(images=300, kept_per_image=[2.0, 4, 0, 0]),
+    ]
+    assert run_summary.kept_per_image(run) == pytest.approx([1.75, 3, 0, 0])
+    run.expected = [0.5, 0, 2, 1]
+    np.testing.assert_allclose(run_summary.ratios(run), [[2, 4], [np.nan, np.nan], [0, 0], [0, 0]])
+
+
+def test_groups_and_series(run: WorkDir) -> None:
+    rows = run_summary.group_rows(run)
+    rare = next(r for r in rows if r['part'] == 'teacher' and r['group'] == 'rare')
+    assert (rare['first'], rare['last']) == (0.02, pytest.approx(0.12))
+    assert next(r for r in rows if r['group'] == 'common')['last'] is None
+    assert run_summary.metric_series(run, 'student', 'segm_AP') == ([20, 40], [0.1, 0.2])
+    assert run_summary.main_part(run) == 'teacher' and run_summary.iou_type(run) == 'segm'
+
+
+def test_what_the_boost_cost() -> None:
+    def quality(count: int, precision: float, recall: float) -> dict:
+        return {
+            'rare_pseudo_count': count,
+            'rare_pseudo_precision': precision,
+            'rare_pseudo_recall': recall,
+            'rare_pseudo_objects': 20,
+            'pseudo_count': count,
+            'pseudo_precision': precision,
+            'pseudo_recall': recall,
+            'pseudo_objects': 20,
+        }
+
+    # Without: 4 kept, 3 right. With: 10 kept, 5 right.
+    check = SimpleNamespace(plain=quality(4, 0.75, 0.15), boosted=quality(10, 0.5, 0.25))
+    everything, rare = run_summary.boost_rows(check)
+    assert (everything['group'], rare['group']) == ('all classes', 'rare')
+    assert (rare['plain_right'], rare['boosted_right']) == (3, 5)
+    assert (rare['more_kept'], rare['more_right'], rare['cost']) == (6, 2, -0.25)
+    # Nothing kept: no precision, no cost.
+    check = SimpleNamespace(plain=quality(0, float('nan'), 0.0), boosted=quality(1, 1.0, 0.05))
+    assert run_summary.boost_rows(check)[1]['cost'] is None
+
+
+def test_of_a_run_without_anything(tmp_path: Path) -> None:
+    run = WorkDir(tmp_path)
+    assert run_summary.class_rows(run) == [] and run_summary.group_rows(run) == []
+    assert run_summary.main_part(run) is None and run_summary.kept_per_image(run) is None

@@ -1,0 +1,85 @@
+"""A work directory is read as one training: partial, resumed, old, or none at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmdet_softpl.reporting.work_dir import read_work_dir
+from tests.support.tiny_report import GROUPS, NAMES, write_run
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    run = read_work_dir(write_run(tmp_path / 'run'))
+    assert run.classes == list(NAMES) and run.groups == list(GROUPS)
+    assert [record['iter'] for record in run.losses] == [10, 20, 30, 40]
+    assert [record['iter'] for record in run.validations] == [20, 40]
+    assert [record['iter'] for record in run.refreshes] == [15, 25, 35]
+    assert set(run.validations[-1]['parts']) == {'teacher', 'student'}
+    assert run.audit is not None and run.checkpoint is None
+    assert ('PyTorch', '2.x') in run.environment
+    assert not any('MKL' in name for name, _ in run.environment)
+    assert run.config is not None and run.config.name == 'config.py'
+
+
+def test_a_resumed_run_is_one_training(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    again = path / '20260102_000000'
+    (again / 'vis_data').mkdir(parents=True)
+    # Resumed at 30; the older start had gone to 40.
+    (again / 'vis_data' / 'scalars.json').write_text('{"loss": 0.5, "iter": 31, "step": 31}\n')
+    (again / 'pseudo_labels.jsonl').write_text(
+        (path / '20260101_000000' / 'pseudo_labels.jsonl')
+        .read_text()
+        .replace('"iter":15', '"iter":38')
+        .replace('"start_iter":0', '"start_iter":30')
+        .split('{"iter":25')[0]
+    )
+    run = read_work_dir(path)
+    assert [record['iter'] for record in run.losses] == [10, 20, 30, 31]
+    assert [record['iter'] for record in run.refreshes] == [15, 25, 38]
+    assert len(run.starts) == 2
+
+
+def test_without_our_hooks_validations_come_from_mmengines_log(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    (path / '20260101_000000' / 'validations.jsonl').unlink()
+    run = read_work_dir(path)
+    # mmengine logs them at step 0, so the iteration is that of the line before.
+    assert [record['iter'] for record in run.validations] == [20, 40]
+    metrics = run.validations[0]['parts']['teacher']['metrics']
+    assert metrics['longtail/segm_AP'] == pytest.approx(0.1)
+    assert 'class_AP' not in run.validations[0]['parts']['teacher']
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    (tmp_path / '20260101_000000' / 'vis_data').mkdir(parents=True)
+    run = read_work_dir(tmp_path)
+    assert not run.losses and not run.validations and not run.refreshes and not run.classes
+
+
+def test_a_moved_checkpoint_is_found(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    (path / 'iter_20.pth').touch()
+    (path / 'iter_40.pth').touch()
+    (path / 'last_checkpoint').write_text('/gone/work_dirs/run/iter_20.pth')
+    assert read_work_dir(path).checkpoint == path / 'iter_20.pth'
+    (path / 'last_checkpoint').unlink()
+    assert read_work_dir(path).checkpoint is not None
+
+
+def test_what_is_no_work_dir_is_refused(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'work_dirs' / 'run')
+    with pytest.raises(FileNotFoundError, match='no folder'):
+        read_work_dir(tmp_path / 'nothing')
+    with pytest.raises(ValueError, match='is a file'):
+        read_work_dir(path / 'pseudo_label_audit.json')
+    with pytest.raises(ValueError, match=r'Work directories in it: run\.'):
+        read_work_dir(tmp_path / 'work_dirs')
+    with pytest.raises(ValueError, match='give the folder above it'):
+        read_work_dir(path / '20260101_000000')
+    (path / 'pseudo_label_audit.json').write_text(json.dumps(dict(classes=[{}])))
+    with pytest.raises(ValueError, match='is not an audit of RareBoost'):
+        read_work_dir(path)
