@@ -17,7 +17,7 @@ _base_ = [
 
 data_root = 'data/custom/'
 # All classes, in any order; the names must be those of the json. For one class: ('scratch',).
-metainfo = dict(classes=('scratch', 'dent', 'hole'))
+metainfo = dict(classes=('scratch', 'dent', 'hole', 'stain'))
 labeled_ann_file = 'labelled.json'
 val_ann_file = 'val.json'
 

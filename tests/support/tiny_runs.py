@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from tests.support.tiny import shrink
 
-DATA_ROOTS = ('data/coco/', 'data/lvis_v1/', 'data/longtail_shapes/')
+DATA_ROOTS = ('data/coco/', 'data/lvis_v1/', 'data/longtail_shapes/', 'data/custom/')
 # An untrained network is never sure of anything: every detection becomes a pseudo-label.
 GENEROUS = dict(score_thr=0.0, score_floor=0.0, objectness_thr=0.0, calibration_interval=1)
 
