@@ -72,7 +72,10 @@ class LabelSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSettings:
         """The inverse of ``dataclasses.asdict``, also of one that went through json."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
 
     @classmethod
     def from_configs(cls, hook: Mapping, semi_train_cfg: Mapping) -> LabelSettings:
@@ -164,21 +167,22 @@ def replay(
         for detections in found:
             name_objects(detections, state, cfg)
         histogram = _histogram(found, on, state.num_classes)
-        state.thresholds.copy_(
-            per_class_thresholds(
-                settings.threshold_mode,
-                histogram,
-                len(images),
-                rate,
-                state.groups,
-                fixed=settings.fixed_thr,
-                alpha=settings.alpha,
-                quantile=settings.quantile,
-                min_count=settings.min_count,
-                lower=settings.thr_range[0],
-                upper=settings.thr_range[1],
-            )
+        thresholds = per_class_thresholds(
+            settings.threshold_mode,
+            histogram,
+            len(images),
+            rate,
+            state.groups,
+            fixed=settings.fixed_thr,
+            alpha=settings.alpha,
+            quantile=settings.quantile,
+            min_count=settings.min_count,
+            lower=settings.thr_range[0],
+            upper=settings.thr_range[1],
         )
+        if torch.equal(thresholds, state.thresholds):
+            break
+        state.thresholds.copy_(thresholds)
     return _judge(images, found, on, state, cfg, object_weights)
 
 

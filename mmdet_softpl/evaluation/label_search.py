@@ -47,7 +47,11 @@ FLOATS: dict[str, tuple[float, float, bool]] = {
     'max_boost': (1.0, 16.0, True),
     **{f'prototype_weight_{name}': (0.0, 1.0, False) for name in GROUP_NAMES},
 }
+# Read by one threshold mode only; elsewhere their values would be noise to the search.
+OF_MODE = {'alpha': 'prior', 'quantile': 'quantile'}
 STARTUP_TRIALS = 20
+# The importances compare the best tenth of the trials with all of them.
+IMPORTANCE_TRIALS = 100
 SUMMARY_KEYS = ('proxy', 'f_beta', 'ece', 'precision', 'recall')
 
 
@@ -256,7 +260,7 @@ def suggest_settings(
         calibration=trial.suggest_categorical('calibration', list(CALIBRATION_MODES)),
     )
     for key, (low, high, log) in FLOATS.items():
-        if key not in own:
+        if key not in own or OF_MODE.get(key, params['threshold_mode']) != params['threshold_mode']:
             continue
         # A logarithmic scale has no 0.
         if own[key] > 0 or not log:
@@ -300,10 +304,10 @@ def _parameters(settings: LabelSettings, temperatures: Sequence[float]) -> dict[
 
 
 def _importances(study: Any, complete: int) -> dict[str, float]:
-    """By Ped-ANOVA (arXiv 2304.10255), which needs no further library."""
+    """Of the parameters that every trial has, by Ped-ANOVA (arXiv 2304.10255)."""
     import optuna
 
-    if complete < STARTUP_TRIALS:
+    if complete < IMPORTANCE_TRIALS:
         return {}
     values = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()

@@ -1,0 +1,116 @@
+"""Parts of a training config that commands look for and change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+
+class ConfigPartError(ValueError):
+    """A config lacks a part that a command needs."""
+
+
+def find_hook(cfg: Config, name: str) -> tuple[int, Any] | None:
+    """Index and config of the custom hook of that class name, with or without a scope."""
+    for index, hook in enumerate(cfg.get('custom_hooks') or []):
+        if str(hook.get('type')).rsplit('.', 1)[-1] == name:
+            return index, hook
+    return None
+
+
+def labeller_of(cfg: Config) -> tuple[int, Any]:
+    """Index and config of ``RareBoostPseudoLabeler``.
+
+    Raises:
+        ConfigPartError: The config has none.
+    """
+    found = find_hook(cfg, 'RareBoostPseudoLabeler')
+    if found is None:
+        raise ConfigPartError(
+            f'{cfg.filename}: custom_hooks has no RareBoostPseudoLabeler, which thresholds and '
+            "boosts belong to; add dict(type='mmdet_softpl.RareBoostPseudoLabeler', "
+            "labeled_ann_file='...')."
+        )
+    return found
+
+
+def dataset_leaves(dataset: Any) -> Iterator[Any]:
+    """Configs of the data sets inside ConcatDataset, ClassBalancedDataset and the like."""
+    if not isinstance(dataset, Mapping):
+        return
+    inner = dataset.get('datasets') or [dataset.get('dataset')]
+    if inner == [None]:
+        yield dataset
+        return
+    for child in inner:
+        yield from dataset_leaves(child)
+
+
+def annotation_path(dataset: Mapping) -> str:
+    """Path of a data set's json, joined with its ``data_root`` as mmengine does."""
+    path = dataset.get('ann_file') or ''
+    if not path or os.path.isabs(path) or '://' in path:
+        return path
+    return os.path.join(dataset.get('data_root') or '', path)
+
+
+def labelled_leaves(cfg: Config, labeled_ann_file: str) -> list[Any]:
+    """Training sets that read this labelled json.
+
+    Raises:
+        ConfigPartError: There is none.
+    """
+    wanted = os.path.abspath(labeled_ann_file)
+    leaves = [
+        leaf
+        for leaf in dataset_leaves(cfg.train_dataloader.dataset)
+        if os.path.abspath(annotation_path(leaf)) == wanted
+    ]
+    if not leaves:
+        raise ConfigPartError(
+            f'{cfg.filename}: no training set reads {labeled_ann_file!r}, the labeled_ann_file of '
+            'RareBoostPseudoLabeler; give both the same file.'
+        )
+    return leaves
+
+
+def held_out_set(
+    cfg: Config, ann_file: str | None = None, images: str | None = None
+) -> dict[str, Any]:
+    """Config of the labelled images that are not trained on.
+
+    Args:
+        cfg: Of a training; its ``val_dataloader`` is the template.
+        ann_file: json of other images; None: the validation set.
+        images: Their folder.
+
+    Raises:
+        ConfigPartError: There is no validation set, or only one of the two is given.
+        FileNotFoundError: A file or folder does not exist.
+    """
+    if (ann_file is None) != (images is None):
+        raise ConfigPartError('--held-out and --held-out-images belong together; give both.')
+    loader = cfg.get('val_dataloader')
+    if loader is None:
+        raise ConfigPartError(f'{cfg.filename}: there is no val_dataloader; add one.')
+    leaves = list(dataset_leaves(loader.dataset))
+    if len(leaves) != 1:
+        raise ConfigPartError(
+            f'{cfg.filename}: val_dataloader has {len(leaves)} data sets; one is needed.'
+        )
+    leaf = leaves[0].to_dict() if hasattr(leaves[0], 'to_dict') else dict(leaves[0])
+    if ann_file is not None and images is not None:
+        if not os.path.isdir(images):
+            raise FileNotFoundError(f'--held-out-images {images!r} is no folder.')
+        leaf.update(
+            ann_file=os.path.abspath(ann_file),
+            data_root='',
+            data_prefix=dict(img=os.path.abspath(images)),
+        )
+    path = annotation_path(leaf)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path or "ann_file of val_dataloader"}: there is no such file.')
+    return leaf

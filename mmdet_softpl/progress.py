@@ -1,0 +1,46 @@
+"""Progress on standard error, with the time that is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+# Where it is not looked at live, a line a second would fill a log.
+LOG_INTERVAL = 15.0
+
+
+class Progress:
+    """``done of total, time left`` on one line, or now and then a line where nobody looks live.
+
+    Args:
+        what: What is being done, e.g. ``'looking at images'``.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.start = self.shown = 0.0
+        self.first: int | None = None
+
+    def __call__(self, done: int, total: int, note: str = '') -> None:
+        """Report ``done`` of ``total``; ``note`` stands behind it."""
+        now = time.monotonic()
+        if self.first is None:
+            # What an earlier call had done says nothing about the speed.
+            self.first, self.start = done, now
+        live = sys.stderr.isatty()
+        if done < total and now - self.shown < (1.0 if live else LOG_INTERVAL):
+            return
+        self.shown = now
+        new = done - self.first
+        left = ''
+        if new and done < total:
+            seconds = int((total - done) * (now - self.start) / new)
+            left = f', {seconds // 60}:{seconds % 60:02d} left'
+        start, end = ('\r', '\n' if done >= total else '') if live else ('', '\n')
+        note = f', {note}' if note else ''
+        print(
+            f'{start}{self.what}: {done} of {total}{note}{left}   ',
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )

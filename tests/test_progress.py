@@ -1,0 +1,34 @@
+"""Progress: the time left is that of this call, and a log is not flooded."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmdet_softpl import progress as module
+from mmdet_softpl.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
+    return now
+
+
+def test_time_left(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+    report = Progress('looking')
+    report(50, 100)
+    clock[0] += 60
+    # 10 images took 60 s, 40 are left; the 50 of an earlier call do not count.
+    report(60, 100, 'note')
+    assert 'looking: 60 of 100, note, 4:00 left' in capsys.readouterr().err
+
+
+def test_a_log_gets_a_line_now_and_then(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+    report = Progress('looking')
+    for done in range(1, 101):
+        clock[0] += 1
+        report(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert 6 <= len(lines) <= 9
+    assert lines[-1].startswith('looking: 100 of 100') and 'left' not in lines[-1]
