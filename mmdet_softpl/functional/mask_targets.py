@@ -28,21 +28,24 @@ def warp_points(points: Tensor, homography: Tensor) -> Tensor:
     return torch.stack([rows[0] / scale, rows[1] / scale], dim=-1)
 
 
-def warp_boxes(boxes: Tensor, homography: Tensor, shape: tuple[int, int]) -> Tensor:
+def warp_boxes(boxes: Tensor, homography: Tensor, shape: tuple[int, int] | Tensor) -> Tensor:
     """Axis-aligned hulls of warped boxes, clipped to the image.
 
     Args:
         boxes: (K, 4).
-        homography: (3, 3), source view -> target view.
-        shape: (height, width) of the target view.
+        homography: (3, 3), source view -> target view; or (K, 3, 3), one for each box.
+        shape: (height, width) of the target view; or (K, 2), one for each box.
 
     Returns:
         (K, 4) float32.
     """
-    corners = at_least_float32(boxes)[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(1, -1, 2)
-    x, y = warp_points(corners, homography[None]).view(-1, 4, 2).unbind(dim=2)
-    height, width = shape
-    x, y = x.clamp(0, width), y.clamp(0, height)
+    corners = at_least_float32(boxes)[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2)
+    x, y = warp_points(corners, homography.expand(len(corners), 3, 3)).unbind(dim=2)
+    if isinstance(shape, Tensor):
+        height, width = shape.to(x).unsqueeze(2).unbind(dim=1)
+        x, y = x.clamp(min=0).minimum(width), y.clamp(min=0).minimum(height)
+    else:
+        x, y = x.clamp(0, shape[1]), y.clamp(0, shape[0])
     return torch.stack([x.amin(1), y.amin(1), x.amax(1), y.amax(1)], dim=1)
 
 

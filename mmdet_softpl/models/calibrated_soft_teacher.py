@@ -268,11 +268,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             state = self.class_state
             for seen in view.detections:
                 # Only an object's surest label can be kept, so only these make thresholds.
+                labels = torch.where(seen.surest, seen.labels, -1)
                 state.score_histogram += score_histogram(
-                    seen.scores[seen.surest],
-                    seen.labels[seen.surest],
-                    self.num_classes,
-                    SCORE_BINS,
+                    seen.scores, labels, self.num_classes, SCORE_BINS
                 )
                 state.kept.index_add_(0, seen.labels, seen.kept.to(state.kept))
             state.num_images += len(view.detections)
@@ -421,7 +419,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 )
 
     def _warn_if_silent(self, view: TeacherView) -> None:
-        if any(bool(seen.kept.any()) for seen in view.detections):
+        if bool(torch.cat([seen.kept for seen in view.detections]).any()):
             self._silent_iters = 0
             return
         self._silent_iters += 1

@@ -20,6 +20,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmdet_softpl.models.class_masks import class_mask_logits, predicts_one_class
+
 # Subclasses that change how losses are made; ours would silently drop what they add.
 UNSUPPORTED = (
     'HybridTaskCascadeRoIHead',
@@ -174,6 +176,28 @@ class RoIStage:
             ]
         return self.roi_head._mask_forward(x, rois[inds])['mask_preds']
 
+    def class_mask_forward(
+        self,
+        x: tuple[Tensor, ...],
+        rois: Tensor,
+        inds: Tensor,
+        bbox_feats: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        """Mask logits (P, S, S) of the RoIs ``rois[inds]``, each of its class in labels (P,)."""
+        head = self.roi_head
+        passes = (StandardRoIHead._mask_forward, CascadeRoIHead._mask_forward)
+        if type(head)._mask_forward not in passes or not predicts_one_class(self.mask_head):
+            return select_class_masks(self.mask_forward(x, rois, inds, bbox_feats), labels)
+        if self.index is None and head.share_roi_extractor:
+            feats = bbox_feats[inds]
+        else:
+            extractor = self._part(head.mask_roi_extractor)
+            feats = extractor(x[: extractor.num_inputs], rois[inds])
+            if self.index is None and head.with_shared_head:
+                feats = head.shared_head(feats)
+        return class_mask_logits(self.mask_head, feats, labels)
+
 
 def stages_of(roi_head: BaseRoIHead) -> list[RoIStage]:
     """The stages of an RoI head, first to last."""
@@ -262,8 +286,8 @@ def roi_mask_probabilities(
                 feats = roi_head.shared_head(feats)
         else:
             feats = rois
-        logits = stage.mask_forward(x, rois, inds, feats)
-        probs.append(select_class_masks(logits, labels).float().sigmoid())
+        logits = stage.class_mask_forward(x, rois, inds, feats, labels)
+        probs.append(logits.float().sigmoid())
     return torch.stack(probs).mean(0)
 
 

@@ -6,9 +6,9 @@ K pseudo-instances of the whole batch, S mask size.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import TwoStageDetector
@@ -25,7 +25,7 @@ from mmdet_softpl.functional import (
     soft_targets,
     warp_boxes,
 )
-from mmdet_softpl.models.roi_adapter import RoIStage, select_class_masks, stages_of
+from mmdet_softpl.models.roi_adapter import RoIStage, stages_of
 from mmdet_softpl.models.teacher_labels import TeacherView
 
 # The student sees less than this part of an object: its mask says nothing about the crop.
@@ -43,7 +43,6 @@ class PseudoBatch:
         starts: Index into K of each image's first instance.
         homographies: (B, 3, 3) student view -> teacher view.
         teacher_shapes: (B, 2) height and width of the teacher's view.
-        teacher_metas: ``metainfo`` of the teacher's views.
         feats: Feature levels of the teacher.
     """
 
@@ -53,7 +52,6 @@ class PseudoBatch:
     starts: list[int]
     homographies: Tensor
     teacher_shapes: Tensor
-    teacher_metas: list[dict]
     feats: tuple[Tensor, ...]
 
 
@@ -75,39 +73,46 @@ def project(
         min_size: In pixels.
     """
     device = view.feats[0].device
-    joined, bboxes, labels, starts, homographies, start = [], [], [], [], [], 0
-    for instances, teacher, student in zip(
-        view.detections, teacher_samples, student_samples, strict=True
-    ):
-        # In float64 on the CPU: nine numbers, and inverses in float32 lose pixels.
-        m_teacher = torch.as_tensor(_homography(teacher), dtype=torch.float64)
-        m_student = torch.as_tensor(_homography(student), dtype=torch.float64)
-        to_student = (m_student @ m_teacher.inverse()).float().to(device)
-        boxes = warp_boxes(instances.bboxes, to_student, student.img_shape)
-        inside = ((boxes[:, 2:] - boxes[:, :2]) >= min_size).all(1).nonzero().squeeze(1)
-        joined.append(instances[inside])
-        bboxes.append(boxes[inside])
-        labels.append(instances.labels[inside])
-        starts.append(start)
-        start += len(inside)
-        homographies.append((m_teacher @ m_student.inverse()).float())
+    counts = [len(instances) for instances in view.detections]
+    # Matrices in float64 on the CPU: nine numbers, and inverses in float32 lose pixels.
+    m_teacher = torch.stack([_homography(sample) for sample in teacher_samples])
+    m_student = torch.stack([_homography(sample) for sample in student_samples])
+    to_student = m_student @ m_teacher.inverse()
+    images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    instances = InstanceData.cat(view.detections)
+    boxes = warp_boxes(
+        instances.bboxes,
+        _moved(to_student[images], device),
+        _moved(_shapes(student_samples)[images], device),
+    )
+    # One wait for the device, for the whole batch: how many are in sight is known there alone.
+    inside = ((boxes[:, 2:] - boxes[:, :2]) >= min_size).all(1).cpu()
+    counts = torch.bincount(images[inside], minlength=len(counts)).tolist()
+    rows = inside.nonzero().squeeze(1).to(device, non_blocking=True)
+    instances = instances[rows]
     return PseudoBatch(
-        bboxes=bboxes,
-        labels=labels,
-        instances=InstanceData.cat(joined),
-        starts=starts,
-        homographies=torch.stack(homographies).to(device),
-        teacher_shapes=torch.tensor(
-            [list(sample.img_shape[:2]) for sample in teacher_samples],
-            dtype=torch.float32,
-            device=device,
-        ),
-        teacher_metas=[sample.metainfo for sample in teacher_samples],
+        bboxes=list(boxes[rows].split(counts)),
+        labels=list(instances.labels.split(counts)),
+        instances=instances,
+        starts=[0, *itertools.accumulate(counts)][:-1],
+        homographies=_moved(m_teacher @ m_student.inverse(), device),
+        teacher_shapes=_moved(_shapes(teacher_samples), device),
         feats=view.feats,
     )
 
 
-def _homography(sample: DetDataSample) -> np.ndarray:
+def _moved(matrices: Tensor, device: torch.device) -> Tensor:
+    """As float32 on the device; the host does not wait for it."""
+    return matrices.float().to(device, non_blocking=True)
+
+
+def _shapes(samples: SampleList) -> Tensor:
+    """(B, 2) height and width."""
+    return torch.tensor([list(sample.img_shape[:2]) for sample in samples])
+
+
+def _homography(sample: DetDataSample) -> Tensor:
+    """(3, 3) float64, original image -> view."""
     matrix = sample.metainfo.get('homography_matrix')
     if matrix is None:
         raise KeyError(
@@ -115,7 +120,7 @@ def _homography(sample: DetDataSample) -> np.ndarray:
             'PackDetInputs(meta_keys=...) of the weak and the strong pipeline '
             f'(image {sample.metainfo.get("img_path")}).'
         )
-    return matrix
+    return torch.as_tensor(matrix, dtype=torch.float64)
 
 
 def rpn_losses(
@@ -189,28 +194,17 @@ def roi_losses(
         rois = bbox2roi([result.priors for result in sampled])
         results = stage.bbox_forward(x, rois)
         targets = stage.bbox_head.get_targets(sampled, stage.train_cfg)
-        inds = _instance_inds(sampled, batch.starts)
-        positive = inds >= 0
-        # Index 0 stands in for "none"; every use is masked by `positive`.
-        safe = inds.clamp(min=0)
+        rows, inds = _positives(sampled, batch.starts)
         part = class_loss(
-            stage,
-            teacher_stages[i],
-            results['cls_score'],
-            rois,
-            safe,
-            positive,
-            batch,
-            hard,
-            offsets,
+            stage, teacher_stages[i], results['cls_score'], rois, rows, inds, batch, hard, offsets
         )
         losses.update(stage.rename(part))
         part = box_loss(
-            stage, results['bbox_pred'], rois, targets, safe, positive, batch, objectness_thr
+            stage, results['bbox_pred'], rois, targets, rows, inds, batch, objectness_thr
         )
         losses.update(stage.rename(part))
         if stage.with_mask:
-            part = mask_loss(stage, x, rois, results['bbox_feats'], inds, batch, hard)
+            part = mask_loss(stage, x, rois, results['bbox_feats'], rows, inds, batch, hard)
             losses.update(stage.rename(part))
         if i + 1 < len(stages):
             results.update(rois=rois, bbox_targets=targets)
@@ -231,13 +225,18 @@ def _sample(
     return stage.bbox_sampler.sample(assigned, proposals, gt_instances, feats=feats)
 
 
-def _instance_inds(sampled: list, starts: list[int]) -> Tensor:
-    """(N,) index into K of each sampled RoI's instance, -1 for negatives."""
-    parts = []
+def _positives(sampled: list[SamplingResult], starts: list[int]) -> tuple[Tensor, Tensor]:
+    """(P,) RoI index of each positive, and (P,) index into K of its instance.
+
+    From the lengths, which the host knows: a mask would make it wait for the device.
+    """
+    rows, inds, first = [], [], 0
     for result, start in zip(sampled, starts, strict=True):
-        parts.append(result.pos_assigned_gt_inds + start)
-        parts.append(result.pos_assigned_gt_inds.new_full((len(result.neg_priors),), -1))
-    return torch.cat(parts)
+        num_positives = len(result.pos_priors)
+        rows.append(torch.arange(first, first + num_positives, device=result.pos_priors.device))
+        inds.append(result.pos_assigned_gt_inds + start)
+        first += num_positives + len(result.neg_priors)
+    return torch.cat(rows), torch.cat(inds)
 
 
 def class_loss(
@@ -245,8 +244,8 @@ def class_loss(
     teacher_stage: RoIStage,
     cls_score: Tensor,
     rois: Tensor,
+    rows: Tensor,
     inds: Tensor,
-    positive: Tensor,
     batch: PseudoBatch,
     hard: bool,
     offsets: Tensor,
@@ -264,31 +263,29 @@ def class_loss(
         teacher_stage: The teacher's.
         cls_score: (N, C+1).
         rois: (N, 5) in the student's views.
-        inds: (N,) index into K, 0 where not positive.
-        positive: (N,) bool.
+        rows: (P,) RoI index of each positive.
+        inds: (P,) index into K of its instance.
         batch: Pseudo-instances.
         hard: One-hot targets.
         offsets: (C,).
     """
-    num_classes = stage.bbox_head.num_classes
-    background = F.one_hot(torch.full_like(inds, num_classes), num_classes + 1).to(
-        dtype=torch.float32
-    )
+    # Dense targets only where they are soft: at 13,204 classes those of all RoIs would cost as much
+    # as the head.
+    logits = cls_score.float() + F.pad(offsets, (0, 1))
+    background = torch.full_like(rois[:, 0], stage.bbox_head.num_classes, dtype=torch.long)
+    raw = F.cross_entropy(logits, background, reduction='none')
     weights = background_scores(teacher_stage, rois, batch)
-    targets = background
-    if len(batch.instances):
+    if len(rows):
         instances = batch.instances
         if hard:
-            table = F.one_hot(instances.labels, num_classes + 1).float()
+            positive = F.cross_entropy(logits[rows], instances.labels[inds], reduction='none')
             instance_weights = instances.kept.float()
         else:
             table = soft_targets(instances.score_vectors, instances.labels, instances.confidences)
+            positive = soft_cross_entropy(logits[rows], table[inds])
             instance_weights = instances.kept * instances.confidences
-        targets = torch.where(positive[:, None], table[inds], background)
-        weights = torch.where(positive, instance_weights[inds], weights)
-    logits = cls_score.float()
-    logits = logits + F.pad(offsets, (0, 1))
-    raw = soft_cross_entropy(logits, targets)
+        raw = raw.index_copy(0, rows, positive)
+        weights = weights.index_copy(0, rows, instance_weights[inds])
     loss = (raw * weights).sum() / weights.sum().clamp(min=1.0)
     return {'loss_cls': stage.bbox_head.loss_cls.loss_weight * loss}
 
@@ -298,13 +295,9 @@ def background_scores(teacher_stage: RoIStage, rois: Tensor, batch: PseudoBatch)
     """(N,) the teacher's background probability of the student's RoIs (N, 5)."""
     if not len(rois):
         return rois.new_zeros(0)
-    projected = []
-    for i, (homography, meta) in enumerate(
-        zip(batch.homographies, batch.teacher_metas, strict=True)
-    ):
-        boxes = rois[rois[:, 0] == i, 1:]
-        projected.append(warp_boxes(boxes, homography, meta['img_shape']))
-    results = teacher_stage.bbox_forward(batch.feats, bbox2roi(projected))
+    images = rois[:, 0].long()
+    boxes = warp_boxes(rois[:, 1:], batch.homographies[images], batch.teacher_shapes[images])
+    results = teacher_stage.bbox_forward(batch.feats, torch.cat([rois[:, :1], boxes], dim=1))
     return results['cls_score'].float().softmax(1)[:, -1]
 
 
@@ -313,8 +306,8 @@ def box_loss(
     bbox_pred: Tensor,
     rois: Tensor,
     targets: tuple[Tensor, Tensor, Tensor, Tensor],
+    rows: Tensor,
     inds: Tensor,
-    positive: Tensor,
     batch: PseudoBatch,
     objectness_thr: float,
 ) -> dict[str, Tensor]:
@@ -325,14 +318,15 @@ def box_loss(
         bbox_pred: (N, 4 * C or 4).
         rois: (N, 5).
         targets: Host's labels, label weights, box targets and box weights.
-        inds, positive: As in ``class_loss``.
+        rows, inds: As in ``class_loss``.
         batch: Pseudo-instances.
         objectness_thr: In [0, 1].
     """
     labels, label_weights, bbox_targets, bbox_weights = targets
-    if len(batch.instances):
+    if len(rows):
         sure = batch.instances.kept | (batch.instances.objectness > objectness_thr)
-        bbox_weights = bbox_weights * (positive & sure[inds])[:, None]
+        # Negatives have no weight already.
+        bbox_weights = bbox_weights.index_copy(0, rows, bbox_weights[rows] * sure[inds, None])
     return stage.bbox_head.loss(
         None, bbox_pred, rois, labels, label_weights, bbox_targets, bbox_weights
     )
@@ -343,6 +337,7 @@ def mask_loss(
     x: tuple[Tensor, ...],
     rois: Tensor,
     bbox_feats: Tensor,
+    rows: Tensor,
     inds: Tensor,
     batch: PseudoBatch,
     hard: bool,
@@ -357,20 +352,19 @@ def mask_loss(
         x: The student's feature levels.
         rois: (N, 5) in the student's views.
         bbox_feats: RoI features of the box head, reused by heads that share the extractor.
-        inds: (N,) index into K, -1 for negatives.
+        rows, inds: As in ``class_loss``.
         batch: Pseudo-instances.
         hard: Binary targets, weight 1.
     """
-    chosen = (inds >= 0).nonzero().squeeze(1)
-    logits = stage.mask_forward(x, rois, chosen, bbox_feats)
-    if not len(chosen):
+    instances = batch.instances
+    logits = stage.class_mask_forward(x, rois, rows, bbox_feats, instances.labels[inds])
+    if not len(rows):
         return {'loss_mask': logits.sum() * 0}
-    instances, inds = batch.instances, inds[chosen]
-    images = rois[chosen, 0].long()
+    images = rois[rows, 0].long()
     targets, visible = resample_roi_masks(
         instances.mask_probs,
         instances.bboxes,
-        rois[chosen, 1:],
+        rois[rows, 1:],
         inds,
         batch.homographies[images],
         batch.teacher_shapes[images],
@@ -383,8 +377,6 @@ def mask_loss(
         targets = (targets > 0.5).float()
     else:
         weights = weights * mask_quality(instances.mask_probs)[inds] ** 2
-    raw = F.binary_cross_entropy_with_logits(
-        select_class_masks(logits, instances.labels[inds]).float(), targets, reduction='none'
-    )
+    raw = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction='none')
     loss = (raw.mean((1, 2)) * weights).sum() / total
     return {'loss_mask': stage.mask_head.loss_mask.loss_weight * loss}

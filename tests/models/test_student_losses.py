@@ -11,6 +11,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_softpl.models.roi_adapter import select_class_masks
 from mmdet_softpl.models.student_losses import (
     PseudoBatch,
     background_scores,
@@ -51,7 +52,6 @@ def make_batch(
         starts=[0],
         homographies=(torch.eye(3) if homography is None else homography)[None],
         teacher_shapes=torch.tensor([[SIZE, SIZE]], dtype=torch.float32),
-        teacher_metas=[dict(img_shape=(SIZE, SIZE))],
         feats=(torch.zeros(1, 1, 8, 8),),
     )
 
@@ -64,6 +64,12 @@ def make_rois(inds: Tensor, batch: PseudoBatch) -> Tensor:
         if i >= 0:
             rois[n, 1:] = batch.instances.bboxes[i] + torch.tensor([1.0, -1, 2, 1])
     return rois
+
+
+def positives(inds: Tensor) -> tuple[Tensor, Tensor]:
+    """RoI index and instance of each positive, from (N,) instances, -1 for negatives."""
+    rows = (inds >= 0).nonzero().squeeze(1)
+    return rows, inds[rows]
 
 
 class Teacher:
@@ -128,8 +134,7 @@ def call_class_loss(
         teacher(c),
         cls_score,
         make_rois(inds, batch),
-        inds.clamp(min=0),
-        inds >= 0,
+        *positives(inds),
         batch,
         hard,
         offsets,
@@ -214,8 +219,7 @@ def test_boxes_are_learned_from_kept_labels_and_objects_beyond_doubt(
         bbox_pred,
         make_rois(chosen, batch),
         targets,
-        chosen.clamp(min=0),
-        positive,
+        *positives(chosen),
         batch,
         0.7,
     )
@@ -230,7 +234,9 @@ def test_boxes_are_learned_from_kept_labels_and_objects_beyond_doubt(
 def mask_stage(logits: Tensor, inds: Tensor, loss_weight: float = 1.0) -> Any:
     loss = SimpleNamespace(loss_weight=loss_weight)
     return SimpleNamespace(
-        mask_forward=lambda x, rois, chosen, feats: logits[chosen],
+        class_mask_forward=lambda x, rois, chosen, feats, labels: select_class_masks(
+            logits[chosen], labels
+        ),
         mask_head=SimpleNamespace(loss_mask=loss),
     )
 
@@ -296,7 +302,7 @@ def test_mask_loss_is_the_slow_one(num_instances, num_classes, inds, agnostic, h
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(len(inds), channels, MASK, MASK, generator=generator, requires_grad=True)
     stage = mask_stage(logits, chosen)
-    losses = mask_loss(stage, (), rois, torch.zeros(0), chosen, batch, hard)
+    losses = mask_loss(stage, (), rois, torch.zeros(0), *positives(chosen), batch, hard)
     assert losses.keys() == {'loss_mask'}
     expected = slow_mask_loss(logits.detach(), rois, chosen, batch, hard)
     assert float(losses['loss_mask'].detach()) == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -311,5 +317,7 @@ def test_a_roi_that_the_teacher_half_saw_is_left_out(shift: float, counts: bool)
     rois = torch.tensor([[0.0, 10, 10, 50, 50]])
     logits = torch.randn(1, 2, MASK, MASK, requires_grad=True)
     inds = torch.tensor([0])
-    loss = mask_loss(mask_stage(logits, inds), (), rois, torch.zeros(0), inds, batch, False)
+    loss = mask_loss(
+        mask_stage(logits, inds), (), rois, torch.zeros(0), *positives(inds), batch, False
+    )
     assert (float(loss['loss_mask'].detach()) > 0) == counts
