@@ -1,0 +1,235 @@
+"""What is counted, not timed: waits for the device, bytes of state and between ranks, decodes.
+
+Shape letters: **C** foreground classes, **D** feature size.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.speed.iteration import describe, step
+from benchmarks.speed.planted import Case, batch_of, calibrated_soft_teacher
+from benchmarks.speed.records import Record, of_number
+from mmdet_softpl.cli.config_path import config_path
+from mmdet_softpl.models.calibrated_soft_teacher import DEFAULTS
+from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
+
+# On a GPU the host waits for the size or the value of what these return.
+WAITING = {
+    'aten::_local_scalar_dense',
+    'aten::nonzero',
+    'aten::masked_select',
+    'aten::equal',
+    'aten::_unique2',
+    'aten::unique_dim',
+    'aten::repeat_interleave.Tensor',
+}
+LOSS_PATH = ('roi_losses', 'loss')
+LABELLER_INTERVAL = 500
+FEATURE_SIZE = 1024
+RANKS = 8
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations that wait for the device, by who asked for them.
+
+    Attributes:
+        by_place: (file, line, whether inside the losses of student or box head) -> times, for those
+            of our own code. Ops that stand in for mmcv's count as the host's.
+        by_host: Of everybody else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_place: Counter[tuple[str, int, bool]] = Counter()
+        self.by_host = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name() in WAITING or _indexes_by_mask(func.name(), args):
+            self._note()
+        return func(*args, **(kwargs or {}))
+
+    def _note(self) -> None:
+        frame, place, in_loss = sys._getframe(2), None, False
+        while frame is not None:
+            name = frame.f_code.co_filename
+            if place is None and any(f'/{p}/' in name for p in ('mmdet', 'mmcv', 'mmengine')):
+                place = ('', 0)
+            if '/mmdet_softpl/' in name:
+                if place is None:
+                    own = '/ops/' not in name
+                    place = (Path(name).name, frame.f_lineno) if own else ('', 0)
+                in_loss = in_loss or (
+                    frame.f_code.co_name in LOSS_PATH
+                    and Path(name).name in ('student_losses.py', 'smoothed_ce_head.py')
+                )
+            frame = frame.f_back
+        if place is None or not place[0]:
+            self.by_host += 1
+        else:
+            self.by_place[(*place, in_loss)] += 1
+
+
+def _indexes_by_mask(name: str, args: tuple) -> bool:
+    if not name.startswith(('aten::index.Tensor', 'aten::index_put', 'aten::_index_put')):
+        return False
+    masks = [i for i in args[1] if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)]
+    # Assigning one number through a mask has a known size.
+    return bool(masks) and not (name.startswith('aten::index_put') and args[2].numel() == 1)
+
+
+def count_waits(case: Case) -> Waits:
+    """Waits of one iteration."""
+    model = calibrated_soft_teacher(case)
+    inputs, samples = batch_of(case)
+    run = step(model, inputs, samples)
+    run()
+    waits = Waits()
+    with waits:
+        run()
+    return waits
+
+
+def wait_rows(case: Case, name: str) -> list[Record]:
+    """Host-device synchronisations of an iteration that we cause."""
+    waits = count_waits(case)
+    loss = sum(n for (*_, in_loss), n in waits.by_place.items() if in_loss)
+    other = Counter({f'{f}:{line}': n for (f, line, in_loss), n in waits.by_place.items()})
+    places = ', '.join(f'{place} ({n})' for place, n in sorted(other.items()))
+    return [
+        of_number(
+            loss,
+            what='waits for the device that we cause in the loss path',
+            against='',
+            case=describe(case),
+            device=name,
+            target=0,
+            note=f'counted on the CPU by the operations that would wait on a GPU; while labelling '
+            f'ours are {sum(other.values()) - loss} ({places}), the host has {waits.by_host}',
+        )
+    ]
+
+
+def state_bytes(num_classes: int, feature_size: int = FEATURE_SIZE) -> int:
+    """Bytes of similarity, prototypes, histograms and reliability of one network."""
+    parts = (_head(num_classes, feature_size), ClassState(num_classes, 0.5))
+    return sum(buffer.nbytes for part in parts for buffer in part.buffers())
+
+
+def _head(num_classes: int, feature_size: int) -> nn.Module:
+    # On the meta device: the weights of the layers are not asked for.
+    with torch.device('meta'):
+        return SmoothedCEHead(
+            in_channels=1,
+            fc_out_channels=feature_size,
+            roi_feat_size=1,
+            num_classes=num_classes,
+        )
+
+
+def state_rows() -> list[Record]:
+    """Memory of the class state, and whether it is linear in C."""
+    num_classes = 13204
+    small, large = state_bytes(num_classes // 2), state_bytes(num_classes)
+    case = f'C = {num_classes:,}, D = {FEATURE_SIZE:,}'
+    common = dict(case=case, device='any')
+    return [
+        of_number(
+            large / 1e6,
+            what='class state, MB',
+            against='',
+            target=128,
+            note='of the student, accumulators included; the teacher has a copy of the part that '
+            'its box head keeps',
+            **common,
+        ),
+        of_number(
+            large / small,
+            what='class state, growth when C doubles',
+            against='',
+            target=2.01,
+            **common,
+        ),
+    ]
+
+
+def reduced(head: nn.Module, state: ClassState) -> dict[str, tuple[int, int]]:
+    """Name -> (bytes, iterations between two sums over ranks) of all statistics."""
+    result = {
+        name: (getattr(head, name).nbytes, head.refresh_interval)
+        for name in ('feature_sums', 'feature_counts')
+    }
+    for name in ClassState.ACCUMULATORS:
+        ours = name in ('new_reliability', 'offset_counts')
+        every = DEFAULTS['refresh_interval'] if ours else LABELLER_INTERVAL
+        result[name] = (getattr(state, name).nbytes, every)
+    return result
+
+
+def bytes_per_iteration(sizes: Iterable[tuple[int, int]], ranks: int) -> float:
+    """What a rank sends in an iteration, on average, in a ring all-reduce."""
+    return 2 * (ranks - 1) / ranks * sum(size / every for size, every in sizes)
+
+
+def rank_rows() -> list[Record]:
+    """Bytes between ranks beyond the gradients."""
+    records = []
+    for num_classes in (1203, 13204):
+        sizes = reduced(_head(num_classes, FEATURE_SIZE), ClassState(num_classes, 0.5))
+        records.append(
+            of_number(
+                bytes_per_iteration(sizes.values(), RANKS) / 1e6,
+                what='statistics between ranks, MB an iteration',
+                against='',
+                case=f'{RANKS} ranks, C = {num_classes:,}, D = {FEATURE_SIZE:,}',
+                device='any',
+                target=1,
+                note='calculated from the sizes of what is summed; on average, in bursts of up to '
+                f'{max(size for size, _ in sizes.values()) / 1e6:.1f} MB a tensor',
+            )
+        )
+    return records
+
+
+def count_decodes(name: str) -> int:
+    """How often one unlabelled image is decoded for its weak and its strong view."""
+    cfg = Config.fromfile(config_path(name))
+    pipeline = Compose(cfg.unlabeled_dataset.pipeline)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / 'image.jpg')
+        cv2.imwrite(path, np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8))
+        info: dict[str, Any] = dict(img_path=path, img_id=0, height=96, width=128, instances=[])
+        with mock.patch.object(mmcv, 'imfrombytes', wraps=mmcv.imfrombytes) as decode:
+            pipeline(info)
+    return decode.call_count
+
+
+def decode_rows() -> list[Record]:
+    """Decoding of the unlabelled branch."""
+    name = 'calibrated-soft-teacher_mask-rcnn_r50_fpn_180k_semi-0.1-coco'
+    return [
+        of_number(
+            count_decodes(name),
+            what='decodes of an unlabelled image for both views',
+            against='',
+            case=name,
+            device='cpu',
+            target=1,
+        )
+    ]

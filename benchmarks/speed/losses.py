@@ -1,0 +1,98 @@
+"""The class loss and the mask targets against what the host has.
+
+Shape letters: **N** RoIs, **C** foreground classes, **K** instances, **P** positive RoIs.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.structures.mask import BitmapMasks
+
+from benchmarks.speed.records import Record, of_number, of_rounds
+from benchmarks.speed.timing import interleave, peak_bytes
+from mmdet_softpl.functional import ClassSimilarity, resample_roi_masks, smoothed_cross_entropy
+
+NEIGHBOURS = 16
+
+
+def smoothed_cross_entropy_rows(device: str, name: str, rounds: int) -> list[Record]:
+    """Smoothed cross entropy, forward and backward, against hard labels."""
+    num_rois, num_classes = 2048, 1203
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(num_rois, num_classes + 1, generator=generator).to(device)
+    logits.requires_grad_()
+    labels = torch.randint(0, num_classes + 1, (num_rois,), generator=generator).to(device)
+    indices = torch.randint(0, num_classes, (num_classes, NEIGHBOURS), generator=generator)
+    weights = torch.rand(num_classes, NEIGHBOURS, generator=generator).softmax(dim=1)
+    similarity = ClassSimilarity(indices.to(device), weights.to(device))
+    epsilon = torch.full((num_classes,), 0.1, device=device)
+
+    def ours() -> None:
+        smoothed_cross_entropy(logits, labels, epsilon, similarity).mean().backward()
+        logits.grad = None
+
+    def host() -> None:
+        F.cross_entropy(logits, labels).backward()
+        logits.grad = None
+
+    times = interleave({'ours': ours, 'host': host}, 20 * rounds, device, warmup=3)
+    memory = peak_bytes(ours, device) / peak_bytes(host, device)
+    common = dict(
+        against='F.cross_entropy', case=f'N = {num_rois:,}, C = {num_classes:,}', device=name
+    )
+    return [
+        of_rounds(
+            times.ratios('ours', 'host'),
+            what='smoothed cross entropy, forward and backward',
+            target=1.10,
+            wall_ratio=times.wall_ratio('ours', 'host'),
+            **common,
+        ),
+        of_number(memory, what='smoothed cross entropy, peak memory', target=1.05, **common),
+    ]
+
+
+def mask_target_rows(device: str, name: str, rounds: int) -> list[Record]:
+    """Mask targets from RoI masks, against pasting, warping and cropping image-sized masks."""
+    height, width, count, positives, side = 800, 1333, 30, 64, 28
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(count, side, side, generator=generator).to(device)
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([width - 200.0, height - 200])
+    boxes = torch.cat([corner, corner + 40 + 150 * torch.rand(count, 2, generator=generator)], 1)
+    boxes = boxes.to(device)
+    inds = torch.arange(positives, device=device) % count
+    matrix = torch.tensor([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]], device=device)
+    rois = boxes[inds]
+    rois = torch.stack([width - rois[:, 2], rois[:, 1], width - rois[:, 0], rois[:, 3]], dim=1)
+    homography = matrix.expand(positives, 3, 3)
+    shape = torch.tensor([[float(height), width]], device=device).expand(positives, 2)
+
+    def ours() -> None:
+        resample_roi_masks(masks, boxes, rois, inds, homography, shape, side)
+
+    def host() -> None:
+        pasted = _do_paste_mask(masks[:, None], boxes, height, width, skip_empty=False)[0]
+        pasted = (pasted > 0.5).cpu().numpy().astype(np.uint8)
+        moved = [cv2.warpPerspective(m, matrix.cpu().numpy(), (width, height)) for m in pasted]
+        bitmaps = BitmapMasks(np.stack(moved), height, width)
+        crops = bitmaps.crop_and_resize(
+            rois, (side, side), device=device, inds=inds.cpu().numpy(), binarize=True
+        )
+        torch.as_tensor(crops.masks).to(device)
+
+    times = interleave({'ours': ours, 'host': host}, 2 * rounds, device)
+    return [
+        of_rounds(
+            times.ratios('ours', 'host'),
+            what="mask targets from the teacher's RoI masks",
+            against='paste, warp, crop_and_resize',
+            case=f'{positives} positives of {count} instances, {width} x {height}',
+            device=name,
+            target=0.05,
+            wall_ratio=times.wall_ratio('ours', 'host'),
+        )
+    ]
