@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled lint benchmark
+.PHONY: bench-speed help demo test test-compiled lint benchmark
 
 # The first one that really runs: a pyenv shim exists for versions that are not active, and
 # some systems ship a python3 without venv.
@@ -18,6 +18,7 @@ help:
 	@echo "make demo           train, evaluate and look at the three modules on generated images"
 	@echo "make test           run the whole test suite"
 	@echo "make test-compiled  build the real mmcv in .venv-compiled/ and run the suite on it"
+	@echo "make bench-speed    what we add to the price of the network, an hour; ARGS='loss --rounds 3' for a part"
 	@echo "make lint           ruff and mypy"
 	@echo "make benchmark      the detector benchmark; PRESET=cpu (default), gpu or tiny"
 
@@ -44,3 +45,7 @@ PRESET ?= cpu
 benchmark:
 	@$(call BOOTSTRAP,run)
 	@.venv/bin/python benchmarks/longtail/run.py --preset $(PRESET)
+
+bench-speed:
+	@$(call BOOTSTRAP,test)
+	@OMP_WAIT_POLICY=passive .venv/bin/python -W ignore -m benchmarks.speed.run $(ARGS)
