@@ -1,0 +1,176 @@
+"""The new-config command: what it writes trains as it is; what it refuses leaves nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmdet_softpl.__main__ import main
+from mmdet_softpl.cli.new_config import QUESTIONS, REQUIRED
+from tests.support.tiny_data import write_data
+from tests.support.tiny_runs import assert_trained, make_tiny, train
+
+# A quote, another script, and braces that no template may take for its own.
+CLASSES = ("rider's bag", 'дерево', '{c}', 'd')
+
+
+@pytest.fixture()
+def paths(tmp_path: Path) -> dict[str, str]:
+    root = write_data(tmp_path / 'data', CLASSES, num_train=8)
+    for split in ('train', 'val'):
+        path = root / f'annotations/instances_{split}2017.json'
+        data = json.loads(path.read_text())
+        for item in data['categories']:
+            item['id'] = 100 - 3 * item['id']
+        for item in data['annotations']:
+            item['category_id'] = 100 - 3 * item['category_id']
+        path.write_text(json.dumps(data))
+    return dict(
+        labeled_json=str(root / 'annotations/instances_train2017.json'),
+        labeled_images=str(root / 'train2017'),
+        unlabeled_images=str(root / 'unlabeled2017'),
+        val_json=str(root / 'annotations/instances_val2017.json'),
+        val_images=str(root / 'val2017'),
+    )
+
+
+def _arguments(paths: dict[str, str], out: Path, *more: str) -> list[str]:
+    given = [a for name in paths for a in (f'--{name.replace("_", "-")}', paths[name])]
+    return ['new-config', *given, '--out', str(out), *more]
+
+
+@pytest.mark.parametrize(
+    'arch', ['mask-rcnn_r50', pytest.param('cascade-mask-rcnn_r50', marks=pytest.mark.slow)]
+)
+def test_trains_as_it_is(
+    arch: str, paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / 'own.py'
+    assert main(_arguments(paths, out, '--arch', arch)) == 0
+    said = capsys.readouterr().out
+    assert f'{out}: {arch}, 4 classes, 8 labelled and 4 unlabelled images' in said
+    assert f'inspect {out}' in said and f'mim train mmdet {out}' in said
+
+    assert main(['inspect', str(out), '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [f for f in report['findings'] if f['severity'] == 'error'] == []
+    assert [c['name'] for c in report['classes']] == list(CLASSES)
+
+    # The override of a tiny training: a narrow network, a few iterations.
+    cfg = make_tiny(Config.fromfile(out), tmp_path / 'data', tmp_path / 'work')
+    runner, losses, metrics = train(cfg)
+    assert_trained(losses, metrics)
+    audit = json.loads((tmp_path / 'work/pseudo_label_audit.json').read_text())
+    assert [c['name'] for c in audit['classes']] == list(CLASSES)
+    assert audit['unlabelled_images_seen'] == len(losses) - 1
+    assert runner.train_dataloader.dataset.datasets[0].metainfo['classes'] == CLASSES
+
+
+def test_json(paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / 'own.py'
+    arguments = _arguments(paths, out, '--json', '--gpus', '2', '--gpu-memory', '3')
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['config'] == str(out) and report['classes'] == list(CLASSES)
+    assert report['plan']['batch'] == Config.fromfile(out).train_dataloader.batch_size * 2
+
+
+def test_several_gpus_and_warnings(
+    paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    paths['unlabeled_images'] = paths['val_images']
+    assert main(_arguments(paths, tmp_path / 'own.py', '--gpus', '4', '--gpu-memory', '1')) == 0
+    captured = capsys.readouterr()
+    assert '--gpus 4 --launcher pytorch' in captured.out
+    assert 'unlabelled, validation: images in both sets' in captured.err
+    assert '--gpu-memory 1' in captured.err
+
+
+def test_asks_on_a_terminal(
+    paths: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    given = {name: paths.pop(name) for name in ('labeled_json', 'labeled_images')}
+    # An empty answer and the wrong one are asked for again.
+    answers = ['', given['labeled_images'], given['labeled_json'], given['labeled_images']]
+    terminal = io.StringIO('\n'.join(answers) + '\n')
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, 'stdin', terminal)
+    out = tmp_path / 'own.py'
+    assert main(_arguments(paths, out)) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count(QUESTIONS['labeled_json']) == 3
+    assert 'swapped with --labeled-images' in captured.err
+    assert Config.fromfile(out).labeled_ann_file == given['labeled_json']
+
+    # Nobody answers any more.
+    assert main(_arguments(paths, tmp_path / 'other.py')) == 2
+    assert 'nothing was written' in capsys.readouterr().err
+    assert not (tmp_path / 'other.py').exists()
+
+
+def test_names_what_is_missing_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, 'stdin', io.StringIO())
+    assert main(['new-config', '--out', str(tmp_path / 'own.py')]) == 2
+    error = capsys.readouterr().err
+    assert all(f'--{name.replace("_", "-")} PATH' in error for name in REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        ('exists.py', '--force'),
+        ('config.json', 'ends in .py'),
+        ('nowhere/own.py', 'make it'),
+        ('folder.py', 'a folder'),
+    ],
+)
+def test_out(
+    name: str, said: str, paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / 'exists.py').write_text('x = 1')
+    (tmp_path / 'folder.py').mkdir()
+    assert main(_arguments(paths, tmp_path / name)) == 2
+    assert said in capsys.readouterr().err
+    assert (tmp_path / 'exists.py').read_text() == 'x = 1'
+
+
+def test_force_replaces(paths: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / 'own.py'
+    out.write_text('x = 1')
+    assert main(_arguments(paths, out, '--force')) == 0
+    assert 'labeled_ann_file' in out.read_text()
+
+
+def test_bad_data_leaves_nothing(
+    paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    swapped = dict(paths, labeled_json=paths['labeled_images'])
+    assert main(_arguments(swapped, tmp_path / 'own.py')) == 2
+    assert 'swapped' in capsys.readouterr().err
+    Path(paths['labeled_images'], '000000000002.jpg').write_bytes(b'no image')
+    assert main(_arguments(paths, tmp_path / 'own.py')) == 2
+    assert '000000000002.jpg (not an image)' in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_config_that_cannot_be_read_is_not_left_behind(
+    paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> None:
+        raise ValueError('a base is missing')
+
+    monkeypatch.setattr('mmdet_softpl.cli.new_config._read', fail)
+    before = sorted(tmp_path.iterdir())
+    assert main(_arguments(paths, tmp_path / 'own.py')) == 2
+    assert sorted(tmp_path.iterdir()) == before
