@@ -49,7 +49,7 @@ from mmdet_softpl.datasets.review_files import (
     label_studio_tasks,
 )
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
-from mmdet_softpl.engine.review_labels import label_in_parts
+from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
 from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
 from mmdet_softpl.functional import frequency_boost
 
@@ -306,7 +306,7 @@ def _manifest(
         gains,
         image_of,
         labels,
-        np.array([entry['feature'] for entry in objects]).reshape(len(objects), -1),
+        np.array([entry['feature'] for entry in objects]).reshape(-1, PROJECTED_SIZE),
         len(records),
         budget=options.hours * 3600,
         seconds_per_instance=options.seconds_per_instance,

@@ -74,6 +74,10 @@ def write_trained(root: Path, detector: str = 'mask-rcnn', **head: Any) -> tuple
             one.feature_sums += torch.randn(one.feature_sums.shape) * 10
             one.feature_counts += 10
             one.refresh()
+    for name, parameter in built.teacher.named_parameters():
+        if name.endswith('conv_logits.bias'):
+            # Random masks are mostly empty, and an empty one is not shown.
+            torch.nn.init.constant_(parameter, 1.0)
     meta = dict(dataset_meta=dict(classes=CLASSES))
     torch.save(dict(meta=meta, state_dict=built.state_dict()), checkpoint)
     return str(config), str(checkpoint)
