@@ -17,6 +17,8 @@ from .presets import Preset
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 1.0
+# What a run gets to end by itself.
+END_SECONDS = 20.0
 # On one core of an AMD EPYC, by kind of work; what is measured replaces it.
 CPU_SECONDS = {'supervised': 0.35, 'semi': 0.9, 'image': 0.1}
 GPU_SECONDS = {'supervised': 0.1, 'semi': 0.25, 'image': 0.03}
@@ -175,7 +177,12 @@ def run_jobs(
         for process in running.values():
             process.terminate()
         for process in running.values():
-            process.wait()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                # Suspended, or in the middle of something long.
+                process.kill()
+                process.wait()
     return failed
 
 
