@@ -90,14 +90,14 @@ class PseudoLabelVisualizationHook(Hook):
 
         Args:
             model: Its thresholds, boosts and calibration are used as they are.
-            batch: As a data loader gives it, with one image in each of the two branches.
+            batch: See :func:`first_of_branches`.
 
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        data = model.data_preprocessor(batch, False)
-        weak, strong = (data['data_samples'][name] for name in (TEACHER_BRANCH, STUDENT_BRANCH))
-        view = model.label(data['inputs'][TEACHER_BRANCH], weak, record=False)
+        data = {name: model.teacher.data_preprocessor(part, False) for name, part in batch.items()}
+        weak, strong = (data[name]['data_samples'] for name in (TEACHER_BRANCH, STUDENT_BRANCH))
+        view = model.label(data[TEACHER_BRANCH]['inputs'], weak, record=False)
         seen = view.detections[0]
         surest = seen.scores.argsort(descending=True)[: self.max_instances]
         view.detections[0] = seen[surest]
@@ -117,8 +117,8 @@ class PseudoLabelVisualizationHook(Hook):
                 projected.teacher_shapes.expand(count, -1),
             )
         figure = draw_view_pair(
-            _rgb(batch['inputs'][TEACHER_BRANCH][0]),
-            _rgb(batch['inputs'][STUDENT_BRANCH][0]),
+            _rgb(batch[TEACHER_BRANCH]['inputs'][0]),
+            _rgb(batch[STUDENT_BRANCH]['inputs'][0]),
             of_weak,
             of_strong,
             self._classes or tuple(map(str, range(model.num_classes))),
@@ -126,23 +126,25 @@ class PseudoLabelVisualizationHook(Hook):
         return figure_pixels(figure)
 
 
-def first_of_branches(data_batch: dict) -> dict | None:
+def first_of_branches(data_batch: dict) -> dict[str, dict[str, list]] | None:
     """The first unlabelled image of a batch, in both views.
 
     Args:
-        data_batch: As a data loader gives it: by branch, lists with None where a sample does not
-            have the branch.
+        data_batch: As a data loader gives it: ``inputs`` and ``data_samples``, each by branch a
+            list with None where a sample does not have the branch.
 
     Returns:
-        The same with one entry a list; None where the batch has no unlabelled image.
+        By branch, ``inputs`` and ``data_samples`` with one entry each; None where the batch has
+        no unlabelled image.
     """
-    batch: dict[str, dict[str, list]] = dict(inputs={}, data_samples={})
-    for key, branches in batch.items():
-        for name in (TEACHER_BRANCH, STUDENT_BRANCH):
+    batch: dict[str, dict[str, list]] = {}
+    for name in (TEACHER_BRANCH, STUDENT_BRANCH):
+        batch[name] = {}
+        for key in ('inputs', 'data_samples'):
             found = [item for item in data_batch[key].get(name, ()) if item is not None]
             if not found:
                 return None
-            branches[name] = found[:1]
+            batch[name][key] = found[:1]
     return batch
 
 
