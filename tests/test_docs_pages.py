@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def block(name: str, mark: str) -> str:
     return re.sub(rf'^{found[1]}', '', found[2], flags=re.M)
 
 
+@cache
 def literals() -> list[str]:
     """Every string of the code, joined as Python joins it; `\\0` where a value is filled in."""
     texts = []
