@@ -37,7 +37,8 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=5000, max_keep_ckpts=2),
-    logger=dict(interval=50),
+    # By default validation results of an iteration-based training are logged at step 0.
+    logger=dict(interval=50, log_metric_by_epoch=False),
 )
 log_processor = dict(by_epoch=False)
 custom_hooks = [
@@ -49,4 +50,6 @@ custom_hooks = [
         ramp_iters=5000,
     ),
     dict(type='mmdet_softpl.RandomStateHook'),
+    # For `python -m mmdet_softpl report WORK_DIR`.
+    dict(type='mmdet_softpl.ValidationRecordHook'),
 ]
