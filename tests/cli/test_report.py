@@ -1,0 +1,261 @@
+"""The report: from logs alone, with a checkpoint, in a real browser, and what it refuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+
+from mmdet_softpl.__main__ import main
+from mmdet_softpl.cli import demo
+from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.engine.label_examples import KINDS
+from tests.support.tiny_report import NAMES, write_run
+from tests.support.tiny_runs import shrink_model
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+PROBE = """<script>
+const errors = [];
+addEventListener('error', (event) => errors.push(event.message));
+addEventListener('securitypolicyviolation', (event) => errors.push(event.blockedURI));
+addEventListener('load', () => {
+  const table = document.getElementById('classes');
+  const column = (i) => Array.from(table.tBodies[0].rows, (row) => row.cells[i].textContent);
+  const press = (i) => { table.querySelectorAll('th button')[i].click(); return column(i); };
+  const found = {
+    width: innerWidth, content: document.documentElement.scrollWidth,
+    images: document.images.length,
+    broken: Array.from(document.images).filter((image) => !image.naturalWidth).length,
+    change: [press(5), press(5)], names: [press(0), press(0)],
+    sort: table.querySelectorAll('th')[0].getAttribute('aria-sort'),
+  };
+  const filter = document.querySelector('input');
+  filter.value = 'BEE';
+  filter.dispatchEvent(new Event('input'));
+  found.shown = Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).length;
+  found.errors = errors;
+  const pre = document.createElement('pre');
+  pre.textContent = `PROBE${JSON.stringify(found)}EBORP`;
+  document.body.append(pre);
+});
+</script>"""
+
+
+class Page(HTMLParser):
+    """What tests ask of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.bare: list[str] = []
+        self.links: list[str] = []
+        self.headings: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if 'id' in given:
+            self.ids.append(str(given['id']))
+        for key in ('src', 'href', 'xlink:href'):
+            if key in given and tag != 'a':
+                self.addresses.append(str(given[key]))
+        if tag == 'a':
+            self.links.append(str(given['href']))
+        if tag == 'img' and not given.get('alt'):
+            self.bare.append(tag)
+        if re.fullmatch('h[1-6]', tag):
+            self.headings.append(tag)
+
+
+def report(path: Path, *arguments: str) -> int:
+    return main(['report', str(path), *arguments])
+
+
+def test_from_logs_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write_run(tmp_path / 'run')
+    assert report(path, '--images', '0', '--json') == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said['report'] == str(path / 'report.html')
+    assert said['iteration'] == 40 and said['finished'] is True
+    assert [row['name'] for row in said['gained']] == ['ant']
+    assert said['never_labelled'] == ['ant']
+    assert said['missing'] == ['Galleries and bias check: left out by --images 0.']
+    text = (path / 'report.html').read_text()
+    page = Page(text)
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(address.startswith(('data:', '#')) for address in page.addresses)
+    assert all(link.removeprefix('#') in page.ids for link in page.links)
+    assert page.headings[0] == 'h1' and page.headings.count('h1') == 1
+    # Names and configs are text, not HTML.
+    assert 'bee &lt;b&gt;' in text and 'bee <b>' not in text
+    assert '<script>alert' not in text
+    for name in NAMES[2:]:
+        assert f'<th scope="row">{name}</th>' in text
+
+
+def test_of_a_run_that_has_only_begun(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / '20260101_000000').mkdir()
+    assert report(tmp_path) == 0
+    output = capsys.readouterr()
+    assert output.out.strip() == str(tmp_path / 'report.html')
+    for part in ('Losses', 'AP:', 'Pseudo-labels over time', 'audit', 'no checkpoint yet'):
+        assert part in output.err
+    text = (tmp_path / 'report.html').read_text()
+    assert 'Not in this report' in text and 'id="curves"' not in text
+
+
+def test_a_checkpoint_without_its_data_still_gives_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = write_run(tmp_path / 'run')
+    (path / 'iter_40.pth').write_bytes(b'no checkpoint')
+    assert report(path) == 0
+    assert 'Galleries and bias check: ' in capsys.readouterr().err
+    assert (path / 'report.html').is_file()
+    # Asked for by name, the same is an error, and the old page stays.
+    before = (path / 'report.html').read_bytes()
+    assert report(path, '--checkpoint', str(path / 'iter_40.pth')) == 2
+    assert (path / 'report.html').read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--images', '-1'], '--images must be at least 0'),
+        (['--checkpoint', 'nothing.pth'], '--checkpoint nothing.pth'),
+        (['--hidden-ann-file', 'nothing.json'], '--hidden-ann-file nothing.json'),
+        (['--out', '.'], 'is a folder'),
+        (['--out', 'nowhere/a.html'], 'there is no folder nowhere'),
+        (['--out', 'a.pdf'], 'ends in .html'),
+    ],
+)
+def test_bad_arguments_write_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_run(tmp_path / 'run')
+    before = sorted(tmp_path.rglob('*'))
+    assert report(path, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='no chromium (apt-get install chromium)')
+@pytest.mark.parametrize('width', [375, 1280])
+def test_in_a_browser(tmp_path: Path, width: int) -> None:
+    """No error, no sideways scrolling, tables sort and filter."""
+    path = write_run(tmp_path / 'run', tuple(f'a rather long class name {n}' for n in NAMES))
+    assert report(path, '--images', '0') == 0
+    page = path / 'report.html'
+    (tmp_path / 'page.html').write_text(page.read_text().replace('<head>', f'<head>{PROBE}', 1))
+    # A frame is as wide as it is told to be; a window may have a least width.
+    frame = tmp_path / 'frame.html'
+    frame.write_text(
+        f'<iframe src="page.html" style="width:{width}px;height:800px;border:0"></iframe><script>'
+        "addEventListener('load', () => setTimeout(() => { document.title = 'x'; "
+        'document.body.append(frames[0].document.body.lastChild.textContent); }, 50));</script>'
+    )
+    process = subprocess.run(
+        [
+            str(CHROMIUM),
+            *('--headless', '--no-sandbox', '--disable-gpu', '--no-first-run'),
+            *('--disable-background-networking', '--allow-file-access-from-files'),
+            *(f'--user-data-dir={tmp_path / "profile"}', '--virtual-time-budget=5000'),
+            *('--window-size=1400,900', '--enable-logging=stderr', '--dump-dom'),
+            frame.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=True,
+    )
+    match = re.search('PROBE(.*?)EBORP', process.stdout)
+    assert match, process.stderr[-2000:]
+    found = json.loads(match[1].replace('&gt;', '>').replace('&lt;', '<').replace('&amp;', '&'))
+    assert found['errors'] == [] and 'CONSOLE' not in process.stderr
+    assert found['width'] == width and found['content'] <= width
+    assert found['broken'] == 0
+    names = sorted(f'a rather long class name {n}' for n in NAMES)
+    assert found['names'] == [names, names[::-1]] and found['sort'] == 'descending'
+    assert found['change'] == [
+        ['+25.0', '0.0', '-20.0', '-'],
+        ['-20.0', '0.0', '+25.0', '-'],
+    ], 'what is unknown comes last either way'
+    assert found['shown'] == 1
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work directory with a checkpoint of a tiny detector that keeps everything."""
+    monkeypatch.chdir(tmp_path)
+    work = tmp_path / 'work'
+    args = argparse.Namespace(supervised_iters=3, iters=6, seed=0)
+    cfg = demo.load_config(args, work)
+    generate_longtail_shapes(
+        cfg.data_root,
+        ShapesConfig(num_train=28, num_unlabeled=8, num_val=6),
+        progress=False,
+        workers=1,
+    )
+    shrink_model(cfg.model)
+    cfg.model.semi_train_cfg.update(score_floor=0.0)
+    vis = work / '20260101_000000' / 'vis_data'
+    vis.mkdir(parents=True)
+    cfg.dump(vis / 'config.py')
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = MODELS.build(cfg.model)
+    detector.init_weights()
+    state = detector.class_state
+    state.thresholds.fill_(0.08)
+    state.boosts[0] = 4
+    state.groups.copy_(torch.arange(len(state.groups)) % 3)
+    torch.save(dict(state_dict=detector.state_dict(), meta={}), work / 'iter_6.pth')
+    return work
+
+
+def test_with_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture) -> None:
+    hidden = trained / 'data' / 'annotations' / 'hidden_unlabeled.json'
+    for arguments, judged in (
+        ([], '4 validation images'),
+        (['--hidden-ann-file', str(hidden)], '4 unlabelled images'),
+    ):
+        assert report(trained, '--images', '4', '--device', 'cpu', '--json', *arguments) == 0
+        said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        assert set(said['galleries']) <= set(KINDS)
+        assert 0 < said['galleries']['confident'] <= 4, 'one an image'
+        (everything, *groups) = said['boost_check']
+        assert everything['boosted_kept'] > 0 and len(groups) == 3
+        for key in ('boosted_kept', 'plain_kept', 'more_kept'):
+            assert everything[key] == sum(row[key] for row in groups)
+        boosted = next(row for row in said['classes'] if row['judged_kept'] is not None)
+        assert boosted['plain_kept'] is not None
+        text = (trained / 'report.html').read_text()
+        assert judged in text
+        page = Page(text)
+        assert not page.bare and text.count('data:image/webp') == sum(said['galleries'].values())
+        assert not any('Galleries' in line or 'Bias' in line for line in said['missing'])
+
+
+def test_from_another_folder_the_data_are_missed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.rmtree(trained / 'data')
+    assert report(trained, '--images', '4', '--device', 'cpu') == 0
+    error = capsys.readouterr().err
+    assert 'Galleries: ' in error and 'Bias check: ' in error
+    assert (trained / 'report.html').is_file()
