@@ -1,0 +1,212 @@
+"""The whole way of a review with a tiny teacher, and what people get wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmdet_softpl.__main__ import main
+from mmdet_softpl.datasets.annotation_checks import check_annotations
+from mmdet_softpl.datasets.review_masks import decode_mask
+from mmdet_softpl.engine import review_labels
+from tests.support.tiny_trained import CLASSES, write_trained
+
+EXPORT = ['--hours', '1', '--min-confidence', '0', '--device', 'cpu', '--batch-size', '3']
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    root = tmp_path_factory.mktemp('project')
+    return root, *write_trained(root)
+
+
+@pytest.fixture(scope='module')
+def exported(project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    _, config, checkpoint = project
+    out = tmp_path_factory.mktemp('exports') / 'review'
+    assert main(['review', 'export', config, checkpoint, '--out', str(out), *EXPORT]) == 0
+    return out
+
+
+def test_the_export_is_whole_and_within_the_budget(exported: Path, project) -> None:
+    manifest = json.loads((exported / 'manifest.json').read_text())
+    content = json.loads((exported / 'annotations.json').read_text())
+    check_annotations(exported / 'annotations.json', image_root=exported / 'images')
+    labels = sum(len(image['objects']) for image in manifest['images'])
+    assert labels == len(content['annotations']) > 0
+    assert manifest['seconds'] == 79 * labels <= 3600
+    assert manifest['classes'] == list(CLASSES)
+    names = [image['file'] for image in manifest['images']]
+    assert sorted(names) == sorted(p.name for p in (exported / 'images').iterdir())
+    assert {i['file_name'] for i in content['images']} == set(names)
+    for image in manifest['images']:
+        source = project[0] / 'unlabeled2017' / image['file']
+        assert source.read_bytes() == (exported / 'images' / image['file']).read_bytes()
+        assert (project[0] / 'train2017' / image['labeled_file_name']).resolve() == source
+        for entry in image['objects']:
+            ys, xs = np.nonzero(decode_mask(entry['rle']))
+            x, y, w, h = entry['bbox']
+            # The mask lies in its box, in pixels of the original image.
+            assert x - 1 <= xs.min() and xs.max() <= x + w + 1
+            assert y - 1 <= ys.min() and ys.max() <= y + h + 1
+            assert 0 <= entry['disagreement'] <= 1 and entry['gain'] > 0
+
+
+def test_import_merges_and_takes_the_images_out_of_the_unlabelled(
+    exported: Path, tmp_path: Path, capsys
+) -> None:
+    files = [str(tmp_path / name) for name in ('merged.json', 'rest.json')]
+    command = ['review', 'import', str(exported), str(exported / 'annotations.json')]
+    command += ['--out', files[0], '--unlabeled-out', files[1], '--json']
+    assert main(command) == 2
+    assert '--reviewed' in capsys.readouterr().err
+    assert not Path(files[0]).exists()
+    # One image by its name first, then all.
+    manifest = json.loads((exported / 'manifest.json').read_text())
+    names = [image['file'] for image in manifest['images']]
+    (tmp_path / 'done.txt').write_text(f'{names[0]}\n')
+    assert main([*command, '--reviewed', str(tmp_path / 'done.txt')]) == 0
+    assert json.loads(capsys.readouterr().out)['left_out'] == names[1:]
+    assert main([*command, '--reviewed', 'all']) == 2
+    assert 'exists' in capsys.readouterr().err
+    assert main([*command, '--reviewed', 'all', '--overwrite']) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary['images'] == len(names) and summary['deleted'] == {}
+    root = Path(manifest['labeled_file']).parents[1]
+    check_annotations(files[0], image_root=root / 'train2017')
+    rest = json.loads(Path(files[1]).read_text())
+    left = {p.name for p in (root / 'unlabeled2017').iterdir()} - set(names)
+    assert {image['file_name'] for image in rest['images']} == left
+
+
+def test_label_studio_tasks_nobody_submitted_change_nothing(
+    project, exported: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / 'review'
+    shutil.copytree(exported, out)
+    _, config, checkpoint = project
+    command = ['review', 'export', config, checkpoint, '--out', str(out), *EXPORT]
+    assert main([*command, '--format', 'label-studio']) == 2
+    assert '--overwrite' in capsys.readouterr().err
+    assert main([*command, '--format', 'label-studio', '--overwrite', '--json']) == 0
+    summary = json.loads(capsys.readouterr().out)
+    tasks = json.loads((out / 'tasks.json').read_text())
+    assert len(tasks) == summary['images'] > 0
+    merged = tmp_path / 'merged.json'
+    back = ['review', 'import', str(out), str(out / 'tasks.json'), '--out', str(merged)]
+    assert main(back) == 1
+    assert 'nothing was written' in capsys.readouterr().err
+    assert not merged.exists()
+
+
+def test_an_interrupted_export_goes_on(
+    project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after the first part: the second call labels the rest alone, with the same end."""
+    _, config, checkpoint = project
+    monkeypatch.setattr(review_labels, 'PART_SIZE', 2)
+    label, calls = review_labels._label_batch, []
+
+    def counted(*args):
+        calls.append(args[2])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return label(*args)
+
+    monkeypatch.setattr(review_labels, '_label_batch', counted)
+    ends = []
+    for name in ('a', 'b'):
+        out = tmp_path / name
+        command = ['review', 'export', config, checkpoint, '--out', str(out), *EXPORT]
+        if name == 'a':
+            assert main(command) == 130
+            assert not (out / 'manifest.json').exists()
+            done = len(calls)
+        assert main(command) == 0
+        if name == 'a':
+            assert [list(r) for r in calls[done:]] == [[2, 3]]
+        ends.append((out / 'annotations.json').read_text())
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (lambda c, k, d: (k, c), ['CONFIG comes first']),
+        (lambda c, k, d: (c, c), ['a config, not a checkpoint']),
+        (lambda c, k, d: (c, 'none.pth'), ['none.pth', 'no such checkpoint']),
+        (lambda c, k, d: ('none.py', k), ['none.py', 'no such config']),
+        (lambda c, k, d: (c, d + '/annotations/instances_train2017.json'), ['not readable']),
+        (lambda c, k, d: (c, k, '--hours', '0'), ['--hours', '0']),
+        (lambda c, k, d: (c, k, '--min-confidence', '20'), ['--min-confidence', '20']),
+        (lambda c, k, d: (c, k, '--images', d + '/nowhere'), ['nowhere', 'does not exist']),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(
+    change, words: list[str], project, tmp_path: Path, capsys
+) -> None:
+    root, config, checkpoint = project
+    given = change(config, checkpoint, str(root))
+    out = tmp_path / 'review'
+    arguments = ['review', 'export', *given[:2], '--out', str(out), *EXPORT, *given[2:]]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert not out.exists()
+
+
+def test_import_arguments_the_wrong_way_round(exported: Path, tmp_path: Path, capsys) -> None:
+    corrected = str(exported / 'annotations.json')
+    out = str(tmp_path / 'merged.json')
+    assert main(['review', 'import', corrected, str(exported), '--out', out]) == 2
+    assert 'first, the corrected file second' in capsys.readouterr().err
+    assert main(['review', 'import', str(tmp_path), corrected, '--out', out]) == 2
+    assert 'manifest.json' in capsys.readouterr().err
+    assert main(['review', 'import', str(exported), corrected, '--out', 'no/where.json']) == 2
+    assert 'no' in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_classes_is_named(project, tmp_path: Path, capsys) -> None:
+    import torch
+
+    _, config, checkpoint = project
+    loaded = torch.load(checkpoint, weights_only=False)
+    state = loaded['state_dict']
+    for key in list(state):
+        if key.endswith('bbox_head.fc_cls.weight') or key.endswith('bbox_head.fc_cls.bias'):
+            state[key] = state[key][:4]
+    other = tmp_path / 'other.pth'
+    torch.save(loaded, other)
+    out = tmp_path / 'review'
+    assert main(['review', 'export', config, str(other), '--out', str(out), *EXPORT]) == 2
+    assert '3 classes' in capsys.readouterr().err
+
+
+def test_the_documented_commands_exist(repository: Path) -> None:
+    """Each command line of the page parses."""
+    text = (repository / 'docs' / 'review.md').read_text()
+    lines = re.findall(r'^python -m mmdet_softpl (review .*)$', text, re.MULTILINE)
+    assert len(lines) >= 4
+    from mmdet_softpl.__main__ import build_parser
+
+    for line in lines:
+        assert build_parser().parse_args(line.split()).command == 'review'
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        'import sys; from mmdet_softpl.__main__ import main\n'
+        'try: main(["review", "export", "--help"])\n'
+        'except SystemExit: pass\n'
+        'assert "torch" not in sys.modules'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'example' in done.stdout
