@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -24,7 +25,8 @@ WIDTH, HEIGHT = 4.4, 2.7
 MAX_NAMES = 80
 # A class with four times what was expected has the strongest colour.
 MAX_LOG_RATIO = 2.0
-STYLE = {
+# Any: matplotlib's stubs take a dict of literal names alone.
+STYLE: Any = {
     'svg.fonttype': 'none',
     'svg.hashsalt': 'mmdet_softpl',
     'text.color': INK,

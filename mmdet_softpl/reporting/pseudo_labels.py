@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
@@ -126,7 +127,7 @@ def draw_close_ups(
         height=min(height + (0.2 if count > 1 else 0), MAX_HEIGHT), width=CLOSE_UP_WIDTH * count
     )
     engine = figure.get_layout_engine()
-    assert engine is not None
+    assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(w_pad=0.02, h_pad=0.02)
     grid = figure.subplots(1, count, squeeze=False)[0]
     for axes, title, image, found in zip(grid, titles, images, instances, strict=True):

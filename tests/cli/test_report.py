@@ -192,8 +192,8 @@ def test_in_a_browser(tmp_path: Path, width: int) -> None:
     names = sorted(f'a rather long class name {n}' for n in NAMES)
     assert found['names'] == [names, names[::-1]] and found['sort'] == 'descending'
     assert found['change'] == [
-        ['+25.0', '0.0', '-20.0', '-'],
-        ['-20.0', '0.0', '+25.0', '-'],
+        ['+25.0', '+0.0', '-20.0', '-'],
+        ['-20.0', '+0.0', '+25.0', '-'],
     ], 'what is unknown comes last either way'
     assert found['shown'] == 1
 
