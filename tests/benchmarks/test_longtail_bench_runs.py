@@ -68,6 +68,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arm 8 on a shared burn-in, stopped and resumed, equals arm 8 trained in one piece."""
     job = Job('8', 0)
