@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mmdet_softpl.datasets.splits import SplitSummary
 
 NAME = 'split'
-HELP = 'split a COCO or LVIS json into a labelled and an unlabelled part'
+HELP = 'split a COCO or LVIS json into a labelled and an unlabelled (or held-out) part'
 
 MAX_CLASS_ROWS = 100
 GROUP_NAMES = {'r': 'rare', 'c': 'common', 'f': 'frequent'}
@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         help='labelled images every class keeps at least, or all it has (default: 1)',
+    )
+    parser.add_argument(
+        '--held-out',
+        action='store_true',
+        help='the rest keeps its labels, for HeldOutCalibrationHook or a pilot',
     )
     parser.add_argument('--overwrite', action='store_true', help='replace an existing split')
     parser.add_argument('--json', action='store_true', help='print the summary as json')
@@ -52,18 +57,19 @@ def run(args: argparse.Namespace) -> int:
         count=args.count,
         seed=args.seed,
         min_images_per_class=args.min_images_per_class,
+        held_out=args.held_out,
         overwrite=args.overwrite,
     )
     if args.json:
         print(json.dumps(dataclasses.asdict(summary), default=str))
     else:
-        _print_tables(summary)
+        _print_tables(summary, 'held-out' if args.held_out else 'unlabelled')
         for warning in summary.warnings:
             print(f'warning: {args.ann_file}: {warning}', file=sys.stderr)
     return 0
 
 
-def _print_tables(summary: SplitSummary) -> None:
+def _print_tables(summary: SplitSummary, kind: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -102,7 +108,7 @@ def _print_tables(summary: SplitSummary) -> None:
         f'{summary.num_labeled} labelled images ({summary.num_for_coverage} of them taken to keep '
         f'every class): {summary.labeled_file}'
     )
-    if summary.unlabeled_file is not None:
-        print(f'{summary.num_unlabeled} unlabelled images: {summary.unlabeled_file}')
+    if summary.rest_file is not None:
+        print(f'{summary.num_rest} {kind} images: {summary.rest_file}')
     else:
-        print('no image is left over, so no unlabelled file was written')
+        print(f'no image is left over, so no {kind} file was written')

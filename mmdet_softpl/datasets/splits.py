@@ -41,18 +41,18 @@ class SplitSummary:
 
     Attributes:
         labeled_file: json of the labelled part.
-        unlabeled_file: json of the rest, None when every image is labelled.
+        rest_file: json of the rest, unlabelled or held out; None when every image is labelled.
         num_labeled: labelled images.
-        num_unlabeled: images of the rest.
+        num_rest: images of the rest.
         num_for_coverage: labelled images that were taken so that no class is lost.
         classes: one entry a class, in label order.
         warnings: sentences about what is doubtful in the file that was split.
     """
 
     labeled_file: Path
-    unlabeled_file: Path | None
+    rest_file: Path | None
     num_labeled: int
-    num_unlabeled: int
+    num_rest: int
     num_for_coverage: int
     classes: tuple[ClassShare, ...]
     warnings: tuple[str, ...]
@@ -66,6 +66,7 @@ def write_split(
     count: int | None = None,
     seed: int = 1,
     min_images_per_class: int = 1,
+    held_out: bool = False,
     overwrite: bool = False,
 ) -> SplitSummary:
     """Draw a labelled part of a file and write it and the rest as two json files.
@@ -84,6 +85,8 @@ def write_split(
         seed: names the split and seeds the draw: same file and seed, same split.
         min_images_per_class: labelled images that every class keeps at least, or all it has. 0
             draws images at random.
+        held_out: the rest keeps its labels, for calibration or a pilot, and its file ends in
+            ``-heldout.json``.
         overwrite: replace existing files.
 
     Returns:
@@ -106,9 +109,10 @@ def write_split(
     source = Path(ann_file)
     tag = f'{percent:g}' if percent is not None else f'{count}images'
     labeled_file = Path(out_dir) / f'{source.stem}.{seed}@{tag}.json'
-    unlabeled_file = Path(out_dir) / f'{source.stem}.{seed}@{tag}-unlabeled.json'
+    kind = 'heldout' if held_out else 'unlabeled'
+    rest_file = Path(out_dir) / f'{source.stem}.{seed}@{tag}-{kind}.json'
     if not overwrite:
-        for path in (labeled_file, unlabeled_file):
+        for path in (labeled_file, rest_file):
             if path.exists():
                 raise FileExistsError(
                     f'{path}: the split exists already. Use it, choose another seed or folder, or '
@@ -123,19 +127,23 @@ def write_split(
     budget = count if count is not None else max(1, round(num_images * percent / 100))  # type: ignore[operator]
     chosen, num_for_coverage = _draw_images(data, before, budget, seed, min_images_per_class)
 
-    labeled, unlabeled = _parts(data, chosen)
+    labeled = _labelled_part(data, chosen)
+    others = {image['id'] for image in data['images']} - chosen
+    rest = _labelled_part(data, others)
+    if not held_out:
+        rest = _without_labels(rest, labeled['categories'])
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     write_json(labeled_file, labeled)
-    has_rest = bool(unlabeled['images'])
+    has_rest = bool(others)
     if has_rest:
-        write_json(unlabeled_file, unlabeled)
-    elif unlabeled_file.exists():
-        unlabeled_file.unlink()
+        write_json(rest_file, rest)
+    elif rest_file.exists():
+        rest_file.unlink()
     return SplitSummary(
         labeled_file=labeled_file,
-        unlabeled_file=unlabeled_file if has_rest else None,
-        num_labeled=len(labeled['images']),
-        num_unlabeled=len(unlabeled['images']),
+        rest_file=rest_file if has_rest else None,
+        num_labeled=len(chosen),
+        num_rest=len(others),
         num_for_coverage=num_for_coverage,
         classes=_class_shares(before, labeled),
         warnings=before.warnings,
@@ -181,34 +189,23 @@ def _draw_images(
     return chosen, num_for_coverage
 
 
-def _parts(data: dict[str, Any], chosen: set[int]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The labelled and the unlabelled json."""
+def _labelled_part(data: dict[str, Any], chosen: set[int]) -> dict[str, Any]:
+    """The json of the images with the given ids, classes counted anew."""
     annotations = [a for a in data['annotations'] if a['image_id'] in chosen]
-    categories = recounted_categories(data['categories'], annotations)
-    rest = {
-        key: value
-        for key, value in data.items()
-        if key not in ('images', 'annotations', 'categories')
-    }
-    # These two lists would tell the student what is (not) in an unlabelled image.
-    hints = ('neg_category_ids', 'not_exhaustive_category_ids')
-    labeled = {
-        **rest,
+    return {
+        **data,
         'images': [image for image in data['images'] if image['id'] in chosen],
         'annotations': annotations,
-        'categories': categories,
+        'categories': recounted_categories(data['categories'], annotations),
     }
-    unlabeled = {
-        **rest,
-        'images': [
-            {key: value for key, value in image.items() if key not in hints}
-            for image in data['images']
-            if image['id'] not in chosen
-        ],
-        'annotations': [],
-        'categories': categories,
-    }
-    return labeled, unlabeled
+
+
+def _without_labels(part: dict[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any]:
+    """The part without annotations; ``categories`` are those of the labelled part."""
+    # These two lists would tell the student what is (not) in an unlabelled image.
+    hints = ('neg_category_ids', 'not_exhaustive_category_ids')
+    images = [{k: v for k, v in image.items() if k not in hints} for image in part['images']]
+    return {**part, 'images': images, 'annotations': [], 'categories': categories}
 
 
 def recounted_categories(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -74,7 +75,7 @@ def _report(warning: str) -> None:
         logger.warning(warning)
 
 
-def _leaves(dataset: object) -> Iterator[BaseDataset]:
+def leaves(dataset: object) -> Iterator[BaseDataset]:
     """The data sets inside ConcatDataset, RepeatDataset, ClassBalancedDataset and the like."""
     children = getattr(dataset, 'datasets', None)
     if children is None and hasattr(dataset, 'dataset'):
@@ -83,7 +84,7 @@ def _leaves(dataset: object) -> Iterator[BaseDataset]:
         yield dataset  # type: ignore[misc]
         return
     for child in children:
-        yield from _leaves(child)
+        yield from leaves(child)
 
 
 def _classes(dataset: object) -> tuple[str, ...] | None:
@@ -93,7 +94,7 @@ def _classes(dataset: object) -> tuple[str, ...] | None:
 
 def training_classes(runner: Runner) -> tuple[str, ...] | None:
     """Class names of the first training set that has any."""
-    for dataset in _leaves(runner.train_dataloader.dataset):
+    for dataset in leaves(runner.train_dataloader.dataset):
         classes = _classes(dataset)
         if classes:
             return classes
@@ -102,8 +103,22 @@ def training_classes(runner: Runner) -> tuple[str, ...] | None:
 
 def labelled_files(runner: Runner) -> list[str]:
     """Annotation files of the labelled training sets, COCO-like ones."""
-    datasets = _leaves(runner.train_dataloader.dataset)
+    datasets = leaves(runner.train_dataloader.dataset)
     return [dataset.ann_file for dataset in datasets if _is_labelled(dataset)]
+
+
+def federated_images(
+    summary: AnnotationSummary,
+) -> dict[int | None, tuple[np.ndarray, np.ndarray | None]]:
+    """What ``CalibratedSoftTeacher.federated`` wants of a federated (LVIS) file; else empty."""
+    known, loose = summary.known_classes, summary.not_exhaustive_classes or {}
+    return {
+        img_id: (
+            np.array(sorted(classes), dtype=np.int64),
+            np.array(sorted(loose[img_id]), dtype=np.int64) if img_id in loose else None,
+        )
+        for img_id, classes in (known or {}).items()
+    }
 
 
 def check_datasets(runner: Runner) -> None:
@@ -122,10 +137,10 @@ def check_datasets(runner: Runner) -> None:
     reference: tuple[str, tuple[str, ...]] | None = None
     named = [
         (f'train_dataloader, set {i}', d)
-        for i, d in enumerate(_leaves(runner.train_dataloader.dataset))
+        for i, d in enumerate(leaves(runner.train_dataloader.dataset))
     ]
     if runner._val_loop is not None and runner._val_dataloader is not None:
-        named += [('val_dataloader', d) for d in _leaves(runner.val_dataloader.dataset)]
+        named += [('val_dataloader', d) for d in leaves(runner.val_dataloader.dataset)]
     for name, dataset in named:
         label = f'{name} ({type(dataset).__name__}, ann_file={getattr(dataset, "ann_file", "")!r})'
         classes = _classes(dataset)
@@ -144,7 +159,7 @@ def check_datasets(runner: Runner) -> None:
     for name, dataset in named:
         _check_first_image(name, dataset)
     _check_evaluator(runner)
-    _check_files(list(_leaves(runner.train_dataloader.dataset)))
+    _check_files(list(leaves(runner.train_dataloader.dataset)))
 
 
 def _check_first_image(name: str, dataset: BaseDataset) -> None:
@@ -167,7 +182,7 @@ def _check_evaluator(runner: Runner) -> None:
         return
     read = {
         os.path.abspath(dataset.ann_file)
-        for dataset in _leaves(runner.val_dataloader.dataset)
+        for dataset in leaves(runner.val_dataloader.dataset)
         if getattr(dataset, 'ann_file', '')
     }
     for metric in cfg if isinstance(cfg, (list, tuple)) else [cfg]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import HOOKS as MMDET_HOOKS
@@ -28,6 +27,7 @@ from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.engine.data_checks import (
     check_datasets,
     checked_annotations,
+    federated_images,
     labelled_files,
     training_classes,
 )
@@ -222,7 +222,7 @@ class RareBoostPseudoLabeler(Hook):
             self._on_ours = True
             check_num_classes(self.summary, state.num_classes)
             self.class_state = state
-            model.federated = self._federated_images()
+            model.federated.update(federated_images(self.summary))
             self._check_mean_teacher(runner, model)
         else:
             device = next(model.parameters()).device
@@ -236,17 +236,6 @@ class RareBoostPseudoLabeler(Hook):
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
             self._set_initial_state()
-
-    def _federated_images(self) -> dict[int | None, tuple[np.ndarray, np.ndarray | None]]:
-        """Of a federated (LVIS) file, what ``CalibratedSoftTeacher.federated`` wants."""
-        known, loose = self.summary.known_classes, self.summary.not_exhaustive_classes or {}
-        return {
-            img_id: (
-                np.array(sorted(classes), dtype=np.int64),
-                np.array(sorted(loose[img_id]), dtype=np.int64) if img_id in loose else None,
-            )
-            for img_id, classes in (known or {}).items()
-        }
 
     def _check_mean_teacher(self, runner: Runner, model: nn.Module) -> None:
         """mmdet's MeanTeacherHook skips buffers, or averages those that must be copied."""

@@ -11,25 +11,21 @@ from mmdet.models.detectors import SemiBaseDetector
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures import SampleList
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import (
-    expected_counts,
     histogram_calibrator,
-    match_indices,
-    reliability_counts,
     score_histogram,
-    soft_targets,
     student_offsets,
     temperature_calibrator,
 )
-from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
+from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
+from mmdet_softpl.models.labelled_statistics import observe_image
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
     keep_proposal_precision,
@@ -90,7 +86,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             - ``student_correction``: whether the student's logits carry offsets,
             - ``calibration_interval`` (>= 1): iterations between two passes of the teacher
               over the labelled batch, whose detections make the reliability statistics
-              (optimistic, since the student trains on these images),
+              (optimistic, since the student trains on these images;
+              ``HeldOutCalibrationHook`` takes others),
             - ``refresh_interval`` (>= 1): iterations between two updates of calibration and
               offsets, when ranks sum their statistics,
             - ``reliability_decay``: what is left of old statistics at a refresh, in [0, 1].
@@ -107,6 +104,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             unlabelled images are not looked at.
         federated: For LVIS, set by a hook: image id -> class indices known to be present or
             absent, and those not annotated exhaustively (or None).
+        held_out: Set by ``HeldOutCalibrationHook``, which then feeds ``observe_labelled`` and
+            calls ``refresh_calibration`` itself.
 
     Raises:
         ValueError: For an unknown key or mode, a value out of its range, a detector that is
@@ -163,6 +162,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         ]
         self.unsup_scale = 1.0
         self.federated: dict[int | None, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.held_out = False
         self._iter = 0
         self._silent_iters = 0
 
@@ -234,7 +234,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         missing = missing_losses(self.student.roi_head, present)
         losses.update(rename_loss_dict('sup_', missing))
         if self.unsup_scale > 0:
-            self._observe_labelled(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
+            due = self._iter % self.semi_train_cfg['calibration_interval'] == 0
+            if due and self.wants_calibration and not self.held_out:
+                self.observe_labelled(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
             view = self.label(
                 multi_batch_inputs['unsup_teacher'], multi_batch_data_samples['unsup_teacher']
             )
@@ -243,9 +245,15 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             self.num_iters += 1
             if self._iter == BATCH_NORM_CHECK_ITER:
                 self._check_batch_norm()
-            if self._iter % self.semi_train_cfg['refresh_interval'] == 0:
+            if not self.held_out and self._iter % self.semi_train_cfg['refresh_interval'] == 0:
                 self.refresh_calibration()
         return losses
+
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether anything uses statistics of labelled images."""
+        cfg = self.semi_train_cfg
+        return cfg['calibration'] != 'none' or cfg['student_correction']
 
     @torch.no_grad()
     def label(
@@ -308,64 +316,20 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         return rename_loss_dict('unsup_', reweight_loss_dict(losses, cfg['unsup_weight'] * scale))
 
     @torch.no_grad()
-    def _observe_labelled(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> None:
-        """Reliability and expected counts of the teacher on the labelled batch."""
-        cfg = self.semi_train_cfg
-        wanted = cfg['calibration'] != 'none' or cfg['student_correction']
-        if not wanted or self._iter % cfg['calibration_interval']:
-            return
+    def observe_labelled(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> None:
+        """Add the teacher's labels of labelled images to reliability and expected counts.
+
+        Args:
+            batch_inputs: (B, 3, H, W).
+            batch_data_samples: With ``gt_instances``.
+        """
         view = teacher_detect(
             self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
         )
         for detections, sample in zip(view.detections, batch_data_samples, strict=True):
             # One label an object, right or wrong in its class: what a student would learn from.
-            self._observe_image(detections[detections.surest], sample)
-
-    def _observe_image(self, seen: InstanceData, sample: DetDataSample) -> None:
-        """Add the surest detections of one labelled image to the statistics."""
-        state, truth = self.class_state, sample.gt_instances
-        bboxes, labels = truth.bboxes, truth.labels
-        ignored = sample.get('ignored_instances')
-        if ignored is not None and 'labels' in ignored:
-            bboxes = torch.cat([bboxes, ignored.bboxes])
-            labels = torch.cat([labels, ignored.labels])
-        # Crowd regions come last; what lies on one is neither right nor wrong.
-        crowd = torch.arange(len(labels), device=labels.device) >= len(truth)
-        matched = match_indices(seen.bboxes, seen.scores, seen.labels, bboxes, labels, ignore=crowd)
-        correct = (matched >= 0) & (matched < len(truth))
-        judged = self._judged(seen.labels, correct, sample.metainfo.get('img_id'))
-        judged = judged & (matched < len(truth))
-        state.new_reliability += reliability_counts(
-            seen.scores,
-            seen.labels,
-            correct,
-            self.num_classes,
-            CONFIDENCE_BINS,
-            weights=judged.float(),
-        )
-        found = match_indices(seen.bboxes, seen.scores, None, bboxes, None, ignore=crowd)
-        is_object = (found >= 0) & (found < len(truth))
-        chosen = is_object | (judged & (found < 0))
-        targets = soft_targets(seen.score_vectors, seen.labels, seen.confidences)
-        state.offset_counts[0] += expected_counts(targets[chosen], state.offsets)
-        state.offset_counts[1] += torch.bincount(
-            labels[found[is_object]], minlength=self.num_classes
-        )
-
-    def _judged(self, labels: Tensor, correct: Tensor, img_id: int | None) -> Tensor:
-        """(K,) bool: detections that a federated (LVIS) image says anything about.
-
-        Those of classes known to be present or absent there, without misses in classes that
-        are not annotated exhaustively. Images that ``federated`` does not list say all.
-        """
-        known, not_exhaustive = self.federated.get(img_id, (None, None))
-        judged = torch.ones_like(correct)
-        if known is not None:
-            judged = torch.isin(labels, torch.as_tensor(known, device=labels.device))
-        if not_exhaustive is not None:
-            loose = torch.isin(labels, torch.as_tensor(not_exhaustive, device=labels.device))
-            judged = judged & (correct | ~loose)
-        return judged
+            seen = detections[detections.surest]
+            observe_image(self.class_state, seen, sample, self.federated)
 
     @torch.no_grad()
     def refresh_calibration(self) -> None:
@@ -375,7 +339,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         """
         state, cfg = self.class_state, self.semi_train_cfg
         sum_over_ranks(state.new_reliability)
-        state.reliability.mul_(cfg['reliability_decay']).add_(state.new_reliability)
+        # A held-out part is seen whole every time.
+        decay = 0.0 if self.held_out else cfg['reliability_decay']
+        state.reliability.mul_(decay).add_(state.new_reliability)
         state.clear('new_reliability')
         mode, reliability = cfg['calibration'], state.reliability
         if mode == 'histogram':
@@ -391,10 +357,11 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         state.clear('offset_counts')
         count, correct, confidence = reliability.sum((1, 2)).tolist()
         if count:
-            # The student trains on these images, so the teacher's precision there is optimistic.
+            # The student trains on the labelled batch, so the teacher's precision is optimistic.
+            source, note = ('held-out', '') if self.held_out else ('labelled', ' (optimistic)')
             MMLogger.get_current_instance().info(
-                f'calibration on {count:.0f} detections of labelled images: confidence '
-                f'{confidence / count:.3f}, precision {correct / count:.3f} (optimistic); largest '
+                f'calibration on {count:.0f} detections of {source} images: confidence '
+                f'{confidence / count:.3f}, precision {correct / count:.3f}{note}; largest '
                 f'offset {float(state.offsets.abs().max()):.2f}'
             )
 

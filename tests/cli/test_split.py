@@ -45,7 +45,7 @@ def test_json(ann_file, tmp_path, capsys):
     assert _run(str(ann_file), '--count', '4', '--seed', '5', '--out', out_dir, '--json') == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary['labeled_file'].endswith('animals.5@4images.json')
-    assert summary['num_labeled'] == 4 and summary['num_unlabeled'] == 16
+    assert summary['num_labeled'] == 4 and summary['num_rest'] == 16
     yak = summary['classes'][1]
     assert yak['name'] == 'yak' and yak['images_before'] == yak['images_after'] == 1
 

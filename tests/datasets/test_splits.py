@@ -43,9 +43,9 @@ def _load(path):
 def test_partition_and_names(lvis_file, tmp_path):
     summary = write_split(lvis_file, tmp_path / 'new' / 'dir', percent=25, seed=3)
     assert summary.labeled_file.name == 'lvis_v1_train.3@25.json'
-    assert summary.unlabeled_file is not None
-    assert summary.unlabeled_file.name == 'lvis_v1_train.3@25-unlabeled.json'
-    labeled, unlabeled = _load(summary.labeled_file), _load(summary.unlabeled_file)
+    assert summary.rest_file is not None
+    assert summary.rest_file.name == 'lvis_v1_train.3@25-unlabeled.json'
+    labeled, unlabeled = _load(summary.labeled_file), _load(summary.rest_file)
     ids = [{image['id'] for image in part['images']} for part in (labeled, unlabeled)]
     assert len(ids[0]) == 15 and len(ids[1]) == 45 and not ids[0] & ids[1]
     source = _load(lvis_file)
@@ -59,7 +59,7 @@ def test_partition_and_names(lvis_file, tmp_path):
 
 def test_unlabelled_part_tells_nothing(lvis_file, tmp_path):
     summary = write_split(lvis_file, tmp_path / 'o', percent=25)
-    unlabeled = _load(summary.unlabeled_file)
+    unlabeled = _load(summary.rest_file)
     assert unlabeled['annotations'] == []
     assert {key for image in unlabeled['images'] for key in image} == {
         'id',
@@ -67,6 +67,26 @@ def test_unlabelled_part_tells_nothing(lvis_file, tmp_path):
         'height',
         'width',
     }
+
+
+def test_held_out_part_keeps_its_labels(lvis_file, tmp_path):
+    plain = write_split(lvis_file, tmp_path / 'o', percent=80, min_images_per_class=2)
+    summary = write_split(
+        lvis_file, tmp_path / 'o', percent=80, min_images_per_class=2, held_out=True, overwrite=True
+    )
+    assert summary.rest_file is not None
+    assert summary.rest_file.name == 'lvis_v1_train.1@80-heldout.json'
+    source, rest = _load(lvis_file), _load(summary.rest_file)
+    ids = {image['id'] for image in rest['images']}
+    assert ids == {image['id'] for image in _load(plain.rest_file)['images']} and len(ids) == 12
+    assert rest['images'] == [image for image in source['images'] if image['id'] in ids]
+    assert rest['annotations'] == [a for a in source['annotations'] if a['image_id'] in ids]
+    counts = Counter(a['category_id'] for a in rest['annotations'])
+    assert {c['id']: c['instance_count'] for c in rest['categories']} == {
+        c: counts[c] for c in range(1, 8)
+    }
+    # Both images of every class but the first are needed to train it.
+    assert set(counts) == {1}
 
 
 def test_lvis_fields_are_those_of_the_labelled_part(lvis_file, tmp_path):
@@ -128,7 +148,7 @@ def test_same_seed_same_split_whatever_the_order_of_the_file(lvis_file, tmp_path
 
 def test_all_images(lvis_file, tmp_path):
     summary = write_split(lvis_file, tmp_path / 'o', percent=100)
-    assert summary.unlabeled_file is None and summary.num_unlabeled == 0
+    assert summary.rest_file is None and summary.num_rest == 0
     assert [p.name for p in (tmp_path / 'o').iterdir()] == ['lvis_v1_train.1@100.json']
 
 
@@ -167,7 +187,7 @@ def test_too_few_images_for_the_classes(lvis_file, tmp_path):
 def test_coco_tiny(coco_tiny, tmp_path):
     source = coco_tiny / 'instances_train2017.json'
     summary = write_split(source, tmp_path, percent=90)
-    assert summary.num_labeled == 72 and summary.num_unlabeled == 8
+    assert summary.num_labeled == 72 and summary.num_rest == 8
     assert all(c.images_after >= 1 for c in summary.classes)
     assert 'frequency' not in _load(summary.labeled_file)['categories'][0]
 
@@ -182,9 +202,9 @@ def test_the_host_reads_both_parts(lvis_file, tmp_path):
     labeled = LVISV1Dataset(ann_file=str(summary.labeled_file), data_prefix={'img': ''})
     assert len(labeled) == 15
     # The host also reads the unlabelled part, as its own semi-supervised configs do.
-    assert len(LVISV1Dataset(ann_file=str(summary.unlabeled_file), data_prefix={'img': ''})) == 45
+    assert len(LVISV1Dataset(ann_file=str(summary.rest_file), data_prefix={'img': ''})) == 45
     (tmp_path / 'train2017').mkdir()
-    for image in _load(summary.unlabeled_file)['images']:
+    for image in _load(summary.rest_file)['images']:
         (tmp_path / image['coco_url'].removeprefix('http://x/')).touch()
-    unlabeled = UnlabeledImageDataset(data_root=str(tmp_path), ann_file=summary.unlabeled_file.name)
+    unlabeled = UnlabeledImageDataset(data_root=str(tmp_path), ann_file=summary.rest_file.name)
     assert len(unlabeled) == 45

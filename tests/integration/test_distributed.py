@@ -174,7 +174,7 @@ def statistics_job(rank: int, world_size: int, ann_file: str) -> dict[str, torch
     generator = torch.Generator().manual_seed(1)
     for _ in range(2):
         detector.label(inputs['unsup_teacher'][mine], samples['unsup_teacher'][mine])
-        detector._observe_labelled(inputs['sup'][mine], samples['sup'][mine])
+        detector.observe_labelled(inputs['sup'][mine], samples['sup'][mine])
         features = torch.randn(64, 16, 7, 7, generator=generator)[mine]
         labels = torch.randint(0, 6, (64,), generator=generator)[mine]
         logits, deltas = head(features)

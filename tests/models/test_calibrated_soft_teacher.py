@@ -245,7 +245,7 @@ def test_without_correction_the_offsets_stay_zero() -> None:
 def test_labelled_objects_are_counted_once_whatever_class_the_teacher_gives() -> None:
     model = build(score_floor=0.0, refresh_interval=100)
     inputs, samples = multi_batch()
-    model._observe_labelled(inputs['sup'], samples['sup'])
+    model.observe_labelled(inputs['sup'], samples['sup'])
     expected, observed = model.class_state.offset_counts
     labels = torch.cat([sample.gt_instances.labels for sample in samples['sup']])
     assert (observed <= torch.bincount(labels, minlength=NUM_CLASSES)).all()
@@ -440,18 +440,6 @@ def test_view_geometry_does_not_matter_for_the_projected_boxes() -> None:
         torch.testing.assert_close(b, mirrored, rtol=1e-4, atol=1e-3)
 
 
-def test_federated_images_judge_only_what_they_say() -> None:
-    model = build()
-    labels = torch.tensor([0, 1, 2, 2, 3])
-    correct = torch.tensor([True, False, False, True, False])
-    # Known: 0 and 2 (2 not exhaustively), 3; nothing is said about 1.
-    model.federated = {7: (np.array([0, 2, 3]), np.array([2]))}
-    assert model._judged(labels, correct, 7).tolist() == [True, False, False, True, True]
-    assert model._judged(labels, correct, 8).all()
-    model.federated = {7: (np.array([], dtype=np.int64), None)}
-    assert not model._judged(labels, correct, 7).any()
-
-
 def test_only_the_surest_label_of_an_object_is_counted() -> None:
     model = build(score_floor=0.0)
     inputs, samples = multi_batch()
@@ -471,7 +459,7 @@ def test_only_the_surest_label_of_an_object_is_counted() -> None:
 def test_detections_on_crowd_regions_are_not_judged() -> None:
     model = build(score_floor=0.0)
     inputs, samples = multi_batch()
-    model._observe_labelled(inputs['sup'], samples['sup'])
+    model.observe_labelled(inputs['sup'], samples['sup'])
     counted = model.class_state.new_reliability[0].sum()
     assert counted > 0
     model.class_state.clear('new_reliability', 'offset_counts')
@@ -479,7 +467,7 @@ def test_detections_on_crowd_regions_are_not_judged() -> None:
     for sample in samples['sup']:
         sample.gt_instances = sample.gt_instances[:0]
         sample.ignored_instances = InstanceData(bboxes=everywhere, labels=torch.arange(NUM_CLASSES))
-    model._observe_labelled(inputs['sup'], samples['sup'])
+    model.observe_labelled(inputs['sup'], samples['sup'])
     assert model.class_state.new_reliability.sum() == 0
     assert model.class_state.offset_counts.sum() == 0
 

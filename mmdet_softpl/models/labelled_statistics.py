@@ -1,0 +1,89 @@
+"""What the teacher's labels of labelled images say about its confidence.
+
+Shape legend: K detections of an image, C foreground classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_softpl.functional import (
+    expected_counts,
+    match_indices,
+    reliability_counts,
+    soft_targets,
+)
+from mmdet_softpl.models.class_state import CONFIDENCE_BINS, ClassState
+
+# Image id -> class indices known to be present or absent, those not annotated exhaustively.
+Federated = Mapping[int | None, tuple[np.ndarray, np.ndarray | None]]
+
+
+def observe_image(
+    state: ClassState, seen: InstanceData, sample: DetDataSample, federated: Federated
+) -> None:
+    """Add the detections of one labelled image to ``new_reliability`` and ``offset_counts``.
+
+    Args:
+        state: Where the counts are added.
+        seen: The surest detection of every object, as ``teacher_detect`` gives them.
+        sample: With ``gt_instances`` in the coordinates of the detections, and
+            ``ignored_instances`` for crowd regions: what lies on one is neither right nor wrong.
+        federated: Of LVIS images, what they speak of; images that it does not list say all.
+    """
+    truth = sample.gt_instances
+    bboxes, labels = truth.bboxes, truth.labels
+    ignored = sample.get('ignored_instances')
+    if ignored is not None and 'labels' in ignored:
+        bboxes = torch.cat([bboxes, ignored.bboxes])
+        labels = torch.cat([labels, ignored.labels])
+    crowd = torch.arange(len(labels), device=labels.device) >= len(truth)
+    matched = match_indices(seen.bboxes, seen.scores, seen.labels, bboxes, labels, ignore=crowd)
+    correct = (matched >= 0) & (matched < len(truth))
+    told = judged(seen.labels, correct, federated, sample.metainfo.get('img_id'))
+    told = told & (matched < len(truth))
+    state.new_reliability += reliability_counts(
+        seen.scores,
+        seen.labels,
+        correct,
+        state.num_classes,
+        CONFIDENCE_BINS,
+        weights=told.float(),
+    )
+    found = match_indices(seen.bboxes, seen.scores, None, bboxes, None, ignore=crowd)
+    is_object = (found >= 0) & (found < len(truth))
+    chosen = is_object | (told & (found < 0))
+    targets = soft_targets(seen.score_vectors, seen.labels, seen.confidences)
+    state.offset_counts[0] += expected_counts(targets[chosen], state.offsets)
+    state.offset_counts[1] += torch.bincount(labels[found[is_object]], minlength=state.num_classes)
+
+
+def judged(labels: Tensor, correct: Tensor, federated: Federated, img_id: int | None) -> Tensor:
+    """Detections that an image says anything about.
+
+    Those of classes known to be present or absent there, without misses in classes that are
+    not annotated exhaustively.
+
+    Args:
+        labels: (K,) in [0, C).
+        correct: (K,) bool, matched with an instance of their class.
+        federated: As in :func:`observe_image`.
+        img_id: The image.
+
+    Returns:
+        (K,) bool.
+    """
+    known, not_exhaustive = federated.get(img_id, (None, None))
+    told = torch.ones_like(correct)
+    if known is not None:
+        told = torch.isin(labels, torch.as_tensor(known, device=labels.device))
+    if not_exhaustive is not None:
+        loose = torch.isin(labels, torch.as_tensor(not_exhaustive, device=labels.device))
+        told = told & (correct | ~loose)
+    return told
