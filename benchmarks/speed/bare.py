@@ -1,7 +1,7 @@
 """The bare network of one iteration: its forwards and its backward, with ready-made targets.
 
 One iteration of CalibratedSoftTeacher is watched for the RoIs that its networks are given. The bare
-network runs the same passes on these RoIs, with losses on targets that are there already: no
+network runs mmdet's own passes on these RoIs, with losses on targets that are there already: no
 proposals, no NMS, no assignment, no sampling, no targets, no pseudo-labels, no statistics.
 
 Shape letters: **N** RoIs, **P** RoIs of the mask head, **C** foreground classes.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +62,9 @@ class BareNetwork:
         losses.append(F.l1_loss(deltas[:, :4], torch.zeros_like(deltas[:, :4])))
         if 'mask' in rois:
             masks = _forward(network, 'mask', x, rois['mask'])['mask_preds'][:, 0]
-            losses.append(F.binary_cross_entropy_with_logits(masks, torch.zeros_like(masks)))
+            empty = torch.zeros_like(masks)
+            # A sum: without a RoI there is no mean.
+            losses.append(F.binary_cross_entropy_with_logits(masks, empty, reduction='sum'))
         return torch.stack(losses).sum()
 
 
@@ -78,14 +79,14 @@ def _watch(model: nn.Module, inputs: dict, samples: dict) -> dict[str, list[tupl
     with ExitStack() as stack:
         for name, kinds in calls.items():
             head = getattr(model, name).roi_head
-            for kind in ('bbox', 'mask'):
-                method = f'_{kind}_forward'
-                forward = getattr(head, method)
+            for kind in ('bbox', 'mask') if head.with_mask else ('bbox',):
+                # At the extractors: all that comes after them may be done in another way.
+                extractor = getattr(head, f'{kind}_roi_extractor')
 
-                def record(x, rois, *, inner=forward, kind=kind, kinds=kinds):
-                    kinds.append((kind, rois.detach().clone()))
-                    return inner(x, rois)
+                def record(module, args, *, kind=kind, kinds=kinds):
+                    kinds.append((kind, args[1].detach().clone()))
 
-                stack.enter_context(mock.patch.object(head, method, record))
+                handle = extractor.register_forward_pre_hook(record)
+                stack.callback(handle.remove)
         model.loss(inputs, samples)
     return calls

@@ -39,7 +39,7 @@ def smoothed_cross_entropy_rows(device: str, name: str, rounds: int) -> list[Rec
         F.cross_entropy(logits, labels).backward()
         logits.grad = None
 
-    times = interleave({'ours': ours, 'host': host}, 20 * rounds, device, warmup=3)
+    times = interleave({'ours': ours, 'host': host}, max(1, 20 * rounds), device, warmup=3)
     memory = peak_bytes(ours, device) / peak_bytes(host, device)
     common = dict(
         against='F.cross_entropy', case=f'N = {num_rois:,}, C = {num_classes:,}', device=name

@@ -21,7 +21,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -119,8 +119,8 @@ def _build(case: Case, detector: Any, kind: str, semi_train_cfg: dict) -> nn.Mod
             type=kind,
             detector=detector,
             data_preprocessor=wrapper,
-            semi_train_cfg=semi_train_cfg,
-            semi_test_cfg=dict(predict_on='teacher'),
+            semi_train_cfg=ConfigDict(semi_train_cfg),
+            semi_test_cfg=ConfigDict(predict_on='teacher'),
         )
     )
     # mmengine logs every tensor that it fills.

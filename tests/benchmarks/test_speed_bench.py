@@ -117,6 +117,12 @@ def test_peak_memory_is_that_of_what_lives_together() -> None:
     assert peak_bytes(run) == pytest.approx(2e6, rel=0.01)
 
 
+def test_smoothing_needs_no_more_memory_than_hard_labels() -> None:
+    """A dense target would take 2.7 times as much."""
+    memory = losses.smoothed_cross_entropy_rows('cpu', 'cpu', 0)[1]
+    assert 'memory' in memory.what and memory.ratio <= memory.target
+
+
 def test_a_second_run_takes_the_place_of_the_first(tmp_path: Path) -> None:
     row = dict(what='a', against='b', case='c', device='cpu', target=1.0)
     run = dict(bench='x', date='2000-01-01', commit='abc', machine='m', load=0.1)
