@@ -304,7 +304,7 @@ def _parameters(settings: LabelSettings, temperatures: Sequence[float]) -> dict[
 
 
 def _importances(study: Any, complete: int) -> dict[str, float]:
-    """Of the parameters that every trial has, by Ped-ANOVA (arXiv 2304.10255)."""
+    """By Ped-ANOVA (arXiv 2304.10255), which needs no further library."""
     import optuna
 
     if complete < IMPORTANCE_TRIALS:

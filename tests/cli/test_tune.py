@@ -133,6 +133,7 @@ def test_training_images_are_no_held_out_images(
     assert any('trained' in warning for warning in json.loads(printed.out)['warnings'])
 
 
+@pytest.mark.slow
 def test_online(folder: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ['tune', 'my_config.py', *CHECKPOINT, *FEW]
     arguments += ['--out', 'online', '--online', '1', '--online-iters', '2', '--json']

@@ -1,0 +1,305 @@
+"""What the trainings of a pilot say: AP, the return of unlabelled images, and sweeps.
+
+Shape letters: **R** draws, **S** labelled sizes, **I** images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+from mmdet_softpl.engine.config_parts import annotation_path, labeller_of
+from mmdet_softpl.engine.held_out import held_out_dataset, look_at_held_out
+from mmdet_softpl.engine.load_teacher import load_teacher
+from mmdet_softpl.engine.pilot_runs import PilotRun, checkpoint_of
+from mmdet_softpl.engine.run_predictions import predict_or_read
+from mmdet_softpl.evaluation.annotation_return import annotation_return
+from mmdet_softpl.evaluation.label_replay import cross_calibrated, replay
+from mmdet_softpl.evaluation.label_search import LabelSearch, every_second
+from mmdet_softpl.evaluation.labelling_proxy import (
+    f_beta,
+    group_statistics,
+    labelling_proxy,
+    threshold_curves,
+    total,
+)
+from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
+from mmdet_softpl.evaluation.resampled_ap import draw_aps
+from mmdet_softpl.evaluation.sensitivity import sensitivity
+from mmdet_softpl.evaluation.teacher_dump import file_key
+from mmdet_softpl.functional import GROUP_NAMES
+from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.progress import Progress
+
+TITLES = {'segm_AP': 'mask AP', 'bbox_AP': 'box AP', 'segm_APr': 'mask APr', 'bbox_APr': 'box APr'}
+MIN_DRAWS = 20
+
+
+def evaluate_runs(
+    cfg: Config,
+    runs: Sequence[PilotRun],
+    out: Path,
+    *,
+    ann_file: str | None,
+    images: str | None,
+    bootstrap: int,
+    batch_size: int,
+) -> tuple[list[dict[str, Any]], str]:
+    """AP of the teacher of every run on the held-out images, and on draws of them.
+
+    Frequency groups are those of the whole labelled json, the same for all shares.
+
+    Returns:
+        A record a run: ``name``, ``kind``, ``seed``, ``labelled_images``,
+        ``labelled_instances``, ``checkpoint``, ``metrics`` and ``draws`` (metric to (R,)); and a
+        sentence about where the uncertainty comes from.
+    """
+    dataset, leaf = held_out_dataset(cfg, ann_file, images)
+    path = annotation_path(leaf)
+    masks = cfg.model.detector.roi_head.get('mask_head') is not None
+    metric = LongTailMetric(
+        path,
+        ['bbox', 'segm'] if masks else 'bbox',
+        labeled_ann_file=labeller_of(cfg)[1]['labeled_ann_file'],
+        calibration=False,
+    )
+    metric.dataset_meta = dataset.metainfo
+    records: list[dict[str, Any]] = []
+    predictions = []
+    for run in runs:
+        checkpoint = checkpoint_of(run)
+
+        def detector(run: PilotRun = run, checkpoint: Path = checkpoint) -> CalibratedSoftTeacher:
+            return load_teacher(run.cfg, str(checkpoint))[0].to(get_device())
+
+        found = predict_or_read(
+            detector,
+            dataset,
+            metric,
+            out / 'predictions' / f'{run.name}.json',
+            dict(checkpoint=file_key(checkpoint), ann_file=file_key(path)),
+            batch_size=batch_size,
+            progress=Progress(f'evaluating {run.name}'),
+        )
+        predictions.append(found)
+        records.append(
+            dict(
+                name=run.name,
+                kind=run.kind,
+                seed=run.seed,
+                labelled_images=run.labelled_images,
+                labelled_instances=run.labelled_instances,
+                checkpoint=str(checkpoint),
+                metrics={k: float(v) for k, v in metric.compute_metrics(found).items()},
+            )
+        )
+    draws = draw_aps(
+        metric,
+        load_annotation_file(path),
+        predictions,
+        bootstrap,
+        progress=Progress('drawing images'),
+    )
+    for record, drawn in zip(records, draws, strict=True):
+        record['draws'] = drawn
+    return records, _uncertainty(bootstrap, len(dataset), len({r['seed'] for r in records}))
+
+
+def _uncertainty(bootstrap: int, num_images: int, seeds: int) -> str:
+    """Where the intervals come from, in a sentence or two."""
+    if not bootstrap:
+        return 'No uncertainty: --bootstrap is 0.'
+    source = f'Intervals come from {bootstrap} draws of the {num_images} held-out images'
+    if seeds > 1:
+        return f'{source} and of the {seeds} seeds (split and training).'
+    return f'{source}. One seed: how another split or training would differ is not in them.'
+
+
+def returns_of(
+    records: Sequence[dict[str, Any]], metrics: Sequence[str], seconds: float
+) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]], str]:
+    """The curve points and the return at every share with unlabelled images.
+
+    Args:
+        records: As :func:`evaluate_runs` makes them.
+        metrics: Endings such as ``'AP'``; of masks where there are some.
+        seconds: To annotate an instance.
+
+    Returns:
+        Points for :func:`.draw_returns`; metric to returns, each with ``metric``, ``title``,
+        ``ap`` and ``draws``; and why there are none (empty where there are).
+    """
+    kind = 'segm' if 'segm_AP' in records[0]['metrics'] else 'bbox'
+    names = [f'{kind}_{ending}' for ending in metrics]
+    names = [n for n in names if all(r['metrics'].get(n, -1) >= 0 for r in records)]
+    points: list[dict[str, Any]] = []
+    keys = sorted({(r['kind'], r['labelled_images']) for r in records})
+    rng = np.random.default_rng(0)
+    for run_kind, size in keys:
+        own = [r for r in records if (r['kind'], r['labelled_images']) == (run_kind, size)]
+        instances = round(float(np.mean([r['labelled_instances'] for r in own])))
+        values = {n: float(np.mean([r['metrics'][n] for r in own])) for n in names}
+        drawn = {n: _mean_draws([_known(r['draws'].get(n)) for r in own], rng) for n in names}
+        intervals = {
+            n: tuple(np.quantile(d, [0.025, 0.975]).tolist()) if len(d) >= MIN_DRAWS else None
+            for n, d in drawn.items()
+        }
+        points.append(
+            dict(
+                kind=run_kind,
+                labelled_images=size,
+                labelled_instances=instances,
+                values=values,
+                intervals=intervals,
+                drawn=drawn,
+            )
+        )
+    curve = sorted(
+        (p for p in points if p['kind'] == 'labelled'), key=lambda p: p['labelled_instances']
+    )
+    semi = [p for p in points if p['kind'] == 'semi']
+    returns: dict[str, list[dict[str, Any]]] = {}
+    # Two splits of one size can have as many instances: the first one stands for both.
+    curve = list({p['labelled_instances']: p for p in reversed(curve)}.values())[::-1]
+    if len(curve) >= 2 and semi:
+        labels = np.array([p['labelled_instances'] for p in curve], dtype=float)
+        for name in names:
+            returns[name] = []
+            for point in sorted(semi, key=lambda p: p['labelled_instances']):
+                sides = [p['drawn'][name] for p in (*curve, point)]
+                count = min(len(side) for side in sides)
+                count = count if count >= MIN_DRAWS else 0
+                found = annotation_return(
+                    labels,
+                    np.array([p['values'][name] for p in curve]),
+                    point['labelled_instances'],
+                    point['values'][name],
+                    curve_draws=np.stack([side[:count] for side in sides[:-1]], axis=1),
+                    ap_draws=sides[-1][:count],
+                    seconds=seconds,
+                )
+                extra = dict(metric=name, title=TITLES[name], ap=point['values'][name])
+                returns[name].append(dict(found, **extra, draws=count))
+    for point in points:
+        del point['drawn']
+    missing = (
+        ''
+        if returns
+        else (
+            'No return: the labelled-only curve needs trainings at two labelled sizes or more, and '
+            'at least one training with unlabelled images to compare with it.'
+        )
+    )
+    return points, returns, missing
+
+
+def _known(draws: np.ndarray | None) -> np.ndarray:
+    """(R,); a draw without an object of the group (-1) is nan."""
+    if draws is None:
+        return np.zeros(0)
+    return np.where(draws < 0, np.nan, draws)
+
+
+def _mean_draws(runs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """(R,) means over runs that are drawn with replacement, in every draw of the images.
+
+    Draw r of every point is the same draw of images; unknown values take the mean of the known.
+    """
+    stacked = np.stack(runs)
+    count = stacked.shape[1]
+    if not count:
+        return np.zeros(0)
+    chosen = rng.integers(len(runs), size=(len(runs), count))
+    drawn = stacked[chosen, np.arange(count)]
+    if np.isnan(drawn).all():
+        return np.zeros(0)
+    return np.where(np.isnan(drawn), np.nanmean(drawn), drawn).mean(axis=0)
+
+
+def sweep(
+    run: PilotRun,
+    out: Path,
+    *,
+    ann_file: str | None,
+    images: str | None,
+    beta: float,
+    num_thresholds: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Thresholds, reliability and sensitivity of the labels of one run's teacher.
+
+    Returns:
+        ``thresholds`` (curves with ``best_threshold``), ``own`` (the proxy of the config's own
+        settings), ``reliability`` (ECE of each group ``before`` and ``after``),
+        ``reliability_counts`` ((3, C, B) before, after, and the groups), ``sensitivity``, and
+        what was looked at.
+    """
+    held_out = look_at_held_out(
+        run.cfg,
+        str(checkpoint_of(run)),
+        out,
+        ann_file=ann_file,
+        images=images,
+        batch_size=batch_size,
+    )
+    search = LabelSearch(
+        held_out.dump,
+        held_out.statistics,
+        held_out.detector.labeling_cfg,
+        object_weights=held_out.object_weights,
+        beta=beta,
+    )
+    settings = held_out.settings
+    found = replay(
+        held_out.dump,
+        settings,
+        held_out.statistics,
+        held_out.detector.labeling_cfg,
+        object_weights=held_out.object_weights,
+    )
+    curves = threshold_curves(found, torch.linspace(0, 0.95, num_thresholds))
+    for curve in curves.values():
+        curve['best_threshold'] = _best_threshold(curve, beta)
+    confidences = cross_calibrated(
+        found, settings.calibration, every_second(len(held_out.dump.images))
+    )
+    before = labelling_proxy(*total(group_statistics(found, found.scores)), beta=beta)
+    after = labelling_proxy(*total(group_statistics(found, confidences)), beta=beta)
+
+    def errors(values: dict[str, float]) -> dict[str, float]:
+        return {n: values[f'ece_{n}'] for n in GROUP_NAMES if f'ece_{n}' in values}
+
+    return dict(
+        held_out=held_out.ann_file,
+        held_out_images=len(held_out.dump.images),
+        checkpoint=str(checkpoint_of(run)),
+        warnings=list(held_out.warnings),
+        thresholds=curves,
+        own=after,
+        reliability=dict(before=errors(before), after=errors(after)),
+        reliability_counts=(
+            found.reliability().tolist(),
+            found.reliability(confidences).tolist(),
+            found.state.groups.tolist(),
+        ),
+        sensitivity=sensitivity(
+            search.everywhere, settings, held_out.dump.temperatures, Progress('varying settings')
+        ),
+    )
+
+
+def _best_threshold(curve: dict[str, Any], beta: float) -> float | None:
+    """The threshold of the highest F-beta; None where nothing is ever right."""
+    scores = [
+        0.0 if p != p else f_beta(p, r, beta)
+        for p, r in zip(curve['precision'], curve['recall'], strict=True)
+    ]
+    best = int(np.argmax(scores))
+    return curve['threshold'][best] if scores[best] > 0 else None

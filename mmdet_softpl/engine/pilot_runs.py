@@ -1,0 +1,253 @@
+"""The trainings of a pilot: labelled shares, with and without unlabelled images."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.datasets.annotation_checks import AnnotationError, check_annotations
+from mmdet_softpl.datasets.splits import write_split
+from mmdet_softpl.engine.config_parts import (
+    ConfigPartError,
+    find_hook,
+    labelled_leaves,
+    labeller_of,
+)
+from mmdet_softpl.engine.load_teacher import read_config
+
+KINDS = ('labelled', 'semi')
+"""Trained on labelled images alone, or with unlabelled ones too."""
+SETTINGS = 'settings.json'
+
+
+@dataclass(frozen=True)
+class PilotRun:
+    """One training.
+
+    Attributes:
+        name: Unique; that of its folder where the pilot trains it.
+        kind: One of ``KINDS``.
+        seed: Of training and split; None for a given run.
+        labeled_ann_file: What it trains on.
+        labelled_images, labelled_instances: In that file.
+        cfg: Of the training.
+        work_dir: Of the training.
+    """
+
+    name: str
+    kind: str
+    seed: int | None
+    labeled_ann_file: str
+    labelled_images: int
+    labelled_instances: int
+    cfg: Config
+    work_dir: Path
+
+
+def plan_runs(
+    cfg: Config, shares: Sequence[float], seeds: int, iters: int | None, out: Path
+) -> list[PilotRun]:
+    """Splits and configs of the trainings of every share, kind and seed.
+
+    Args:
+        cfg: Of the training with unlabelled images; its labelled json is the 100 %.
+        shares: Per cent of the labelled images, in (0, 100].
+        seeds: Trainings of each share and kind, >= 1.
+        iters: Iterations of each; phases, schedule and intervals are scaled along. None: the
+            config's.
+        out: Folder of the pilot.
+
+    Raises:
+        ConfigPartError: The config lacks a part, or ``out`` holds another pilot.
+        AnnotationError: A share is too small for one image of every class.
+    """
+    _, labeller = labeller_of(cfg)
+    labeled = labeller['labeled_ann_file']
+    labelled_leaves(cfg, labeled)
+    if find_hook(cfg, 'BurnInMeanTeacherHook') is None:
+        raise ConfigPartError(
+            f'{cfg.filename}: custom_hooks has no BurnInMeanTeacherHook, whose supervised_iters '
+            'make a training on labelled images alone; add it, or give trainings with --runs.'
+        )
+    if 'max_iters' not in cfg.train_cfg:
+        raise ConfigPartError(
+            f'{cfg.filename}: train_cfg has no max_iters; a pilot needs an IterBasedTrainLoop.'
+        )
+    own = _check_claim(cfg, iters, out)
+    runs: list[PilotRun] = []
+    for share in shares:
+        for seed in range(seeds):
+            part = _labelled_part(labeled, share, seed + 1, out / 'splits')
+            summary = check_annotations(part)
+            for kind in KINDS:
+                name = f'{share:g}-{kind}-{seed}'
+                runs.append(
+                    PilotRun(
+                        name=name,
+                        kind=kind,
+                        seed=seed,
+                        labeled_ann_file=part,
+                        labelled_images=summary.num_images,
+                        labelled_instances=int(summary.instance_counts.sum()),
+                        cfg=pilot_config(cfg, part, kind, iters, seed),
+                        work_dir=out / 'runs' / name,
+                    )
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / SETTINGS, own)
+    return runs
+
+
+def given_runs(specs: Sequence[str]) -> list[PilotRun]:
+    """Trainings that are there already.
+
+    Args:
+        specs: ``KIND:WORK_DIR`` each, KIND one of ``KINDS``. The config in the folder says what
+            it was trained on.
+
+    Raises:
+        ConfigPartError: A spec is malformed, or a folder has no config or no checkpoint.
+    """
+    runs: list[PilotRun] = []
+    for spec in specs:
+        kind, _, folder = spec.partition(':')
+        if kind not in KINDS or not folder:
+            raise ConfigPartError(
+                f'--runs {spec!r}: give KIND:WORK_DIR with KIND labelled (trained on labelled '
+                'images alone) or semi (with unlabelled ones), e.g. labelled:work_dirs/a.'
+            )
+        if not os.path.isdir(folder):
+            raise ConfigPartError(f'--runs {spec!r}: {folder} is no folder.')
+        configs = sorted(Path(folder).glob('*.py'))
+        if len(configs) != 1:
+            raise ConfigPartError(
+                f'--runs {spec!r}: {folder} has {len(configs)} configs (*.py), one is needed: '
+                'that which MMEngine copied there when the training started.'
+            )
+        cfg = read_config(str(configs[0]))
+        part = labeller_of(cfg)[1]['labeled_ann_file']
+        summary = check_annotations(part)
+        runs.append(
+            PilotRun(
+                name=f'{kind}-{len(runs)}-{Path(folder).name}',
+                kind=kind,
+                seed=None,
+                labeled_ann_file=part,
+                labelled_images=summary.num_images,
+                labelled_instances=int(summary.instance_counts.sum()),
+                cfg=cfg,
+                work_dir=Path(folder),
+            )
+        )
+        checkpoint_of(runs[-1])
+    return runs
+
+
+def checkpoint_of(run: PilotRun) -> Path:
+    """The last checkpoint of a run.
+
+    Raises:
+        ConfigPartError: There is none.
+    """
+    last = find_latest_checkpoint(str(run.work_dir))
+    if last is None or not os.path.isfile(last):
+        raise ConfigPartError(f'{run.work_dir}: there is no checkpoint; train first.')
+    return Path(last)
+
+
+def pilot_config(
+    cfg: Config, labeled_ann_file: str, kind: str, iters: int | None, seed: int
+) -> Config:
+    """The config of one training.
+
+    Without unlabelled images it is the same training with the supervised phase drawn out to the
+    end: the same labelled batches, the same number of steps.
+    """
+    cfg = Config(copy.deepcopy(cfg.to_dict()), filename=cfg.filename, format_python_code=False)
+    if iters is not None:
+        scale_schedule(cfg, iters)
+    _, labeller = labeller_of(cfg)
+    for leaf in labelled_leaves(cfg, labeller['labeled_ann_file']):
+        leaf.ann_file = os.path.abspath(labeled_ann_file)
+    labeller.labeled_ann_file = os.path.abspath(labeled_ann_file)
+    found = find_hook(cfg, 'BurnInMeanTeacherHook')
+    if kind == 'labelled' and found is not None:
+        found[1].update(supervised_iters=cfg.train_cfg.max_iters, burn_in_iters=0, ramp_iters=0)
+        cfg.model.pop('teacher_checkpoint', None)
+    # Each training is evaluated once, afterwards, on the held-out images.
+    cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1
+    cfg.randomness = dict(seed=seed)
+    return cfg
+
+
+def scale_schedule(cfg: Config, iters: int) -> None:
+    """Shorten (or stretch) an iteration-based training, in place: phases, schedule, intervals."""
+    factor = iters / cfg.train_cfg.max_iters
+    cfg.train_cfg.max_iters = iters
+
+    def scale(node: Any, *keys: str) -> None:
+        for key in keys:
+            value = node.get(key)
+            if isinstance(value, (list, tuple)):
+                node[key] = [max(round(item * factor), 1) for item in value]
+            elif value:
+                node[key] = max(round(value * factor), 1)
+
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]:
+        if scheduler.get('by_epoch') is False:
+            scale(scheduler, 'begin', 'end', 'milestones', 'T_max')
+    for name, keys in (
+        ('BurnInMeanTeacherHook', ('supervised_iters', 'burn_in_iters', 'ramp_iters')),
+        ('RareBoostPseudoLabeler', ('interval',)),
+    ):
+        found = find_hook(cfg, name)
+        if found is not None:
+            scale(found[1], *keys)
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint is not None:
+        scale(checkpoint, 'interval')
+
+
+def _labelled_part(labeled_ann_file: str, share: float, seed: int, folder: Path) -> str:
+    """The json of a share of the labelled images, written unless it is there."""
+    if share >= 100:
+        return labeled_ann_file
+    path = folder / f'{Path(labeled_ann_file).stem}.{seed}@{share:g}.json'
+    if path.is_file():
+        return str(path)
+    try:
+        return str(
+            write_split(
+                labeled_ann_file, folder, percent=share, seed=seed, overwrite=True
+            ).labeled_file
+        )
+    except AnnotationError as error:
+        raise AnnotationError(f'--shares {share:g}: {error}') from error
+
+
+def _check_claim(cfg: Config, iters: int | None, out: Path) -> dict[str, Any]:
+    """What the folder is of: a hash of the config, and the iterations.
+
+    Raises:
+        ConfigPartError: It is of another one, whose trainings would be taken for this one's.
+    """
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    own = dict(config=hashlib.sha256(text.encode()).hexdigest()[:16], iters=iters)
+    path = out / SETTINGS
+    if path.is_file() and json.loads(path.read_text()) != own:
+        raise ConfigPartError(
+            f'{path} is of a pilot with another config or other --iters; give another --out, or '
+            'remove that folder.'
+        )
+    return own
