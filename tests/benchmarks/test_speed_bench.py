@@ -97,7 +97,7 @@ def test_what_is_summed_over_ranks_is_what_is_written_down() -> None:
     assert counts.bytes_per_iteration([(800, 1)], ranks=8) == 1400
 
 
-def test_an_image_is_decoded_once_for_both_views() -> None:
+def test_an_image_is_decoded_once_for_both_views(host_scope: Any) -> None:
     name = 'calibrated-soft-teacher_mask-rcnn_r50_fpn_180k_semi-0.1-coco'
     assert counts.count_decodes(name) == 1
 
