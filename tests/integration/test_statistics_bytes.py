@@ -17,7 +17,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from benchmarks.speed.counts import bytes_per_iteration, reduced
+import mmdet_softpl  # noqa: F401  isort: skip
+from benchmarks.speed.counts import FEATURE_SIZE, _head, bytes_per_iteration, reduced
+from mmdet_softpl.models.class_state import ClassState
 
 TIMEOUT_S = 240
 INTERVAL = 2
@@ -53,9 +55,6 @@ def test_two_ranks_exchange_the_bytes_written_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('num_classes', [1203, 13204])
 def test_eight_ranks_stay_below_a_megabyte_an_iteration(num_classes: int) -> None:
-    from benchmarks.speed.counts import FEATURE_SIZE, _head
-    from mmdet_softpl.models.class_state import ClassState
-
     sizes = reduced(_head(num_classes, FEATURE_SIZE), ClassState(num_classes, 0.5))
     assert bytes_per_iteration(sizes.values(), ranks=8) <= 1e6
 
@@ -65,7 +64,6 @@ def work(rank: int) -> dict[str, Any]:
 
     The gradients do not: DistributedDataParallel sends them from C++.
     """
-    import mmdet_softpl  # noqa: F401  isort: skip
     from mmdet.registry import MODELS
     from mmengine.model import MMDistributedDataParallel
     from mmengine.registry import init_default_scope
