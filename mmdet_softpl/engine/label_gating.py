@@ -228,7 +228,7 @@ def _judge(
         if annotation['keep']:
             kept[annotation['image_id']].append(annotation['bbox'])
     next_id = max((a['id'] for a in data['annotations']), default=0) + 1
-    regions = []
+    regions: list[dict[str, Any]] = []
     for record in records:
         boxes = kept[record['img_id']]
         for found in record['objects']:
