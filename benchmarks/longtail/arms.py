@@ -98,7 +98,9 @@ def arm_config(arm: str, preset: Preset, seed: int, device: str = 'cpu') -> Conf
         loader.update(num_workers=preset.num_workers, persistent_workers=True, pin_memory=True)
     loader['batch_sampler']['supervised_iters'] = preset.supervised_iters
     cfg['train_cfg']['max_iters'] = preset.max_iters
-    cfg['param_scheduler'][1]['milestones'] = [preset.lr_drop]
+    # mmengine ends a schedule with the run, and a checkpoint carries that end: without one of its
+    # own, arms that resume from the burn-in would never drop their learning rate.
+    cfg['param_scheduler'][1].update(milestones=[preset.lr_drop], end=preset.max_iters)
     # mmengine counts its warm-up in iterations; a tiny run has fewer than 50.
     cfg['param_scheduler'][0]['end'] = min(50, preset.supervised_iters)
     cfg['default_hooks']['checkpoint']['interval'] = preset.curve_interval

@@ -73,6 +73,8 @@ def test_a_shared_burn_in_is_the_same_supervised_training(configs: dict[str, Con
     for name, arm in ARMS.items():
         cfg = burn_in_config(configs[name], PRESETS['cpu']).to_dict()
         assert cfg['train_cfg']['max_iters'] == PRESETS['cpu'].supervised_iters
+        # By default mmengine would end it with the burn-in, and the arms would take that over.
+        assert cfg['param_scheduler'][1]['end'] == PRESETS['cpu'].max_iters
         part = {
             key: cfg[key] for key in ('optim_wrapper', 'param_scheduler', 'randomness', 'train_cfg')
         }
