@@ -75,23 +75,20 @@ def run_job(job: Job, preset: Preset, out: Path, data_root: Path, splits: tuple[
     """Train (or go on) and measure.
 
     Raises:
-        ValueError: The folder holds a run with other settings.
+        ValueError: The folder, or that of its burn-in, holds a run with other settings.
     """
     import torch
 
-    from .arms import arm_config, burn_in_config, placed, settings_of
+    from .arms import placed
 
     folder = job.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    cfg = arm_config(job.arm, preset, job.seed, device)
-    if job.burn_in:
-        cfg = burn_in_config(cfg, preset)
-    # How many processes load the data does not matter, nor where they are.
-    settings = settings_of(cfg)
-    for key in ('num_workers', 'persistent_workers', 'pin_memory'):
-        settings['train_dataloader'].pop(key, None)
-    claim(folder, settings)
+    cfg = config_of(job, preset, device)
+    claim(folder, comparable(cfg))
+    if job.needs is not None:
+        # What it goes on from must be what its config would train now.
+        claim(job.needs.folder(out), comparable(config_of(job.needs, preset, device)))
     cfg = placed(cfg, data_root)
     cfg.work_dir = str(folder)
     # mmengine keeps loggers and hubs by this name.
@@ -101,6 +98,24 @@ def run_job(job: Job, preset: Preset, out: Path, data_root: Path, splits: tuple[
         train(job, cfg, preset, out, data_root)
     if not job.burn_in:
         measure(cfg, preset, folder, data_root, splits)
+
+
+def config_of(job: Job, preset: Preset, device: str) -> Any:
+    """The config of a burn-in or an arm; its data are not placed."""
+    from .arms import arm_config, burn_in_config
+
+    cfg = arm_config(job.arm, preset, job.seed, device)
+    return burn_in_config(cfg, preset) if job.burn_in else cfg
+
+
+def comparable(cfg: Any) -> dict[str, Any]:
+    """Settings without how many processes load the data, which does not matter."""
+    from .arms import settings_of
+
+    settings = settings_of(cfg)
+    for key in ('num_workers', 'persistent_workers', 'pin_memory'):
+        settings['train_dataloader'].pop(key, None)
+    return settings
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:

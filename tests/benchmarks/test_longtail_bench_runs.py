@@ -124,6 +124,12 @@ def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (job.folder(shared) / 'test.json').is_file()
     assert (job.folder(shared) / 'final.pth').stat().st_mtime_ns == before
 
+    note = burn_in.folder(shared) / 'settings.json'
+    settings = json.loads(note.read_text())
+    settings['optim_wrapper']['optimizer']['lr'] = 0.5
+    note.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r'burn-in.*optimizer\.lr: 0\.5, now 0\.001'):
+        run_job(job, TINY_PRESET, shared, data_root, SPLITS)
     with pytest.raises(ValueError, match='max_iters'):
         run_job(job, replace(TINY_PRESET, max_iters=9), shared, data_root, SPLITS)
 
