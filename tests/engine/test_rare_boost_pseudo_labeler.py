@@ -59,6 +59,7 @@ class Ours(nn.Module):
         self.class_state = ClassState(num_classes, 0.5)
         self.unsup_scale = 1.0
         self.has_trainable_batch_norm = False
+        self.federated: dict = {}
         self.teacher = nn.Linear(1, 1)
 
 

@@ -162,6 +162,7 @@ def test_recipe_is_what_its_name_says(name: str) -> None:
     assert [hook.type.split('.')[-1] for hook in cfg.custom_hooks] == [
         'BurnInMeanTeacherHook',
         'RandomStateHook',
+        'ValidationRecordHook',
         'RareBoostPseudoLabeler',
     ]
     labeled = cfg.custom_hooks[-1].labeled_ann_file

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,6 +234,7 @@ def train(name: str, lack: str, ann_file: str, supervised: bool) -> dict[str, An
     model = MMDistributedDataParallel(detector, broadcast_buffers=False)
     before = next(detector.student.roi_head.bbox_head.parameters()).detach().clone()
     optimizer = torch.optim.SGD(detector.student.parameters(), lr=1e-3)
+    folder = tempfile.TemporaryDirectory()
     scalars = SimpleNamespace(add_scalars=lambda *args, **kwargs: None)
     logger = SimpleNamespace(info=lambda *args: None)
     finite, kept = True, 0.0
@@ -250,7 +252,9 @@ def train(name: str, lack: str, ann_file: str, supervised: bool) -> dict[str, An
         optimizer.step()
         finite = finite and bool(torch.isfinite(loss))
         kept += float(detector.class_state.kept.sum())
-        runner = SimpleNamespace(model=model, iter=iteration, visualizer=scalars, logger=logger)
+        runner = SimpleNamespace(
+            model=model, iter=iteration, visualizer=scalars, logger=logger, log_dir=folder.name
+        )
         if strict:
             # Thresholds are the same on all ranks in a training; here they are what is poor.
             detector.class_state.thresholds.fill_(1.0)

@@ -80,7 +80,7 @@ def make_config(
         refresh_interval=REFRESH,
         max_per_img=10,
     )
-    mean_teacher, labeler, _ = cfg.custom_hooks
+    mean_teacher, labeler, *_ = cfg.custom_hooks
     mean_teacher.update(supervised_iters=SUPERVISED, burn_in_iters=BURN_IN, ramp_iters=3)
     labeler.update(interval=REFRESH, fixed_thr=0.05, thr_range=(0.02, 0.9), min_count=2)
     loader = cfg.train_dataloader
