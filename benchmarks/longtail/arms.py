@@ -49,6 +49,7 @@ ARMS = {
     '8': Arm('+ student-side correction: the full method', '7', 'similarity'),
     '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', False),
     '8-rfs': Arm('8 + repeat-factor sampling', '8', 'similarity-rfs'),
+    '8-heldout': Arm('8, calibrated on a held-out tenth', '8', 'similarity-fit'),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', False),
 }
 
@@ -90,7 +91,7 @@ def arm_config(arm: str, preset: Preset, seed: int, device: str = 'cpu') -> Conf
                 supervised_iters=preset.supervised_iters,
                 ramp_iters=preset.ramp_iters,
             )
-        elif hook['type'].endswith('RareBoostPseudoLabeler'):
+        elif hook['type'].endswith(('RareBoostPseudoLabeler', 'HeldOutCalibrationHook')):
             hook['interval'] = preset.refresh_interval
     loader = cfg['train_dataloader']
     loader.update(batch_size=2 * preset.labeled_per_batch)

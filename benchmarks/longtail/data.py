@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.functional import GROUP_NAMES
 
 VERSION = 1
@@ -61,10 +62,23 @@ class Counts:
 def make_data(root: Path, config: ShapesConfig, workers: int | None = None) -> None:
     """Generate the data set in ``root`` unless it is there; interrupted work goes on.
 
+    Beside it the labelled file in two parts, ``train.1@90.json`` and
+    ``train.1@90-heldout.json``; a class keeps three labelled images, or all it has.
+
     Raises:
         FileExistsError: ``root`` holds folders that are not from here.
     """
     generate_longtail_shapes(root, config, workers=workers)
+    annotations = root / 'annotations'
+    if not (annotations / 'train.1@90-heldout.json').is_file():
+        write_split(
+            annotations / 'train.json',
+            annotations,
+            percent=90,
+            min_images_per_class=3,
+            held_out=True,
+            overwrite=True,
+        )
 
 
 def count(root: Path) -> Counts:

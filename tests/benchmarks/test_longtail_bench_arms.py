@@ -54,6 +54,19 @@ def test_the_rfs_arms_differ_in_sampling_alone(configs: dict[str, Config], arm: 
     assert differences(plain['labeled_dataset'], wrapped['dataset']) == {}
 
 
+def test_the_held_out_arm_differs_in_files_and_calibration_alone(
+    configs: dict[str, Config],
+) -> None:
+    found = differences(configs['8'].to_dict(), configs['8-heldout'].to_dict())
+    changed = {key for key in found if not key.startswith('custom_hooks.4')}
+    assert changed == {
+        'fit_file',
+        'labeled_dataset.ann_file',
+        f'{LABELED}.ann_file',
+        f'{LABELER}labeled_ann_file',
+    }
+
+
 def test_seesaw_differs_in_model_and_labeller_alone(configs: dict[str, Config]) -> None:
     found = differences(configs['0'].to_dict(), configs['0-seesaw'].to_dict())
     assert all(key.startswith(('model.', 'custom_hooks.')) for key in found)
@@ -86,7 +99,7 @@ def test_a_shared_burn_in_is_the_same_supervised_training(configs: dict[str, Con
         )
         other, expected = first.setdefault(arm.burn_in, (name, part))
         assert differences(expected, part) == {}, f'{name} and {other}'
-    assert len(first) == 6
+    assert len(first) == 7
 
 
 def test_every_config_is_an_arm() -> None:
