@@ -243,12 +243,15 @@ def _ops(name: str) -> Finding:
     return Finding(name, OK, f'{ops.active()}: {ops.describe()}')
 
 
-def _mmdet_models(name: str) -> Finding:
+def _part_of_mmdet(name: str) -> Finding:
     try:
-        importlib.import_module('mmdet.models')
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        remedy = f'see the failed checks above, or pip install {error.name}'
+        return Finding(name, FAIL, _describe(error), remedy)
     except Exception as error:  # mmdet asserts versions while it is imported
         return Finding(name, FAIL, _describe(error), 'see the failed checks above')
-    return Finding(name, OK, 'mmdet.models can be imported')
+    return Finding(name, OK, f'{name} can be imported')
 
 
 def _resume(name: str) -> Finding:
@@ -315,7 +318,8 @@ _CHECKS: dict[str, Callable[[str], Finding]] = {
     'mmcv': _provider,
     'mmdet': _provider,
     'ops': _ops,
-    'mmdet.models': _mmdet_models,
+    'mmdet.models': _part_of_mmdet,
+    'mmdet.datasets': _part_of_mmdet,
     'resume': _resume,
     'evaluation': _evaluation,
     'lvis': _lvis,

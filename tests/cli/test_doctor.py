@@ -97,6 +97,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
         ('faster_coco_eval', 'evaluation', 'pip install faster-coco-eval'),
         ('pycocotools', 'evaluation', 'pip install pycocotools'),
         ('mmdet.models', 'mmdet.models', 'checks above'),
+        ('mmdet.datasets', 'mmdet.datasets', 'checks above'),
     ],
 )
 def test_missing_module_fails(
