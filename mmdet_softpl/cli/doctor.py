@@ -247,7 +247,7 @@ def _part_of_mmdet(name: str) -> Finding:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        remedy = f'see the failed checks above, or pip install {error.name}'
+        remedy = f'see the failed checks above, or install the package of the module {error.name!r}'
         return Finding(name, FAIL, _describe(error), remedy)
     except Exception as error:  # mmdet asserts versions while it is imported
         return Finding(name, FAIL, _describe(error), 'see the failed checks above')
