@@ -38,6 +38,8 @@ class Arm:
     Attributes:
         unlabeled: At all; else the network goes on with labelled ones.
         hard: One-hot labels of weight 1; else soft ones weighted with their confidence.
+        mean_over_batch: The unlabelled loss is divided by the size of the batch, so that few
+            pseudo-labels weigh little; else by the weight of those kept.
         score_thr: One threshold for all classes, or None for the package's ``'prior'`` mode.
         balanced: Unlabelled crops are drawn by the inverse square root of how often the
             teacher names their class.
@@ -46,6 +48,7 @@ class Arm:
 
     unlabeled: bool = True
     hard: bool = False
+    mean_over_batch: bool = False
     score_thr: float | None = 0.7
     balanced: bool = False
     true_labels: bool = False
@@ -57,6 +60,9 @@ ARMS = {
     'soft above 0.7': Arm(),
     '+ thresholds per class': Arm(score_thr=None),
     '+ balanced draws': Arm(score_thr=None, balanced=True),
+    'one-hot above 0.7, mean over the batch': Arm(hard=True, mean_over_batch=True),
+    'soft above 0.7, mean over the batch': Arm(mean_over_batch=True),
+    '+ thresholds per class, mean over the batch': Arm(score_thr=None, mean_over_batch=True),
     'true labels (bound)': Arm(hard=True, score_thr=0.0, true_labels=True),
 }
 
@@ -126,7 +132,8 @@ def train(
             weight = kept if arm.hard else kept * confidences
             raw = soft_cross_entropy(logits[BATCH:], target)
             ramp = min((step + 1) / RAMP_ITERS, 1.0)
-            loss = loss + ramp * (raw * weight).sum() / weight.sum().clamp(min=1.0)
+            total = BATCH if arm.mean_over_batch else weight.sum().clamp(min=1.0)
+            loss = loss + ramp * (raw * weight).sum() / total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
