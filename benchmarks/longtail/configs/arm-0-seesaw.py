@@ -24,7 +24,7 @@ model = dict(
                 ),
                 reg_class_agnostic=False,
                 loss_bbox=dict(type='L1Loss', loss_weight=1.0),
-                cls_predictor_cfg=dict(type='NormedLinear', tempearture=20),
+                cls_predictor_cfg=dict(type='NormedLinear'),
                 loss_cls=dict(type='SeesawLoss', p=0.8, q=2.0, num_classes=60, loss_weight=1.0),
             )
         )
