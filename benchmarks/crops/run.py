@@ -98,7 +98,8 @@ def report(records: Records, iters: int) -> str:
             '',
             f'Made by `python -m benchmarks.crops.run --seeds {len(seeds)}` on {made["date"]}, '
             f'{made["hardware"]}, torch {made["torch"]}, commit {made["commit"]}. Seeds: '
-            f'{", ".join(map(str, seeds))}; ± is half their range, a row without it has seed 0 alone.',
+            f'{", ".join(map(str, seeds))}; ± is half their range, a row without it has seed 0 '
+            'alone.',
             '',
             'The class decision alone: a small network on the true boxes of the detector '
             f"benchmark's images, {BATCH} labelled and {BATCH} unlabelled crops an iteration, "
