@@ -6,6 +6,7 @@ Networks are narrow, except where it is asked whether their parts fit; class cou
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -20,7 +21,7 @@ from mmdet.registry import HOOKS, METRICS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from mmdet_softpl.__main__ import main
@@ -109,8 +110,10 @@ def tiny(name: str, roots: dict[int, Path], work_dir: Path) -> Config:
 def build(cfg: Config, models: dict[str, CalibratedSoftTeacher]) -> CalibratedSoftTeacher:
     key = repr(cfg.model)
     if key not in models:
+        torch.manual_seed(0)
         models[key] = MODELS.build(cfg.model)
-    return models[key].train()
+    # A copy, so that no test depends on which ones ran before it.
+    return copy.deepcopy(models[key]).train()
 
 
 def last_layers(model: CalibratedSoftTeacher) -> list[nn.Parameter]:
@@ -179,6 +182,8 @@ def test_recipe_steps(
     name: str, roots: dict[int, Path], models: dict[str, CalibratedSoftTeacher], tmp_path: Path
 ) -> None:
     cfg = tiny(name, roots, tmp_path)
+    # Few objects are left at this size; with these seeds the strong views show some of them.
+    set_random_seed(1)
     with DefaultScope.overwrite_default_scope('mmdet'):
         for hook in cfg.custom_hooks:
             HOOKS.build(hook)
@@ -197,8 +202,7 @@ def test_recipe_steps(
         for part in ('loss_cls', 'loss_bbox', 'loss_mask'):
             assert f'sup_{stage}{part}' in logs
             assert f'unsup_{stage}{part}' in logs
-        # The mask loss is 0 where the strong view happens to show none of the objects.
-        assert logs[f'unsup_{stage}loss_cls'] > 0
+        assert logs[f'unsup_{stage}loss_mask'] > 0
     for old, new in zip(before, last_layers(model), strict=True):
         assert not torch.equal(old, new)
 
