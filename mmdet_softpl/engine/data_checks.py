@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -20,6 +19,7 @@ from mmdet_softpl.datasets.annotation_checks import (
     load_annotation_file,
 )
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
+from mmdet_softpl.engine.runner_model import model_of
 
 # Of each file its time of change and size, and its summaries by the classes that were asked for
 # (None: all). LVIS train takes 10 s to check, and more than one hook of a run asks for it.
@@ -256,7 +256,7 @@ def _difference(a: Sequence[str], b: Sequence[str]) -> str:
 
 
 def _check_num_classes(runner: Runner, name: str, classes: tuple[str, ...]) -> None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = model_of(runner)
     for path, module in model.named_modules():
         if _is_class_head(module) and module.num_classes != len(classes):
             raise ValueError(

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -21,6 +20,7 @@ from mmdet_softpl.engine.data_checks import (
     leaves,
     training_classes,
 )
+from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.models.calibrated_soft_teacher import CalibratedSoftTeacher
 from mmdet_softpl.registry import HOOKS
 
@@ -65,7 +65,7 @@ class HeldOutCalibrationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Build the data loader; check it against the model and the training set."""
         owner = type(self).__name__
-        model = _unwrap(runner)
+        model = model_of(runner)
         if not isinstance(model, CalibratedSoftTeacher):
             raise ValueError(
                 f'{owner}: the model is a {type(model).__name__}; only CalibratedSoftTeacher '
@@ -122,7 +122,7 @@ class HeldOutCalibrationHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Calibrate when it is due."""
-        model = _unwrap(runner)
+        model = model_of(runner)
         if model.unsup_scale > 0 and int(model.num_iters) % self.interval == 0:
             self.calibrate(model)
 
@@ -144,10 +144,6 @@ class HeldOutCalibrationHook(Hook):
         state.new_reliability[:, absent] = 0
         state.offset_counts[:, absent] = 0
         model.refresh_calibration()
-
-
-def _unwrap(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _image_paths(dataset: Any) -> set[str]:

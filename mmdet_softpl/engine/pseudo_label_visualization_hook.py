@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmdet_softpl.checks import check_range
+from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import resample_roi_masks
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.student_losses import project
@@ -56,7 +54,7 @@ class PseudoLabelVisualizationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the model and learn the names of the classes."""
-        model = _plain_model(runner)
+        model = model_of(runner)
         if not isinstance(model, CalibratedSoftTeacher):
             raise TypeError(
                 'PseudoLabelVisualizationHook works on CalibratedSoftTeacher, got '
@@ -74,7 +72,7 @@ class PseudoLabelVisualizationHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Draw the first unlabelled image of the batch where it is due."""
-        model = _plain_model(runner)
+        model = model_of(runner)
         due = (runner.iter + 1) % self.interval == 0
         if not due or not is_main_process() or data_batch is None or model.unsup_scale == 0:
             return
@@ -146,10 +144,6 @@ def first_of_branches(data_batch: dict) -> dict[str, dict[str, list]] | None:
                 return None
             batch[name][key] = found[:1]
     return batch
-
-
-def _plain_model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _rgb(inputs: torch.Tensor) -> np.ndarray:

@@ -15,7 +15,6 @@ from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from mmdet_softpl.engine.data_checks import (
     training_classes,
 )
 from mmdet_softpl.engine.host_adapter import HostLabeling
+from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import (
     FREQUENT,
     GROUP_NAMES,
@@ -216,7 +216,7 @@ class RareBoostPseudoLabeler(Hook):
         classes = training_classes(runner)
         if classes is not None and tuple(classes) != self.summary.classes:
             self._read_statistics(classes)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         state = getattr(model, 'class_state', None)
         if isinstance(state, ClassState):
             self._on_ours = True
@@ -278,7 +278,7 @@ class RareBoostPseudoLabeler(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Refresh when it is due; iterations without unlabelled images do not count."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         if getattr(model, 'unsup_scale', 1.0) == 0:
             return
         self._iter += 1

@@ -9,9 +9,9 @@ import torch
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.functional import GROUP_NAMES
 from mmdet_softpl.registry import HOOKS
@@ -85,7 +85,7 @@ def _longtail_metric(runner: Runner) -> LongTailMetric | None:
 
 def _predicting_part(runner: Runner) -> str:
     """Which network a plain validation loop asked."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = model_of(runner)
     cfg = getattr(model, 'semi_test_cfg', None) or {}
     return cfg.get('predict_on', 'model')
 
