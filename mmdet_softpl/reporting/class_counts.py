@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdet_softpl.functional.frequency import GROUP_NAMES
+from mmdet_softpl.reporting.class_axis import MAX_NAMES, name_classes, shade_groups
 from mmdet_softpl.reporting.figure import (
     FONT_SIZE,
-    GROUP_COLORS,
     PALETTE,
-    SMALL_FONT_SIZE,
     check_lengths,
     new_figure,
     say,
@@ -21,8 +18,6 @@ from mmdet_softpl.reporting.figure import (
     to_numpy,
 )
 
-# More names than this cannot be read at the width of a README.
-MAX_NAMES = 60
 BAR = '#A6A6A6'
 
 
@@ -66,18 +61,7 @@ def draw_class_counts(
     order = np.argsort(-labeled, kind='stable')
     labeled, pseudo, group = labeled[order], pseudo[order], group[order]
     position = np.arange(len(order))
-    shaded: set[int] = set()
-    for value, run in groupby(position, key=lambda i: int(group[i])):
-        places = list(run)
-        axes.axvspan(
-            places[0] - 0.5,
-            places[-1] + 0.5,
-            color=GROUP_COLORS[value],
-            alpha=0.12,
-            linewidth=0,
-            label=None if value in shaded else f'{GROUP_NAMES[value]} classes',
-        )
-        shaded.add(value)
+    shade_groups(axes, group)
     axes.bar(position, labeled, width=0.8, color=BAR, label='labelled')
     got = pseudo > 0
     axes.plot(
@@ -102,18 +86,7 @@ def draw_class_counts(
     )
     axes.set_yscale('log')
     axes.set_ylim(bottom=floor)
-    axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_ylabel('instances', fontsize=FONT_SIZE)
-    if len(order) <= MAX_NAMES:
-        axes.set_xticks(
-            position,
-            [class_names[i] for i in order],
-            rotation=60,
-            ha='right',
-            rotation_mode='anchor',
-            fontsize=SMALL_FONT_SIZE,
-        )
-    else:
-        axes.set_xlabel('classes, by labelled instances', fontsize=FONT_SIZE)
+    name_classes(axes, [class_names[i] for i in order], 'classes, by labelled instances')
     figure.legend(loc='outside upper center', ncols=3, fontsize=FONT_SIZE, frameon=False)
     return figure

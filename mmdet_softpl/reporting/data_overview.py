@@ -6,18 +6,15 @@ Shape letters: C classes, I images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdet_softpl.functional.frequency import GROUP_NAMES
-from mmdet_softpl.reporting.class_counts import BAR, MAX_NAMES
+from mmdet_softpl.reporting.class_axis import MAX_NAMES, name_classes, shade_groups
+from mmdet_softpl.reporting.class_counts import BAR
 from mmdet_softpl.reporting.figure import (
     FONT_SIZE,
-    GROUP_COLORS,
     PALETTE,
-    SMALL_FONT_SIZE,
     check_lengths,
     new_figure,
     say,
@@ -27,7 +24,6 @@ from mmdet_softpl.reporting.figure import (
 
 # More points would hide each other and make the file large.
 _MAX_POINTS = 5000
-_LONG_NAME = 24
 
 
 def draw_class_curve(
@@ -66,18 +62,7 @@ def draw_class_curve(
         return figure
     order = np.argsort(-counts, kind='stable')
     position = np.arange(len(order))
-    shaded: set[int] = set()
-    for value, run in groupby(position, key=lambda i: int(group[order[i]])):
-        places = list(run)
-        axes.axvspan(
-            places[0] - 0.5,
-            places[-1] + 0.5,
-            color=GROUP_COLORS[value],
-            alpha=0.12,
-            linewidth=0,
-            label=None if value in shaded else f'{GROUP_NAMES[value]} classes',
-        )
-        shaded.add(value)
+    shade_groups(axes, group[order])
     axes.bar(position, counts[order], width=0.8, color=BAR, label='labelled images')
     shown = [counts[counts > 0]]
     small = len(order) > MAX_NAMES
@@ -104,19 +89,8 @@ def draw_class_curve(
     if len(positive):
         axes.set_yscale('log')
         axes.set_ylim(bottom=0.5 * min(1.0, positive.min()))
-    axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_ylabel('images or labels', fontsize=FONT_SIZE)
-    if len(order) <= MAX_NAMES:
-        axes.set_xticks(
-            position,
-            [_short(class_names[i]) for i in order],
-            rotation=60,
-            ha='right',
-            rotation_mode='anchor',
-            fontsize=SMALL_FONT_SIZE,
-        )
-    else:
-        axes.set_xlabel('classes, by labelled images', fontsize=FONT_SIZE)
+    name_classes(axes, [class_names[i] for i in order], 'classes, by labelled images')
     figure.legend(loc='outside upper center', ncols=3, fontsize=FONT_SIZE, frameon=False)
     return figure
 
@@ -156,9 +130,3 @@ def draw_image_sizes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> Figure:
     axes.set_ylabel('height in pixels', fontsize=FONT_SIZE)
     figure.legend(loc='outside upper center', ncols=2, fontsize=FONT_SIZE, frameon=False)
     return figure
-
-
-def _short(name: str) -> str:
-    # A dollar sign would start matplotlib's mathematics.
-    text = name.replace('$', r'\$')
-    return text if len(text) <= _LONG_NAME else text[: _LONG_NAME - 1] + '…'

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from mmdet_softpl.reporting import draw_class_counts, save_figure
-from mmdet_softpl.reporting.class_counts import MAX_NAMES
+from mmdet_softpl.reporting.class_axis import MAX_NAMES
 
 NAMES = ('few', 'many', 'none', 'some')
 LABELED = (3, 500, 1, 40)
