@@ -186,7 +186,7 @@ class LongTailMetric(BaseMetric):
             logger.info('LongTailMetric: evaluating %s', iou_type)
             masks_scored = iou_type == 'segm' and any('mask_scores' in r for r in results)
             found = _concatenate(results, 'mask_scores') if masks_scored else boxes
-            for suffix, kept, cap in self._selections(found, truth):
+            for suffix, kept, cap in self._selections(found, truth, iou_type):
                 precision = precision_table(
                     api, kept, truth.cat_ids, iou_type, federated=truth.federated, max_dets=cap
                 )
@@ -223,17 +223,17 @@ class LongTailMetric(BaseMetric):
         return LVIS_MAX_DETS if truth.federated else COCO_MAX_DETS
 
     def _selections(
-        self, found: Detections, truth: GroundTruth
+        self, found: Detections, truth: GroundTruth, iou_type: str
     ) -> list[tuple[str, Detections, int]]:
         """Suffix, detections and cap per image and class of each kind of AP."""
         max_dets = self._max_dets(truth)
         capped = found
         if truth.federated:
             capped = found[best_of_each(found.img_ids, found.scores, max_dets)]
-        selections = [('', _judgeable(capped, truth), max_dets)]
+        selections = [('', _judgeable(capped, truth, iou_type), max_dets)]
         if self.ap_fixed:
             best = best_of_each(found.labels, found.scores, FIXED_DETECTIONS_PER_CLASS)
-            fixed = _judgeable(found[best], truth)
+            fixed = _judgeable(found[best], truth, iou_type)
             selections.append(('_fixed', fixed, FIXED_DETECTIONS_PER_CLASS))
         return selections
 
@@ -314,14 +314,20 @@ def _concatenate(results: Sequence[dict], score_key: str) -> Detections:
     )
 
 
-def _judgeable(found: Detections, truth: GroundTruth) -> Detections:
-    """Detections of classes that their image says something about.
+def _judgeable(found: Detections, truth: GroundTruth, iou_type: str) -> Detections:
+    """Detections that LVIS judges: of classes their image says something about, and of some area.
 
-    The evaluation would drop the others too, but only after a dict was made of each: with 1,203
-    classes that is nearly all of them.
+    The evaluation would drop those of other classes too, but only after a dict was made of each:
+    with 1,203 classes that is nearly all of them. An empty box or mask is a wrong detection for
+    COCO, and none at all for the ``lvis`` package.
     """
     if not truth.federated or len(found) == 0:
         return found
     img_ids, inverse = np.unique(found.img_ids, return_inverse=True)
     judged = torch.stack([truth.image(img_id).judged for img_id in img_ids.tolist()]).numpy()
-    return found[judged[inverse, found.labels]]
+    found = found[judged[inverse, found.labels]]
+    if iou_type == 'segm' and found.masks is not None:
+        areas = mask_utils.area(list(found.masks)) if len(found) else np.zeros(0)
+    else:
+        areas = (found.bboxes[:, 2:] - found.bboxes[:, :2]).prod(1)
+    return found[areas > 0]

@@ -60,6 +60,38 @@ def test_equals_the_lvis_package(data, write, seed, iou_type, max_dets):
         assert 0.02 < theirs[key] < 0.98, 'a trivial value compares nothing'
 
 
+@pytest.mark.parametrize('federated', [True, False])
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_empty_boxes_and_masks_count_as_each_package_counts_them(
+    data, write, iou_type, federated, capsys
+):
+    dataset = data.dataset(federated=federated)
+    samples = data.predictions(dataset)
+    for sample in samples:
+        found = sample['pred_instances']
+        best = found['scores'].topk(6).indices
+        found['bboxes'][best, 2] = found['bboxes'][best, 0]
+        found['masks'][best] = False
+    path = write(dataset)
+    ours, _ = evaluate(samples, data.class_names, ann_file=path, metric=iou_type)
+    records = data.records(samples)
+    if iou_type == 'segm':
+        # mmdet gives the packages masks without boxes: their areas are those of the masks.
+        for record in records:
+            del record['bbox']
+    if federated:
+        theirs = lvis_results(path, records, iou_type)['AP']
+    else:
+        truth = COCO(path)
+        evaluation = COCOeval(truth, truth.loadRes(records), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        theirs = evaluation.stats[0]
+    assert ours[f'{iou_type}_AP'] == pytest.approx(theirs, abs=1e-6)
+    assert theirs > 0.02
+
+
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 @pytest.mark.parametrize('crowd', [False, True])
 def test_equals_pycocotools(data, write, iou_type, crowd, capsys):
