@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.longtail.data import LONGTAIL_60, make_data
-from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.datasets.class_statistics import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 
 CROP_SIZE = 40

@@ -26,20 +26,22 @@ class Arm:
     Attributes:
         title: What it adds to ``previous``.
         previous: The arm that it is compared with, if any.
-        burn_in: Arms of one name and seed share their first, supervised iterations.
-        unlabeled: Whether it learns from unlabelled images after that.
+        burn_in: Arms of one name and seed share their supervised iterations.
+        stem: Burn-ins of one name and seed share their first iterations, in which no head smooths.
+        unlabeled: Whether it learns from unlabelled images after the burn-in.
     """
 
     title: str
     previous: str | None
     burn_in: str
+    stem: str = 'uniform-draws'
     unlabeled: bool = True
 
 
 ARMS = {
-    '0': Arm('supervised, cross entropy', None, 'plain', False),
-    '1': Arm('+ uniform smoothing', '0', 'uniform', False),
-    '2': Arm('+ similarity smoothing', '1', 'similarity', False),
+    '0': Arm('supervised, cross entropy', None, 'plain', unlabeled=False),
+    '1': Arm('+ uniform smoothing', '0', 'uniform', unlabeled=False),
+    '2': Arm('+ similarity smoothing', '1', 'similarity', unlabeled=False),
     '3': Arm('one-hot teacher on the head of 0', '0', 'plain'),
     '4': Arm('one-hot teacher on the head of 2', '3', 'similarity'),
     '5': Arm('+ soft labels', '4', 'similarity'),
@@ -47,10 +49,10 @@ ARMS = {
     '6': Arm('+ prototype evidence', '6a', 'similarity'),
     '7': Arm('+ calibrated targets', '6', 'similarity'),
     '8': Arm('+ student-side correction: the full method', '7', 'similarity'),
-    '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', False),
-    '8-rfs': Arm('8 + repeat-factor sampling', '8', 'similarity-rfs'),
-    '8-heldout': Arm('8, calibrated on a held-out tenth', '8', 'similarity-fit'),
-    '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', False),
+    '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', 'rfs', unlabeled=False),
+    '8-rfs': Arm('8 + repeat-factor sampling', '8', 'similarity-rfs', 'rfs'),
+    '8-heldout': Arm('8, calibrated on a held-out tenth', '8', 'similarity-fit', 'fit'),
+    '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
 }
 
 
@@ -120,6 +122,18 @@ def burn_in_config(cfg: Config, preset: Preset) -> Config:
     """The supervised part alone of an arm's config."""
     short = copy.deepcopy(cfg)
     short.train_cfg.max_iters = preset.supervised_iters
+    return short
+
+
+def stem_config(cfg: Config, preset: Preset) -> Config:
+    """The first iterations of an arm's config, in which its head does not smooth yet."""
+    short = copy.deepcopy(cfg)
+    short.train_cfg.max_iters = preset.stem_iters
+    head = short.model.detector.roi_head.bbox_head
+    if head.type.endswith('SmoothedCEHead'):
+        head.smoothing_mode = 'none'
+        # Without smoothing its strength is nothing that two stems could differ in.
+        head.pop('smoothing', None)
     return short
 
 

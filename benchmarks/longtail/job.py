@@ -1,4 +1,4 @@
-"""One process of the benchmark: trains a burn-in or an arm and measures it.
+"""One process of the benchmark: trains a stem, a burn-in or an arm, and measures the arm.
 
 `python -m benchmarks.longtail.job --preset cpu --arm 3 --seed 0 --out DIR --data DIR`; the
 runner starts these. Everything of a run lies in its folder:
@@ -27,38 +27,47 @@ from .arms import ARMS
 from .data import SPLITS
 from .presets import PRESETS, Preset
 
-BURN_IN_FILE = 'final.pth'
+STAGES = ('stem', 'burn-in', 'arm')
 
 
 @dataclass(frozen=True)
 class Job:
-    """A burn-in or an arm with a seed.
+    """A stem, a burn-in or an arm with a seed.
 
     Attributes:
-        arm: Name of the arm; of a burn-in, one of those that share it.
+        arm: Name of the arm; of a stem or burn-in, the first of those that share it.
         seed: Of it.
-        burn_in: Whether it is the burn-in.
+        stage: ``'stem'``, ``'burn-in'`` or ``'arm'``, each of which goes on from the one before.
     """
 
     arm: str
     seed: int
-    burn_in: bool = False
+    stage: str = 'arm'
 
     @property
     def name(self) -> str:
         """Name of its folder."""
-        if self.burn_in:
-            return f'burn-in-{ARMS[self.arm].burn_in}-seed{self.seed}'
-        return f'arm-{self.arm}-seed{self.seed}'
+        arm = ARMS[self.arm]
+        shared = {'stem': arm.stem, 'burn-in': arm.burn_in, 'arm': self.arm}[self.stage]
+        return f'{self.stage}-{shared}-seed{self.seed}'
 
     @property
     def needs(self) -> Job | None:
-        """The burn-in of an arm."""
-        if self.burn_in:
-            return None
-        shared = ARMS[self.arm].burn_in
-        first = next(name for name, arm in ARMS.items() if arm.burn_in == shared)
-        return Job(first, self.seed, burn_in=True)
+        """What it goes on from: the burn-in of an arm, the stem of a burn-in."""
+        mine = ARMS[self.arm]
+        if self.stage == 'arm':
+            first = next(name for name, arm in ARMS.items() if arm.burn_in == mine.burn_in)
+            return Job(first, self.seed, 'burn-in')
+        if self.stage == 'burn-in':
+            first = next(name for name, arm in ARMS.items() if arm.stem == mine.stem)
+            return Job(first, self.seed, 'stem')
+        return None
+
+    def span(self, preset: Preset) -> tuple[int, int]:
+        """Its first iteration and the one after its last."""
+        ends = [0, preset.stem_iters, preset.supervised_iters, preset.max_iters]
+        i = STAGES.index(self.stage)
+        return ends[i], ends[i + 1]
 
     def folder(self, out: Path) -> Path:
         """Where it lies."""
@@ -67,7 +76,9 @@ class Job:
     def is_done(self, out: Path, splits: tuple[str, ...]) -> bool:
         """Whether nothing is left to do."""
         folder = self.folder(out)
-        files = ['final.pth'] if self.burn_in else [*(f'{s}.json' for s in splits), 'pseudo.json']
+        files = ['final.pth']
+        if self.stage == 'arm':
+            files = [*(f'{s}.json' for s in splits), 'pseudo.json']
         return all((folder / name).is_file() for name in files)
 
 
@@ -75,7 +86,7 @@ def run_job(job: Job, preset: Preset, out: Path, data_root: Path, splits: tuple[
     """Train (or go on) and measure.
 
     Raises:
-        ValueError: The folder, or that of its burn-in, holds a run with other settings.
+        ValueError: The folder, or that of what it goes on from, holds a run with other settings.
     """
     import torch
 
@@ -96,16 +107,18 @@ def run_job(job: Job, preset: Preset, out: Path, data_root: Path, splits: tuple[
 
     if not (folder / 'final.pth').is_file():
         train(job, cfg, preset, out, data_root)
-    if not job.burn_in:
+    if job.stage == 'arm':
         measure(cfg, preset, folder, data_root, splits)
 
 
 def config_of(job: Job, preset: Preset, device: str) -> Any:
-    """The config of a burn-in or an arm; its data are not placed."""
-    from .arms import arm_config, burn_in_config
+    """The config of a job; its data are not placed."""
+    from .arms import arm_config, burn_in_config, stem_config
 
     cfg = arm_config(job.arm, preset, job.seed, device)
-    return burn_in_config(cfg, preset) if job.burn_in else cfg
+    if job.stage == 'stem':
+        return stem_config(cfg, preset)
+    return burn_in_config(cfg, preset) if job.stage == 'burn-in' else cfg
 
 
 def comparable(cfg: Any) -> dict[str, Any]:
@@ -152,7 +165,7 @@ def train(job: Job, cfg: Any, preset: Preset, out: Path, data_root: Path) -> Non
     folder = job.folder(out)
     last = find_latest_checkpoint(str(folder))
     if last is None or not Path(last).is_file():
-        last = job.needs and str(job.needs.folder(out) / BURN_IN_FILE)
+        last = job.needs and str(job.needs.folder(out) / 'final.pth')
     if last:
         cfg.resume, cfg.load_from = True, last
         # Only the number of iterations is wanted: memory-mapped.
@@ -165,13 +178,13 @@ def train(job: Job, cfg: Any, preset: Preset, out: Path, data_root: Path) -> Non
     runner = Runner.from_cfg(cfg)
     runner.register_hook(StartHere())
     runner.register_hook(cost)
-    if not job.burn_in:
+    if job.stage == 'arm':
         runner.register_hook(Curves(cfg, preset, data_root, folder, cost))
     runner.train()
     progress.close()
     write_json(folder / 'cost.json', cost.cost)
     newest = Path(find_latest_checkpoint(str(folder)))
-    if job.burn_in:
+    if job.stage != 'arm':
         os.replace(newest, folder / 'final.pth')
     else:
         weights = {'state_dict': runner.model.state_dict(), 'meta': {'iter': runner.iter}}
@@ -248,7 +261,7 @@ def main() -> int:
     parser.add_argument('--preset', choices=PRESETS, required=True)
     parser.add_argument('--arm', choices=ARMS, required=True)
     parser.add_argument('--seed', type=int, required=True)
-    parser.add_argument('--burn-in', action='store_true', help='the burn-in of the arm')
+    parser.add_argument('--stage', choices=STAGES, default='arm')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=list(SPLITS))
@@ -259,7 +272,7 @@ def main() -> int:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    job = Job(args.arm, args.seed, args.burn_in)
+    job = Job(args.arm, args.seed, args.stage)
     run_job(job, PRESETS[args.preset], args.out, args.data, tuple(args.splits))
     return 0
 

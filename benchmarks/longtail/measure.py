@@ -19,7 +19,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
-from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.engine.label_images import label_images
 from mmdet_softpl.evaluation import LongTailMetric, pseudo_label_quality
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, judge_detections

@@ -27,12 +27,13 @@ START_SECONDS = 20.0
 
 
 def jobs_of(arms: Sequence[str], seeds: Sequence[int]) -> list[Job]:
-    """All jobs, seed by seed, so that what there is can be compared early; burn-ins first."""
+    """All jobs, seed by seed, so that what there is can be compared early; shared parts first."""
     jobs: list[Job] = []
     for seed in seeds:
         wanted = [Job(arm, seed) for arm in arms]
         burn_ins = list(dict.fromkeys(job.needs for job in wanted if job.needs))
-        jobs += [*burn_ins, *wanted]
+        stems = list(dict.fromkeys(job.needs for job in burn_ins if job.needs))
+        jobs += [*stems, *burn_ins, *wanted]
     return jobs
 
 
@@ -58,19 +59,18 @@ def work_of(job: Job, preset: Preset, out: Path, splits: Sequence[str]) -> Work:
     if (folder / 'progress.json').is_file():
         state = json.loads((folder / 'progress.json').read_text())
     seconds = dict(state.get('seconds', {}))
-    semi = ARMS[job.arm].unlabeled and not job.burn_in
+    semi = ARMS[job.arm].unlabeled and job.stage == 'arm'
     if 'semi' in seconds and not semi:
         seconds['supervised'] = seconds.pop('semi')
     kind = 'semi' if semi else 'supervised'
     if job.is_done(out, tuple(splits)):
         return Work({}, seconds)
-    first = 0 if job.burn_in else preset.supervised_iters
-    last = preset.supervised_iters if job.burn_in else preset.max_iters
+    first, last = job.span(preset)
     done = first if not state else max(first, state['done'])
     if (folder / 'final.pth').is_file():
         done = last
     left = {kind: last - done}
-    if not job.burn_in:
+    if job.stage == 'arm':
         sizes = dict(preset.data.splits)
         images = sum(sizes[s] for s in splits if not (folder / f'{s}.json').is_file())
         if not (folder / 'pseudo.json').is_file():
@@ -124,7 +124,7 @@ def run_jobs(
     estimate: Callable[[], float],
     every: float = 30.0,
 ) -> list[Job]:
-    """Run what is not done; a job waits for its burn-in.
+    """Run what is not done; a job waits for what it goes on from.
 
     A job that fails is reported and left out, with those that need it; the others go on.
 
@@ -193,9 +193,8 @@ def start(
     job.folder(out).mkdir(parents=True, exist_ok=True)
     command = [sys.executable, '-m', 'benchmarks.longtail.job']
     command += ['--preset', preset.name, '--arm', job.arm, '--seed', str(job.seed)]
-    command += ['--out', str(out), '--data', str(data_root), '--splits', *splits]
-    if job.burn_in:
-        command.append('--burn-in')
+    command += ['--stage', job.stage, '--out', str(out), '--data', str(data_root)]
+    command += ['--splits', *splits]
     environment = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
     environment['PYTHONPATH'] = os.pathsep.join(
         [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]

@@ -145,7 +145,7 @@ def _import(args: argparse.Namespace) -> int:
     from datetime import datetime, timezone
 
     from mmdet_softpl.atomic_json import write_json
-    from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+    from mmdet_softpl.datasets.annotation_file import load_annotation_file
     from mmdet_softpl.datasets.review_files import read_reviewed
     from mmdet_softpl.datasets.review_merge import merge_review, rest_of_unlabeled
     from mmdet_softpl.engine.review_export import read_labels, read_manifest

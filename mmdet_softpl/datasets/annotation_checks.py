@@ -6,34 +6,27 @@ which the host numbers its labels.
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
+from .annotation_entries import (
+    BAD_BOX,
+    BAD_POLYGON,
+    Faults,
+    check_categories,
+    check_images,
+    check_instances,
+)
+from .annotation_file import MAX_EXAMPLES, AnnotationError, load_annotation_file
 from .federated import federated_classes
 
-MAX_EXAMPLES = 10
 # Official files carry a few unusable instances (COCO train2017: boxes of height 0) which the
 # host skips on loading; above this share of all annotations they are an error of the file.
 TOLERATED_SHARE = 1e-4
-
-
-class AnnotationError(ValueError):
-    """An annotation file cannot be used; the message names file, key and value.
-
-    Attributes:
-        problems: what is wrong, one sentence a kind (the message, where there is but one).
-    """
-
-    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.problems = tuple(problems) or (message,)
 
 
 @dataclass(frozen=True)
@@ -71,108 +64,6 @@ class AnnotationSummary:
     known_classes: dict[int, set[int]] | None
     not_exhaustive_classes: dict[int, set[int]] | None
     warnings: tuple[str, ...] = ()
-
-
-@dataclass
-class _Problems:
-    """Faults of one file by kind, keeping the first examples of each."""
-
-    advice: dict[str, str] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, kind: str, example: str, advice: str) -> None:
-        shown = self.examples.setdefault(kind, [])
-        self.advice[kind] = advice
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        if len(shown) < MAX_EXAMPLES:
-            shown.append(example)
-
-    def pop(self, kind: str) -> str:
-        text = self.describe(kind)
-        for store in (self.advice, self.examples, self.counts):
-            store.pop(kind)  # type: ignore[attr-defined]
-        return text
-
-    def describe(self, kind: str) -> str:
-        count, shown = self.counts[kind], self.examples[kind]
-        more = f' and {count - len(shown)} more' if count > len(shown) else ''
-        return f'{kind} ({count}): {"; ".join(shown)}{more}. {self.advice[kind]}'
-
-    def raise_if_any(self, ann_file: str) -> None:
-        if self.counts:
-            problems = [self.describe(kind) for kind in self.counts]
-            lines = '\n'.join(f'  - {problem}' for problem in problems)
-            raise AnnotationError(
-                f'{ann_file}: the annotation file cannot be used:\n{lines}', problems
-            )
-
-
-def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
-    """Read a COCO or LVIS json.
-
-    Args:
-        ann_file: path of the file.
-
-    Returns:
-        The dict, which has the lists ``images`` and ``categories`` (``annotations`` may be
-        missing: an unlabelled file).
-
-    Raises:
-        AnnotationError: the file is missing, empty, not json (with the position), or not such a
-            dict.
-    """
-    path = os.fspath(ann_file)
-    if not os.path.isfile(path):
-        raise AnnotationError(
-            f'{path}: the annotation file does not exist. Correct `ann_file` (it is joined to '
-            '`data_root` when it is relative) or make the file.'
-        )
-    if os.path.getsize(path) == 0:
-        raise AnnotationError(f'{path}: the annotation file is empty (0 bytes). Fetch it again.')
-    try:
-        with open(path, encoding='utf-8') as file:
-            data = json.load(file)
-    except json.JSONDecodeError as error:
-        raise AnnotationError(
-            f'{path}: not valid json at line {error.lineno}, column {error.colno} (character '
-            f'{error.pos} of {len(error.doc)}): {error.msg}. The file is truncated or damaged; '
-            'fetch or write it again.'
-        ) from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(
-            f'{path}: not a text file in UTF-8 (byte {error.start}). Give a COCO or LVIS json.'
-        ) from error
-    if not isinstance(data, dict):
-        raise AnnotationError(
-            f'{path}: holds a {type(data).__name__}, not a dict with `images`, `annotations` and '
-            '`categories`. Give a COCO or LVIS json (a list is usually a results file).'
-        )
-    for key in ('images', 'categories'):
-        if not isinstance(data.get(key), list):
-            found = f'a {type(data[key]).__name__}' if key in data else 'missing'
-            raise AnnotationError(
-                f'{path}: key `{key}` is {found}, a list is needed. Give a COCO or LVIS json; its '
-                f'keys here are {sorted(data)[:MAX_EXAMPLES]}.'
-            )
-    return data
-
-
-def image_file_name(image: dict[str, Any]) -> str | None:
-    """File name of a COCO or LVIS image entry, relative to the image prefix.
-
-    Args:
-        image: entry of ``images``.
-
-    Returns:
-        ``file_name``, else the path of ``coco_url`` (LVIS v1:
-        ``train2017/000000391895.jpg``), else None.
-    """
-    if image.get('file_name'):
-        return image['file_name']
-    if image.get('coco_url'):
-        return urlsplit(image['coco_url']).path.lstrip('/')
-    return None
 
 
 def check_annotations(
@@ -222,7 +113,7 @@ def check_annotations(
             'annotations; unlabelled images go to UnlabeledImageDataset.'
         )
 
-    problems = _Problems()
+    problems = Faults()
     notes: list[str] = []
     if require_annotations and not annotations:
         problems.add(
@@ -230,10 +121,10 @@ def check_annotations(
             '`annotations` is an empty list',
             'Give the labelled file here and this one to UnlabeledImageDataset.',
         )
-    category_ids, names, kept = _check_categories(data['categories'], classes, problems)
-    image_ids = _check_images(data['images'], image_root, problems)
-    image_column, class_column = _check_instances(annotations, image_ids, category_ids, problems)
-    for kind in (_BAD_BOX, _BAD_POLYGON):
+    category_ids, names, kept = check_categories(data['categories'], classes, problems)
+    image_ids = check_images(data['images'], image_root, problems)
+    image_column, class_column = check_instances(annotations, image_ids, category_ids, problems)
+    for kind in (BAD_BOX, BAD_POLYGON):
         if 0 < problems.counts.get(kind, 0) <= TOLERATED_SHARE * len(annotations):
             notes.append(f'{problems.pop(kind)} The host skips them, training goes on.')
     problems.raise_if_any(path)
@@ -334,179 +225,6 @@ def check_same_categories(summary_a: AnnotationSummary, summary_b: AnnotationSum
         f'{"; ".join(moved[:MAX_EXAMPLES])}). Sort `categories` alike in both files, because the '
         'host numbers labels in this order.'
     )
-
-
-_BAD_BOX = 'box of zero size'
-_BAD_POLYGON = 'polygon of fewer than three points'
-
-
-def _check_categories(
-    categories: list[dict], classes: Sequence[str] | None, problems: _Problems
-) -> tuple[dict[int, int], list[str], list[int]]:
-    """Category id -> index, names, and the indices of ``classes`` in the file's order."""
-    index: dict[int, int] = {}
-    names: list[str] = []
-    for position, category in enumerate(categories):
-        if not isinstance(category, dict) or 'id' not in category or 'name' not in category:
-            problems.add(
-                'category without `id` or `name`',
-                f'categories[{position}] = {category!r}',
-                'Give every category both keys.',
-            )
-            continue
-        if category['id'] in index:
-            problems.add(
-                'duplicate category id',
-                f'categories[{position}]: id={category["id"]!r} ({category["name"]!r})',
-                'Give every category its own id.',
-            )
-            continue
-        if category['name'] in names:
-            problems.add(
-                'duplicate category name',
-                f'categories[{position}]: name={category["name"]!r}',
-                'Rename one of them, or merge the two categories.',
-            )
-        letter = category.get('frequency', 'r')
-        if letter not in ('r', 'c', 'f'):
-            problems.add(
-                'unknown `frequency`',
-                f'categories[{position}]: frequency={letter!r}',
-                "LVIS knows 'r', 'c' and 'f'.",
-            )
-        index[category['id']] = len(names)
-        names.append(category['name'])
-    if not categories:
-        problems.add('no category', '`categories` is an empty list', 'List the classes there.')
-    kept = list(range(len(names)))
-    if classes is not None:
-        if isinstance(classes, str):
-            raise AnnotationError(
-                f'`classes` is the string {classes!r}. Give a tuple of names; a single class is '
-                f'written ({classes!r},).'
-            )
-        for name in classes:
-            if name not in names:
-                problems.add(
-                    'class of `metainfo.classes` that the file does not define',
-                    repr(name),
-                    f'The file defines {names[:MAX_EXAMPLES]}'
-                    f'{" ..." if len(names) > MAX_EXAMPLES else ""}.',
-                )
-        wanted = set(classes)
-        kept = [i for i in kept if names[i] in wanted]
-        for label, (name, i) in enumerate(zip((n for n in classes if n in names), kept)):  # noqa: B905
-            if name != names[i]:
-                problems.add(
-                    "`metainfo.classes` not in the order of the file's `categories`",
-                    f'label {label} is {name!r}, in the file {names[i]!r}',
-                    'The host numbers labels in the order of the file: sort `classes` like it.',
-                )
-    return index, names, kept
-
-
-def _check_images(
-    images: list[dict], image_root: str | os.PathLike | None, problems: _Problems
-) -> dict[int, int]:
-    """Image id -> position in ``images``."""
-    index: dict[int, int] = {}
-    if not images:
-        problems.add('no image', '`images` is an empty list', 'List the images there.')
-    for position, image in enumerate(images):
-        if not isinstance(image, dict) or 'id' not in image:
-            problems.add(
-                'image without `id`',
-                f'images[{position}] = {str(image)[:80]}',
-                'Give every image an id.',
-            )
-            continue
-        if image['id'] in index:
-            problems.add(
-                'duplicate image id',
-                f'images[{position}]: id={image["id"]!r}',
-                'Give every image its own id.',
-            )
-        index[image['id']] = position
-        if image_root is not None:
-            name = image_file_name(image)
-            if name is None or not os.path.isfile(os.path.join(image_root, name)):
-                problems.add(
-                    'missing image file',
-                    f'images[{position}]: file_name={name!r} under {os.fspath(image_root)}',
-                    'Correct `data_prefix`, or fetch the images.',
-                )
-    return index
-
-
-def _check_instances(
-    annotations: list[dict],
-    image_ids: dict[int, int],
-    category_ids: dict[int, int],
-    problems: _Problems,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of image and category of every annotation, (A,) int64 each."""
-    seen: set[int] = set()
-    image_column: list[int] = []
-    class_column: list[int] = []
-    for position, annotation in enumerate(annotations):
-        try:
-            ann_id = annotation['id']
-            image = image_ids.get(annotation['image_id'])
-            category = category_ids.get(annotation['category_id'])
-            x, y, width, height = annotation['bbox']
-            segmentation = annotation.get('segmentation')
-            finite = math.isfinite(x + y + width + height)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problems.add(
-                'annotation without usable `id`, `image_id`, `category_id` or `bbox`',
-                f'annotations[{position}]: {type(error).__name__}: {error}',
-                'A bbox is [x, y, width, height] in pixels.',
-            )
-            continue
-        if ann_id in seen:
-            problems.add(
-                'duplicate annotation id',
-                f'annotations[{position}]: id={ann_id!r}',
-                'Give every annotation its own id.',
-            )
-        seen.add(ann_id)
-        if category is None:
-            problems.add(
-                'category id that `categories` does not define',
-                f'annotation id={ann_id!r}: category_id={annotation["category_id"]!r}',
-                'Add the category, or remove the annotation.',
-            )
-        if image is None:
-            problems.add(
-                'image id that `images` does not define',
-                f'annotation id={ann_id!r}: image_id={annotation["image_id"]!r}',
-                'Add the image, or remove the annotation.',
-            )
-        if not finite or width < 0 or height < 0:
-            problems.add(
-                'box of negative or infinite size',
-                f'annotation id={ann_id!r}: bbox={annotation["bbox"]}',
-                'A bbox is [x, y, width, height] in pixels; correct it.',
-            )
-        elif width == 0 or height == 0:
-            problems.add(
-                _BAD_BOX,
-                f'annotation id={ann_id!r}: bbox={annotation["bbox"]}',
-                'Remove the annotation, or correct its box.',
-            )
-        if isinstance(segmentation, list):
-            for polygon in segmentation:
-                if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                    problems.add(
-                        _BAD_POLYGON,
-                        f'annotation id={ann_id!r}: segmentation={str(polygon)[:60]}',
-                        'A polygon is [x1, y1, x2, y2, x3, y3, ...]; remove or correct it.',
-                    )
-                    break
-        if image is not None and category is not None:
-            image_column.append(image)
-            class_column.append(category)
-    return np.array(image_column, dtype=np.int64), np.array(class_column, dtype=np.int64)
 
 
 def _declared(categories: list[dict], key: str) -> list | None:

@@ -10,7 +10,8 @@ from mmdet.registry import DATASETS as MMDET_DATASETS
 
 from mmdet_softpl.registry import DATASETS
 
-from .annotation_checks import check_annotations, check_same_categories, load_annotation_file
+from .annotation_checks import check_annotations, check_same_categories
+from .annotation_file import load_annotation_file
 from .image_budget import fill_rare_first
 
 

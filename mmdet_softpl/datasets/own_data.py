@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .annotation_checks import load_annotation_file
+from .annotation_file import load_annotation_file
 from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION, ConfiguredSet
 from .findings import ERROR, WARNING, Finding, examples
 from .image_scan import scan_image

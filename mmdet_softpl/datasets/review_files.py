@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from .annotation_checks import MAX_EXAMPLES, AnnotationError, image_file_name
+from .annotation_checks import MAX_EXAMPLES
+from .annotation_file import AnnotationError, image_file_name
 from .review_masks import (
     decode_brush,
     decode_mask,

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from .annotation_checks import check_annotations, image_file_name
+from .annotation_checks import check_annotations
+from .annotation_file import image_file_name
 from .review_files import Problems, ReviewedImage, ReviewedObject
 from .splits import recounted_categories
 

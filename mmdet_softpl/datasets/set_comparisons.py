@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from .annotation_checks import AnnotationError, check_same_categories
+from .annotation_checks import check_same_categories
+from .annotation_file import AnnotationError
 from .config_sets import FOLDER, LABELLED, TEST, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding, examples
 from .image_scan import HOST_CANNOT, ScannedImage

@@ -13,13 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .annotation_checks import (
-    AnnotationError,
-    AnnotationSummary,
-    check_annotations,
-    image_file_name,
-    load_annotation_file,
-)
+from .annotation_checks import AnnotationSummary, check_annotations
+from .annotation_file import AnnotationError, image_file_name, load_annotation_file
 from .class_statistics import ClassStatistics, class_statistics
 from .config_sets import (
     FOLDER,

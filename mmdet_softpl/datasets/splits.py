@@ -13,12 +13,8 @@ import numpy as np
 from mmdet_softpl.checks import check_range
 
 from ..atomic_json import write_json
-from .annotation_checks import (
-    AnnotationError,
-    AnnotationSummary,
-    check_annotations,
-    load_annotation_file,
-)
+from .annotation_checks import AnnotationSummary, check_annotations
+from .annotation_file import AnnotationError, load_annotation_file
 from .class_statistics import class_statistics, frequency_letter
 
 

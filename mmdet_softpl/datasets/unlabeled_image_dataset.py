@@ -13,7 +13,8 @@ from PIL import Image
 
 from mmdet_softpl.registry import DATASETS
 
-from .annotation_checks import MAX_EXAMPLES, image_file_name, load_annotation_file
+from .annotation_checks import MAX_EXAMPLES
+from .annotation_file import image_file_name, load_annotation_file
 
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 

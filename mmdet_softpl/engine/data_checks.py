@@ -12,12 +12,11 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmdet_softpl.datasets.annotation_checks import (
-    AnnotationError,
     AnnotationSummary,
     check_annotations,
     check_same_categories,
-    load_annotation_file,
 )
+from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine.runner_model import model_of
 

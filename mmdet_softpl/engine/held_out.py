@@ -15,12 +15,8 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from mmdet_softpl.datasets.annotation_checks import (
-    check_annotations,
-    check_same_categories,
-    image_file_name,
-    load_annotation_file,
-)
+from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
+from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.engine.config_parts import annotation_path, held_out_set, labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher

@@ -22,11 +22,8 @@ from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checks import check_range
-from mmdet_softpl.datasets.annotation_checks import (
-    check_annotations,
-    check_same_categories,
-    load_annotation_file,
-)
+from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
+from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
 from mmdet_softpl.functional.label_gate import (

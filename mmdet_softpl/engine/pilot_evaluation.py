@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.engine.config_parts import annotation_path, labeller_of
 from mmdet_softpl.engine.held_out import held_out_dataset, look_at_held_out
 from mmdet_softpl.engine.load_teacher import load_teacher

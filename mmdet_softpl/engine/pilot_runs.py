@@ -15,7 +15,8 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from mmdet_softpl.atomic_json import write_json
-from mmdet_softpl.datasets.annotation_checks import AnnotationError, check_annotations
+from mmdet_softpl.datasets.annotation_checks import check_annotations
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.engine.config_parts import (
     ConfigPartError,

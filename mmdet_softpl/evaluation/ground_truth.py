@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.functional.matching import match_indices
 

@@ -19,7 +19,8 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from mmdet_softpl.checks import check_choice, check_range
-from mmdet_softpl.datasets.annotation_checks import check_annotations, load_annotation_file
+from mmdet_softpl.datasets.annotation_checks import check_annotations
+from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.evaluation.average_precision import (
     Detections,
     best_of_each,

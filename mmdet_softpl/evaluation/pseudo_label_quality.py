@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mmdet_softpl.datasets.annotation_checks import load_annotation_file
+from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.evaluation.ground_truth import (
     GroundTruth,
     frequency_letters,

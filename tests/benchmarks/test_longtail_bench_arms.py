@@ -9,7 +9,15 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from benchmarks.longtail.arms import ARMS, CONFIGS, arm_config, burn_in_config, differences, placed
+from benchmarks.longtail.arms import (
+    ARMS,
+    CONFIGS,
+    arm_config,
+    burn_in_config,
+    differences,
+    placed,
+    stem_config,
+)
 from benchmarks.longtail.presets import PRESETS
 
 HEAD = 'model.detector.roi_head.bbox_head.'
@@ -80,13 +88,20 @@ def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
         assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
 
 
-def test_a_shared_burn_in_is_the_same_supervised_training(configs: dict[str, Config]) -> None:
+@pytest.mark.parametrize(('stage', 'parts'), [('stem', 4), ('burn_in', 7)])
+def test_a_shared_part_is_the_same_supervised_training(
+    configs: dict[str, Config], stage: str, parts: int
+) -> None:
     """What the first iterations depend on: network, labelled data, optimiser, schedule, seed."""
     first: dict[str, tuple[str, dict]] = {}
     for name, arm in ARMS.items():
-        cfg = burn_in_config(configs[name], PRESETS['cpu']).to_dict()
-        assert cfg['train_cfg']['max_iters'] == PRESETS['cpu'].supervised_iters
-        # By default mmengine would end it with the burn-in, and the arms would take that over.
+        if stage == 'stem':
+            cfg = stem_config(configs[name], PRESETS['cpu']).to_dict()
+            assert cfg['train_cfg']['max_iters'] == PRESETS['cpu'].stem_iters
+        else:
+            cfg = burn_in_config(configs[name], PRESETS['cpu']).to_dict()
+            assert cfg['train_cfg']['max_iters'] == PRESETS['cpu'].supervised_iters
+        # By default mmengine would end it with this part, and the arms would take that over.
         assert cfg['param_scheduler'][1]['end'] == PRESETS['cpu'].max_iters
         part = {
             key: cfg[key] for key in ('optim_wrapper', 'param_scheduler', 'randomness', 'train_cfg')
@@ -97,9 +112,9 @@ def test_a_shared_burn_in_is_the_same_supervised_training(configs: dict[str, Con
             batch_size=cfg['train_dataloader']['batch_size'],
             teacher=cfg['custom_hooks'][0],
         )
-        other, expected = first.setdefault(arm.burn_in, (name, part))
+        other, expected = first.setdefault(getattr(arm, stage), (name, part))
         assert differences(expected, part) == {}, f'{name} and {other}'
-    assert len(first) == 7
+    assert len(first) == parts
 
 
 def test_every_config_is_an_arm() -> None:

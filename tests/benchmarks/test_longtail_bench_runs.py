@@ -1,8 +1,9 @@
-"""Runs of the benchmark: shared burn-in, interruption and resume, refusals, scheduling."""
+"""Runs of the benchmark: shared first parts, interruption and resume, refusals, scheduling."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -70,11 +71,14 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.slow
 def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arm 8 on a shared burn-in, stopped and resumed, equals arm 8 trained in one piece."""
+    """Arm 8 on a shared burn-in, stopped and resumed, equals arm 8 on the stem in one piece."""
     job = Job('8', 0)
     burn_in = job.needs
-    assert burn_in is not None and burn_in == Job('2', 0, burn_in=True)
+    assert burn_in is not None and burn_in == Job('2', 0, 'burn-in')
+    stem = burn_in.needs
+    assert stem is not None and stem == Job('0', 0, 'stem') and stem.needs is None
     shared, whole = tmp_path / 'shared', tmp_path / 'whole'
+    run(stem, shared, data_root)
     run(burn_in, shared, data_root)
     assert burn_in.is_done(shared, SPLITS)
 
@@ -93,8 +97,9 @@ def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     resumed = run(job, shared, data_root)
     assert not list(job.folder(shared).glob('iter_*.pth'))
 
+    shutil.copytree(stem.folder(shared), stem.folder(whole))
     with monkeypatch.context() as patch:
-        patch.setattr(Job, 'needs', None)
+        patch.setattr(Job, 'needs', stem)
         expected = run(job, whole, data_root)
     assert_same(resumed, expected)
     # Otherwise equal weights would say little.
@@ -142,7 +147,8 @@ def test_other_arms_run(
     if arm == '0-seesaw':
         monkeypatch.undo()
     job = Job(arm, 0)
-    assert job.needs is not None
+    assert job.needs is not None and job.needs.needs is not None
+    run(job.needs.needs, tmp_path, data_root)
     run(job.needs, tmp_path, data_root)
     final = run(job, tmp_path, data_root)
     assert all(torch.isfinite(value.float()).all() for value in final.values())
@@ -177,15 +183,32 @@ def test_a_folder_has_one_preset_and_one_owner(tmp_path: Path) -> None:
         pass
 
 
-def test_jobs_share_burn_ins_and_go_seed_by_seed() -> None:
+@pytest.mark.slow
+def test_a_plain_run_in_three_parts_is_one_supervised_run(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job('0', 0)
+    parts, whole = tmp_path / 'parts', tmp_path / 'whole'
+    assert job.needs is not None and job.needs.needs is not None
+    run(job.needs.needs, parts, data_root)
+    run(job.needs, parts, data_root)
+    found = run(job, parts, data_root)
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, 'needs', None)
+        expected = run(job, whole, data_root)
+    assert_same(found, expected)
+
+
+def test_jobs_share_first_parts_and_go_seed_by_seed() -> None:
     jobs = jobs_of(['0', '3', '8'], [0, 1])
     names = [job.name for job in jobs]
-    one = ['burn-in-plain-seed0', 'burn-in-similarity-seed0']
+    one = ['stem-uniform-draws-seed0', 'burn-in-plain-seed0', 'burn-in-similarity-seed0']
     one += ['arm-0-seed0', 'arm-3-seed0', 'arm-8-seed0']
     assert names == one + [name.replace('seed0', 'seed1') for name in one]
     everything = jobs_of(list(ARMS), [0])
-    burn_ins = {arm.burn_in for arm in ARMS.values()}
-    assert len({job.name for job in everything}) == len(everything) == len(ARMS) + len(burn_ins)
+    shared = {arm.burn_in for arm in ARMS.values()}, {arm.stem for arm in ARMS.values()}
+    assert len({job.name for job in everything}) == len(everything)
+    assert len(everything) == len(ARMS) + sum(map(len, shared))
 
 
 def finish(job: Job, out: Path) -> None:
@@ -215,6 +238,7 @@ def test_jobs_wait_for_their_burn_in_and_a_failure_stops_its_own(
     monkeypatch.setattr(schedule, 'POLL_SECONDS', 0.01)
     lines: list[str] = []
     jobs = jobs_of(['0', '3', '8'], [0])
+    finish(Job('0', 0, 'stem'), tmp_path)
     finish(Job('3', 0), tmp_path)
 
     def go() -> list[Job]:
@@ -222,7 +246,7 @@ def test_jobs_wait_for_their_burn_in_and_a_failure_stops_its_own(
             jobs, TINY_PRESET, tmp_path, tmp_path, SPLITS, 2, 'cpu', lines.append, lambda: 60.0
         )
 
-    assert go() == [Job('2', 0, burn_in=True), Job('8', 0)]
+    assert go() == [Job('2', 0, 'burn-in'), Job('8', 0)]
     # Arm 3 was finished before, arm 8 never began.
     assert sorted(started) == ['arm-0-seed0', 'burn-in-plain-seed0', 'burn-in-similarity-seed0']
     assert any('failed' in line and 'last words' in line for line in lines)
@@ -232,23 +256,24 @@ def test_jobs_wait_for_their_burn_in_and_a_failure_stops_its_own(
 
 
 def test_the_estimate_is_work_times_measured_seconds(tmp_path: Path) -> None:
-    preset = replace(PRESETS['cpu'], supervised_iters=2000, max_iters=5000, curve_interval=700)
+    preset = replace(
+        PRESETS['cpu'], stem_iters=500, supervised_iters=2000, max_iters=5000, curve_interval=700
+    )
     defaults = dict(supervised=1.0, semi=3.0, image=0.5)
-    burn_in, job = Job('2', 0, burn_in=True), Job('8', 0)
+    burn_in, job = Job('2', 0, 'burn-in'), Job('8', 0)
     semi = 3000
     # At 2000, 2100, 2800, 3500, 4200, 4900 and the end.
     points = 7
     images = 1600 + preset.pseudo_images
     images += points * (preset.curve_images + preset.pseudo_images)
-    assert work_of(burn_in, preset, tmp_path, SPLITS).left == {
-        'supervised': preset.supervised_iters
-    }
+    assert work_of(burn_in, preset, tmp_path, SPLITS).left == {'supervised': 1500}
+    assert work_of(Job('0', 0, 'stem'), preset, tmp_path, SPLITS).left == {'supervised': 500}
     assert work_of(job, preset, tmp_path, SPLITS).left == {'semi': semi, 'image': images}
     assert work_of(Job('0', 0), preset, tmp_path, SPLITS).left == {
         'supervised': semi,
         'image': images,
     }
-    both = preset.supervised_iters + 3.0 * semi + 0.5 * images + 2 * schedule.START_SECONDS
+    both = 1500 + 3.0 * semi + 0.5 * images + 2 * schedule.START_SECONDS
 
     def left(processes: int = 1) -> float:
         jobs = [burn_in, job]

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from mmdet_softpl.datasets.annotation_checks import (
-    AnnotationError,
     check_annotations,
     check_num_classes,
     check_same_categories,
-    image_file_name,
 )
+from mmdet_softpl.datasets.annotation_file import AnnotationError, image_file_name
 
 
 def _error(path, **kwargs) -> str:

@@ -14,7 +14,7 @@ from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmengine.structures import InstanceData
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
 from mmdet_softpl.registry import DATASETS
 

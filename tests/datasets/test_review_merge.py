@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.review_files import (
     UNFINISHED,
     coco_export,

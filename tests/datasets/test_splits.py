@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError, check_annotations
+from mmdet_softpl.datasets.annotation_checks import check_annotations
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.datasets.splits import write_split
 

@@ -17,7 +17,7 @@ from mmdet.models.detectors import SemiBaseDetector
 from mmengine.logging import MMLogger
 from torch import nn
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.functional import score_histogram
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState

@@ -17,7 +17,7 @@ from netcal.metrics import ECE
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric, encode_masks
 from mmdet_softpl.registry import METRICS
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.evaluation import pseudo_label_quality
 
 NAMES = ('bolt', 'rivet', 'nut')

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from mmdet_softpl.datasets.annotation_checks import AnnotationError
+from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.evaluation import teacher_dump
 from mmdet_softpl.evaluation.teacher_dump import dump_teacher, file_key
 from mmdet_softpl.functional import prototype_log_evidence

@@ -1,0 +1,234 @@
+"""What can be wrong with the categories, images and annotations of a COCO or LVIS file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .annotation_file import MAX_EXAMPLES, AnnotationError, image_file_name
+
+
+@dataclass
+class Faults:
+    """Faults of one file by kind, keeping the first examples of each.
+
+    Attributes:
+        advice: kind -> what to do about it.
+        examples: kind -> the first ones, each with its place in the file and its value.
+        counts: kind -> how many there are.
+    """
+
+    advice: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, kind: str, example: str, advice: str) -> None:
+        """Note one fault."""
+        shown = self.examples.setdefault(kind, [])
+        self.advice[kind] = advice
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if len(shown) < MAX_EXAMPLES:
+            shown.append(example)
+
+    def pop(self, kind: str) -> str:
+        """Describe a kind and forget it."""
+        text = self.describe(kind)
+        for store in (self.advice, self.examples, self.counts):
+            store.pop(kind)  # type: ignore[attr-defined]
+        return text
+
+    def describe(self, kind: str) -> str:
+        """Kind, number, examples and advice in one sentence or two."""
+        count, shown = self.counts[kind], self.examples[kind]
+        more = f' and {count - len(shown)} more' if count > len(shown) else ''
+        return f'{kind} ({count}): {"; ".join(shown)}{more}. {self.advice[kind]}'
+
+    def raise_if_any(self, ann_file: str) -> None:
+        """Raise AnnotationError with all kinds, if there is one."""
+        if self.counts:
+            problems = [self.describe(kind) for kind in self.counts]
+            lines = '\n'.join(f'  - {problem}' for problem in problems)
+            raise AnnotationError(
+                f'{ann_file}: the annotation file cannot be used:\n{lines}', problems
+            )
+
+
+BAD_BOX = 'box of zero size'
+BAD_POLYGON = 'polygon of fewer than three points'
+
+
+def check_categories(
+    categories: list[dict], classes: Sequence[str] | None, problems: Faults
+) -> tuple[dict[int, int], list[str], list[int]]:
+    """Category id -> index, names, and the indices of ``classes`` in the file's order.
+
+    Raises:
+        AnnotationError: ``classes`` is a string.
+    """
+    index: dict[int, int] = {}
+    names: list[str] = []
+    for position, category in enumerate(categories):
+        if not isinstance(category, dict) or 'id' not in category or 'name' not in category:
+            problems.add(
+                'category without `id` or `name`',
+                f'categories[{position}] = {category!r}',
+                'Give every category both keys.',
+            )
+            continue
+        if category['id'] in index:
+            problems.add(
+                'duplicate category id',
+                f'categories[{position}]: id={category["id"]!r} ({category["name"]!r})',
+                'Give every category its own id.',
+            )
+            continue
+        if category['name'] in names:
+            problems.add(
+                'duplicate category name',
+                f'categories[{position}]: name={category["name"]!r}',
+                'Rename one of them, or merge the two categories.',
+            )
+        letter = category.get('frequency', 'r')
+        if letter not in ('r', 'c', 'f'):
+            problems.add(
+                'unknown `frequency`',
+                f'categories[{position}]: frequency={letter!r}',
+                "LVIS knows 'r', 'c' and 'f'.",
+            )
+        index[category['id']] = len(names)
+        names.append(category['name'])
+    if not categories:
+        problems.add('no category', '`categories` is an empty list', 'List the classes there.')
+    kept = list(range(len(names)))
+    if classes is not None:
+        if isinstance(classes, str):
+            raise AnnotationError(
+                f'`classes` is the string {classes!r}. Give a tuple of names; a single class is '
+                f'written ({classes!r},).'
+            )
+        for name in classes:
+            if name not in names:
+                problems.add(
+                    'class of `metainfo.classes` that the file does not define',
+                    repr(name),
+                    f'The file defines {names[:MAX_EXAMPLES]}'
+                    f'{" ..." if len(names) > MAX_EXAMPLES else ""}.',
+                )
+        wanted = set(classes)
+        kept = [i for i in kept if names[i] in wanted]
+        for label, (name, i) in enumerate(zip((n for n in classes if n in names), kept)):  # noqa: B905
+            if name != names[i]:
+                problems.add(
+                    "`metainfo.classes` not in the order of the file's `categories`",
+                    f'label {label} is {name!r}, in the file {names[i]!r}',
+                    'The host numbers labels in the order of the file: sort `classes` like it.',
+                )
+    return index, names, kept
+
+
+def check_images(
+    images: list[dict], image_root: str | os.PathLike | None, problems: Faults
+) -> dict[int, int]:
+    """Image id -> position in ``images``."""
+    index: dict[int, int] = {}
+    if not images:
+        problems.add('no image', '`images` is an empty list', 'List the images there.')
+    for position, image in enumerate(images):
+        if not isinstance(image, dict) or 'id' not in image:
+            problems.add(
+                'image without `id`',
+                f'images[{position}] = {str(image)[:80]}',
+                'Give every image an id.',
+            )
+            continue
+        if image['id'] in index:
+            problems.add(
+                'duplicate image id',
+                f'images[{position}]: id={image["id"]!r}',
+                'Give every image its own id.',
+            )
+        index[image['id']] = position
+        if image_root is not None:
+            name = image_file_name(image)
+            if name is None or not os.path.isfile(os.path.join(image_root, name)):
+                problems.add(
+                    'missing image file',
+                    f'images[{position}]: file_name={name!r} under {os.fspath(image_root)}',
+                    'Correct `data_prefix`, or fetch the images.',
+                )
+    return index
+
+
+def check_instances(
+    annotations: list[dict],
+    image_ids: dict[int, int],
+    category_ids: dict[int, int],
+    problems: Faults,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of image and category of every annotation, (A,) int64 each."""
+    seen: set[int] = set()
+    image_column: list[int] = []
+    class_column: list[int] = []
+    for position, annotation in enumerate(annotations):
+        try:
+            ann_id = annotation['id']
+            image = image_ids.get(annotation['image_id'])
+            category = category_ids.get(annotation['category_id'])
+            x, y, width, height = annotation['bbox']
+            segmentation = annotation.get('segmentation')
+            finite = math.isfinite(x + y + width + height)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problems.add(
+                'annotation without usable `id`, `image_id`, `category_id` or `bbox`',
+                f'annotations[{position}]: {type(error).__name__}: {error}',
+                'A bbox is [x, y, width, height] in pixels.',
+            )
+            continue
+        if ann_id in seen:
+            problems.add(
+                'duplicate annotation id',
+                f'annotations[{position}]: id={ann_id!r}',
+                'Give every annotation its own id.',
+            )
+        seen.add(ann_id)
+        if category is None:
+            problems.add(
+                'category id that `categories` does not define',
+                f'annotation id={ann_id!r}: category_id={annotation["category_id"]!r}',
+                'Add the category, or remove the annotation.',
+            )
+        if image is None:
+            problems.add(
+                'image id that `images` does not define',
+                f'annotation id={ann_id!r}: image_id={annotation["image_id"]!r}',
+                'Add the image, or remove the annotation.',
+            )
+        if not finite or width < 0 or height < 0:
+            problems.add(
+                'box of negative or infinite size',
+                f'annotation id={ann_id!r}: bbox={annotation["bbox"]}',
+                'A bbox is [x, y, width, height] in pixels; correct it.',
+            )
+        elif width == 0 or height == 0:
+            problems.add(
+                BAD_BOX,
+                f'annotation id={ann_id!r}: bbox={annotation["bbox"]}',
+                'Remove the annotation, or correct its box.',
+            )
+        if isinstance(segmentation, list):
+            for polygon in segmentation:
+                if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                    problems.add(
+                        BAD_POLYGON,
+                        f'annotation id={ann_id!r}: segmentation={str(polygon)[:60]}',
+                        'A polygon is [x1, y1, x2, y2, x3, y3, ...]; remove or correct it.',
+                    )
+                    break
+        if image is not None and category is not None:
+            image_column.append(image)
+            class_column.append(category)
+    return np.array(image_column, dtype=np.int64), np.array(class_column, dtype=np.int64)
