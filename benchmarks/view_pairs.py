@@ -3,11 +3,13 @@
 The ground-truth masks of the weak view, cropped to 28 x 28 in their boxes, take the teacher's
 place. They go through the package's own projection into the strong view (flip, resize,
 rotation, shear, translation of `semi_coco_instance.py`), where they are compared with the masks
-that mmdet's pipeline itself moved there.
+that mmdet's pipeline itself moved there. The boxes of the pseudo-labels are compared with the
+boxes of those masks, and so are the hulls of the turned weak boxes, which they replace.
 
     python benchmarks/view_pairs.py DATA_ROOT OUT_DIR
 
-writes OUT_DIR/view_pair_N.png and prints the mean overlap (IoU) of each image.
+writes OUT_DIR/view_pair_N.png and prints the mean overlap (IoU) of the masks of each image drawn,
+and of masks and boxes of all.
 
 Shape letters: **K** instances of an image.
 """
@@ -30,10 +32,11 @@ from mmengine.structures import InstanceData
 import mmdet_softpl  # noqa: F401  isort: skip
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import register_all_modules
 
 from mmdet_softpl.cli.config_path import config_path
-from mmdet_softpl.functional import resample_roi_masks
+from mmdet_softpl.functional import resample_roi_masks, warp_boxes
 from mmdet_softpl.models.student_losses import project
 from mmdet_softpl.models.teacher_labels import TeacherView
 from mmdet_softpl.reporting.figure import save_figure
@@ -55,6 +58,9 @@ class ViewPair:
         weak, strong: dicts as ``draw_view_pair`` takes them; row i of both is one instance.
         overlaps: (K,) IoU of the projected mask and the one that the pipeline moved, nan for
             objects of less than ``MIN_PIXELS`` pixels.
+        box_overlaps: (K,) IoU of the projected box and the box of the mask that the pipeline
+            moved, nan likewise.
+        hull_overlaps: (K,) the same of the hull of the weak view's box.
         homography: (3, 3) weak view -> strong view.
     """
 
@@ -63,6 +69,8 @@ class ViewPair:
     weak: dict[str, Any]
     strong: dict[str, Any]
     overlaps: np.ndarray
+    box_overlaps: np.ndarray
+    hull_overlaps: np.ndarray
     homography: np.ndarray
 
 
@@ -120,10 +128,12 @@ def view_pair(views: dict[str, Any]) -> ViewPair:
     )
     pasted = paste_roi_masks(masks, boxes, student.img_shape[:2])
     moved = student.gt_instances.masks.masks[found.index.numpy()].astype(bool)
+    large = moved.sum((1, 2)) >= MIN_PIXELS
     overlaps = np.full(len(boxes), np.nan)
-    for i, (ours, theirs) in enumerate(zip(pasted, moved, strict=True)):
-        if theirs.sum() >= MIN_PIXELS:
-            overlaps[i] = (ours & theirs).sum() / (ours | theirs).sum()
+    for i in large.nonzero()[0]:
+        overlaps[i] = (pasted[i] & moved[i]).sum() / (pasted[i] | moved[i]).sum()
+    true_boxes = _boxes_of(moved)
+    hulls = warp_boxes(found.bboxes, batch.homographies[0].inverse(), tuple(student.img_shape[:2]))
     shared = dict(labels=found.labels, confidences=found.confidences, kept=found.kept)
     return ViewPair(
         weak_image=_picture(views['inputs']['unsup_teacher']),
@@ -131,6 +141,8 @@ def view_pair(views: dict[str, Any]) -> ViewPair:
         weak=dict(shared, bboxes=found.bboxes, masks=found.mask_probs),
         strong=dict(shared, bboxes=boxes, masks=pasted),
         overlaps=overlaps,
+        box_overlaps=np.where(large, _aligned_ious(boxes, true_boxes), np.nan),
+        hull_overlaps=np.where(large, _aligned_ious(hulls, true_boxes), np.nan),
         homography=np.linalg.inv(batch.homographies[0].double().numpy()),
     )
 
@@ -151,6 +163,20 @@ def _ground_truth(sample: DetDataSample) -> InstanceData:
     )
 
 
+def _boxes_of(masks: np.ndarray) -> torch.Tensor:
+    """(K, H, W) -> (K, 4), zeros for an empty mask."""
+    boxes = torch.zeros(len(masks), 4)
+    for i, mask in enumerate(masks):
+        y, x = mask.nonzero()
+        if len(x):
+            boxes[i] = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1])
+    return boxes
+
+
+def _aligned_ious(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    return bbox_overlaps(a, b, is_aligned=True).numpy()
+
+
 def _picture(inputs: torch.Tensor) -> np.ndarray:
     """(3, H, W) uint8 BGR -> (H, W, 3) RGB."""
     return np.ascontiguousarray(inputs.numpy()[::-1].transpose(1, 2, 0))
@@ -168,8 +194,12 @@ def main() -> None:
     args = parser.parse_args()
     pairs, classes = load_view_pairs(args.data_root, args.ann_file, args.img_prefix, args.seed)
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    means = []
+    means: list[float] = []
+    boxes: list[np.ndarray] = []
+    hulls: list[np.ndarray] = []
     for number, pair in enumerate(pairs):
+        boxes.append(pair.box_overlaps)
+        hulls.append(pair.hull_overlaps)
         if np.isfinite(pair.overlaps).any():
             means.append(float(np.nanmean(pair.overlaps)))
         if number < args.pictures:
@@ -183,6 +213,13 @@ def main() -> None:
         f'{len(means)} images: mean IoU {np.mean(means):.3f}, '
         f'worst image {np.min(means):.3f}, below 0.8: {np.sum(np.array(means) < 0.8)}'
     )
+    for name, overlaps in (('boxes of masks', boxes), ('hulls of boxes', hulls)):
+        values = np.concatenate(overlaps)
+        values = values[np.isfinite(values)]
+        print(
+            f'{name}: {len(values)} objects, mean IoU {values.mean():.3f}, '
+            f'below 0.75: {np.mean(values < 0.75):.3f}'
+        )
 
 
 if __name__ == '__main__':

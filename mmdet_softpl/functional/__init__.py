@@ -23,7 +23,7 @@ from .frequency import (
     frequency_boost,
     frequency_groups,
 )
-from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_points
+from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mask_boxes, warp_points
 from .matching import match_detections, match_indices
 from .similarity import (
     ClassSimilarity,
@@ -93,5 +93,6 @@ __all__ = [
     'tilt_similarity',
     'update_prototypes',
     'warp_boxes',
+    'warp_mask_boxes',
     'warp_points',
 ]

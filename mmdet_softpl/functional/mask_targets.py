@@ -40,7 +40,60 @@ def warp_boxes(boxes: Tensor, homography: Tensor, shape: tuple[int, int] | Tenso
         (K, 4) float32.
     """
     corners = at_least_float32(boxes)[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2)
-    x, y = warp_points(corners, homography.expand(len(corners), 3, 3)).unbind(dim=2)
+    return _hulls(warp_points(corners, homography.expand(len(corners), 3, 3)), shape)
+
+
+def warp_mask_boxes(
+    boxes: Tensor,
+    masks: Tensor,
+    homography: Tensor,
+    shape: tuple[int, int] | Tensor,
+) -> Tensor:
+    """Axis-aligned boxes of warped objects, from their masks, clipped to the image.
+
+    Under rotation and shear the hull of a box is larger than the box of the object: by 22 % in
+    width and height for a disc turned by 15 degrees. The mask says what of the box the object
+    fills. It is stretched to fill its box to all four sides, so that without rotation and shear the
+    result is that of :func:`warp_boxes`; it never reaches beyond it. Where nothing in a mask is
+    above 0.5, the whole box counts.
+
+    Args:
+        boxes: (K, 4).
+        masks: (K, S, S) foreground probabilities over the area of each box.
+        homography: (3, 3), source view -> target view; or (K, 3, 3), one for each box.
+        shape: (height, width) of the target view; or (K, 2), one for each box.
+
+    Returns:
+        (K, 4) float32.
+    """
+    size = masks.shape[1]
+    inside = masks > 0.5
+    inside = inside | ~inside.flatten(1).any(1)[:, None, None]
+    cells = torch.arange(size, device=masks.device)
+    # (K, S): first and last cell of each row; the other way round in a row without any.
+    first = torch.where(inside, cells, size).amin(2)
+    last = torch.where(inside, cells, -1).amax(2)
+    full = last >= 0
+    left, right = first.amin(1, keepdim=True), last.amax(1, keepdim=True) + 1
+    top = torch.where(full, cells, size).amin(1, keepdim=True)
+    bottom = torch.where(full, cells, -1).amax(1, keepdim=True) + 1
+    # The hull of the cells is that of the ends of their rows. Rows without a cell repeat the corner
+    # that is in every hull of the outline: the first row's.
+    start = full.float().argmax(1, keepdim=True)
+    rows = torch.where(full, cells, start)
+    first, last = first.gather(1, rows), last.gather(1, rows) + 1
+    u = torch.cat([first, last, first, last], dim=1)
+    v = torch.cat([rows, rows, rows + 1, rows + 1], dim=1)
+    x1, y1, x2, y2 = at_least_float32(boxes).unsqueeze(2).unbind(dim=1)
+    x = x1 + (x2 - x1) * (u - left) / (right - left)
+    y = y1 + (y2 - y1) * (v - top) / (bottom - top)
+    points = torch.stack([x, y], dim=2)
+    return _hulls(warp_points(points, homography.expand(len(points), 3, 3)), shape)
+
+
+def _hulls(points: Tensor, shape: tuple[int, int] | Tensor) -> Tensor:
+    """Boxes around points, clipped. Shape: (K, n, 2) -> (K, 4)."""
+    x, y = points.unbind(dim=2)
     if isinstance(shape, Tensor):
         height, width = shape.to(x).unsqueeze(2).unbind(dim=1)
         x, y = x.clamp(min=0).minimum(width), y.clamp(min=0).minimum(height)

@@ -24,6 +24,7 @@ from mmdet_softpl.functional import (
     soft_cross_entropy,
     soft_targets,
     warp_boxes,
+    warp_mask_boxes,
 )
 from mmdet_softpl.models.roi_adapter import RoIStage, stages_of
 from mmdet_softpl.models.teacher_labels import TeacherView
@@ -63,6 +64,7 @@ def project(
 ) -> PseudoBatch:
     """Carry the teacher's instances over into the student's views.
 
+    With masks, boxes are those of the projected masks: the hull of a turned box is too large.
     Instances whose projected box is smaller than ``min_size`` pixels in width or height (out
     of sight) are left out.
 
@@ -80,11 +82,12 @@ def project(
     to_student = m_student @ m_teacher.inverse()
     images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     instances = InstanceData.cat(view.detections)
-    boxes = warp_boxes(
-        instances.bboxes,
-        _moved(to_student[images], device),
-        _moved(_shapes(student_samples)[images], device),
-    )
+    matrices = _moved(to_student[images], device)
+    shapes = _moved(_shapes(student_samples)[images], device)
+    if 'mask_probs' in instances:
+        boxes = warp_mask_boxes(instances.bboxes, instances.mask_probs, matrices, shapes)
+    else:
+        boxes = warp_boxes(instances.bboxes, matrices, shapes)
     # One wait for the device, for the whole batch: how many are in sight is known there alone.
     inside = ((boxes[:, 2:] - boxes[:, :2]) >= min_size).all(1).cpu()
     counts = torch.bincount(images[inside], minlength=len(counts)).tolist()

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_softpl.functional import mask_quality, resample_roi_masks, warp_boxes, warp_points
+from mmdet_softpl.functional import (
+    mask_quality,
+    resample_roi_masks,
+    warp_boxes,
+    warp_mask_boxes,
+    warp_points,
+)
 
 TEACHER = (240, 320)
 STUDENT = (260, 300)
@@ -300,6 +306,66 @@ def test_boxes_outside_the_view_lose_their_area():
     shift = torch.tensor([[1.0, 0, 1000], [0, 1, 0], [0, 0, 1]])
     assert warp_boxes(torch.tensor([[0.0, 0, 5, 5]]), shift, (50, 40)).tolist() == [[40, 0, 40, 5]]
     assert warp_boxes(torch.zeros(0, 4), shift, (50, 40)).shape == (0, 4)
+
+
+@pytest.mark.parametrize('kinds', KINDS, ids=lambda kinds: '-'.join(kinds) or 'identity')
+def test_mask_boxes_are_the_hulls_of_all_stretched_cells(kinds):
+    rng = np.random.default_rng([7, len(kinds)])
+    matrix = random_transform(rng, kinds)
+    masks = np.stack([smooth_mask(rng) for _ in range(8)])
+    masks[:, :3] = masks[:, :, 25:] = 0
+    masks[1] = 0
+    masks[1, 6, 4] = 1
+    # A row without a cell between two with some.
+    masks[2, 12] = 0
+    corner = rng.uniform(20, 120, (8, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(20, 90, (8, 2))], axis=1)
+    given = torch.from_numpy(boxes), torch.from_numpy(masks), torch.from_numpy(matrix), STUDENT
+    actual = warp_mask_boxes(*given)
+    for box, mask, ours in zip(boxes, masks, actual.numpy(), strict=True):
+        rows, columns = np.nonzero(mask > 0.5)
+        corners = [
+            (column + i, row + j)
+            for row, column in zip(rows, columns, strict=True)
+            for i in (0, 1)
+            for j in (0, 1)
+        ]
+        cells = np.array(corners, dtype=float)
+        low, high = cells.min(0), cells.max(0)
+        points = box[:2] + (cells - low) / (high - low) * (box[2:] - box[:2])
+        mapped = cv2.perspectiveTransform(points[None], matrix)[0].clip(0, STUDENT[::-1])
+        np.testing.assert_allclose(ours, [*mapped.min(0), *mapped.max(0)], atol=1e-4)
+    hulls = warp_boxes(given[0], given[2], STUDENT)
+    assert (actual[:, :2] >= hulls[:, :2] - 1e-4).all()
+    assert (actual[:, 2:] <= hulls[:, 2:] + 1e-4).all()
+    if not {'rotate', 'shear'} & set(kinds):
+        torch.testing.assert_close(actual, hulls, rtol=0, atol=1e-4)
+
+
+def test_the_box_of_a_turned_disc_stays_while_its_hull_grows():
+    y, x = np.mgrid[:56, :56] + 0.5
+    disc = torch.from_numpy(((x - 28) ** 2 + (y - 28) ** 2 <= 28**2).astype(np.float32))
+    angle = np.deg2rad(15)
+    turn = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    matrix = torch.from_numpy(about((150, 120), np.array(turn)))
+    box = torch.tensor([[100.0, 70, 200, 170]])
+    sides = (0, 1, 2, 3)
+    ours = warp_mask_boxes(box, disc[None], matrix, TEACHER)[0]
+    # To the side of a cell, 100 / 56 pixels.
+    assert all(abs(float(ours[i] - box[0, i])) < 1.8 for i in sides)
+    hull = warp_boxes(box, matrix, TEACHER)[0]
+    assert float(hull[2] - hull[0]) == pytest.approx(122.5, abs=0.1)
+
+
+def test_mask_boxes_of_full_empty_and_no_masks():
+    rng = np.random.default_rng(3)
+    matrix = torch.from_numpy(random_transform(rng, ('rotate', 'shear')))
+    box = torch.tensor([[60.0, 70, 120, 150]]).expand(2, 4)
+    masks = torch.stack([torch.ones(28, 28), torch.full((28, 28), 0.4)])
+    expected = warp_boxes(box, matrix, STUDENT)
+    torch.testing.assert_close(warp_mask_boxes(box, masks, matrix, STUDENT), expected)
+    none = warp_mask_boxes(torch.zeros(0, 4), torch.zeros(0, 28, 28), matrix, STUDENT)
+    assert none.shape == (0, 4)
 
 
 # --- quality ---
