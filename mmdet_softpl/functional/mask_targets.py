@@ -2,7 +2,7 @@
 
 Shape letters: **K** pseudo-instances, **P** positive student RoIs, **M** points, **S** side of the
 teacher's RoI masks. Boxes are (x1, y1, x2, y2) in pixels, points (x, y); pixel i covers [i, i + 1).
-Source: section 3, step 5 and "Unlabelled class loss" of docs/DESIGN.md.
+Source: section 3, steps 4 and 6, and "Unlabelled class loss" of docs/DESIGN.md.
 """
 
 from __future__ import annotations
