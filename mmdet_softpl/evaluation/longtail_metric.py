@@ -328,7 +328,8 @@ def _judgeable(found: Detections, truth: GroundTruth, iou_type: str) -> Detectio
     judged = torch.stack([truth.image(img_id).judged for img_id in img_ids.tolist()]).numpy()
     found = found[judged[inverse, found.labels]]
     if iou_type == 'segm' and found.masks is not None:
-        areas = mask_utils.area(list(found.masks)) if len(found) else np.zeros(0)
+        # One by one: under numpy 2 pycocotools takes at most 255 masks in a call.
+        areas = np.array([mask_utils.area(mask) for mask in found.masks], dtype=np.int64)
     else:
         areas = (found.bboxes[:, 2:] - found.bboxes[:, :2]).prod(1)
     return found[areas > 0]
