@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ MAX_ROWS = 100
 SHOWN_ROWS = 30
 # What rounds to 0 % is no neighbour worth a word.
 MIN_WEIGHT = 0.005
-LEARNED_MODES = ('similarity', 'confusion', 'file')
 FILES = {'json': 'similarity.json', 'arrays': 'similarity.npz', 'picture': 'similarity.png'}
 
 
@@ -66,16 +64,18 @@ def run(args: argparse.Namespace) -> int:
         ``ValueError`` or ``OSError``.
     """
     from mmdet_softpl.checks import check_range
+    from mmdet_softpl.engine.trained_head import load_trained_head
 
     check_range('similarity', '--neighbours', args.neighbours, 1, None)
     _check_outputs(args)
-    cfg, head_cfg, head, names = _load(args)
+    trained = load_trained_head(args.config, args.checkpoint, args.network)
+    head, names = trained.head, trained.names
     result = _describe(head, names, args.neighbours)
     if args.embeddings is not None:
         result['comparison'] = _compare(head, names, args.embeddings)
     same = True
     if args.out is not None:
-        same = _write(head_cfg, head, names, result, Path(args.out), cfg.get('default_scope'))
+        same = _write(trained.cfg, head, names, result, Path(args.out), trained.scope)
     for warning in result['warnings']:
         print(f'warning: {warning}', file=sys.stderr)
     if args.json:
@@ -94,112 +94,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
         path = Path(args.out) / name
         if path.exists() and not args.overwrite:
             raise FileExistsError(f'{path} exists; give another --out, or --overwrite.')
-
-
-def _load(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any, list[str]]:
-    """The config, the config of the head, the head with its trained state, the class names."""
-    from mmdet.registry import MODELS
-    from mmengine.config import ConfigDict
-    from mmengine.registry import DefaultScope
-
-    from mmdet_softpl.engine.load_teacher import read_checkpoint, read_config
-    from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
-
-    cfg = read_config(args.config)
-    head_cfg, place = _head_config(cfg, args.config)
-    loaded = read_checkpoint(args.checkpoint)
-    state = head_state(loaded['state_dict'], place, args.network)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
-        head = MODELS.build(ConfigDict(head_cfg))
-    if not isinstance(head, SmoothedCEHead):
-        raise ValueError(
-            f'{args.config}: the box head is {type(head).__name__}, which has no class '
-            'similarity; give a config with SmoothedCEHead.'
-        )
-    if head.smoothing_mode not in LEARNED_MODES or not head.smooths:
-        raise ValueError(
-            f'{args.config}: the head has smoothing_mode={head.smoothing_mode!r} and smoothing='
-            f'{head.smoothing:g}: it learns no similarity. Known modes that do: '
-            f'{", ".join(LEARNED_MODES)}.'
-        )
-    _check_state(head, state, args)
-    head.load_state_dict(state)
-    return cfg, head_cfg, head.eval(), _class_names(loaded, cfg, head.num_classes)
-
-
-def _head_config(cfg: Any, config: str) -> tuple[dict[str, Any], str]:
-    """Config of the (last) box head, and where the detector has it."""
-    model = cfg.model.to_dict()
-    detector = model.get('detector', model)
-    head = (detector.get('roi_head') or {}).get('bbox_head')
-    if isinstance(head, (list, tuple)) and head:
-        return dict(head[-1]), f'roi_head.bbox_head.{len(head) - 1}.'
-    if not isinstance(head, dict):
-        raise ValueError(
-            f'{config}: the model has no roi_head.bbox_head; give a two-stage detector.'
-        )
-    stages = detector['roi_head'].get('num_stages')
-    # A cascade may give one config for all of its stages.
-    return dict(head), 'roi_head.bbox_head.' + ('' if stages is None else f'{stages - 1}.')
-
-
-def head_state(state_dict: Mapping[str, Any], place: str, network: str) -> dict[str, Any]:
-    """Entries of one head in a checkpoint, without what stands before their names.
-
-    Args:
-        state_dict: of a semi-supervised detector (keys start with ``teacher.`` and ``student.``)
-            or of a plain one.
-        place: where the detector has the head, such as ``'roi_head.bbox_head.'``.
-        network: ``'teacher'`` or ``'student'``; of no effect on a plain detector.
-    """
-    prefix = f'{network}.{place}'
-    if not any(key.startswith(prefix) for key in state_dict):
-        prefix = place
-    return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-
-
-def _check_state(head: Any, state: dict[str, Any], args: argparse.Namespace) -> None:
-    """Name what does not fit between checkpoint and head."""
-    who = args.checkpoint
-    own = head.state_dict()
-    if 'fc_cls.weight' not in state:
-        raise ValueError(
-            f'{who}: there is no box head where {args.config} has it; give its checkpoint.'
-        )
-    outputs = state['fc_cls.weight'].shape[0]
-    if outputs != head.num_classes + 1:
-        raise ValueError(
-            f'{who}: its head has {outputs - 1} classes, that of {args.config} '
-            f'{head.num_classes}. Give the config of that training.'
-        )
-    missing = sorted(own.keys() - state.keys())
-    if missing:
-        raise ValueError(
-            f'{who}: its head has no {", ".join(missing[:3])}: it was trained with another head or '
-            f'another smoothing_mode than {head.smoothing_mode!r} (a plain or exported checkpoint '
-            'has none). Give a checkpoint of the training with SmoothedCEHead.'
-        )
-    for name, value in own.items():
-        if state[name].shape != value.shape:
-            raise ValueError(
-                f'{who}: {name} of the head is {tuple(state[name].shape)}, in {args.config} '
-                f'{tuple(value.shape)}. Give the config of that training.'
-            )
-    for name in state.keys() - own.keys():
-        # What the mode of the config does not keep.
-        state.pop(name)
-
-
-def _class_names(loaded: dict[str, Any], cfg: Any, num_classes: int) -> list[str]:
-    """Of the checkpoint, else of the labelled set, else numbers."""
-    meta = (loaded.get('meta') or {}).get('dataset_meta') or {}
-    names: Sequence[str] | None = meta.get('classes') or meta.get('CLASSES')
-    if names is None or len(names) != num_classes:
-        from mmdet_softpl.datasets.config_sets import configured_sets
-
-        known = [s.classes for s in configured_sets(cfg) if isinstance(s.classes, tuple)]
-        names = next((n for n in known if len(n) == num_classes), None)
-    return [str(n) for n in names] if names is not None else [f'{i}' for i in range(num_classes)]
 
 
 def _counts(head: Any) -> Any:
