@@ -33,7 +33,7 @@ class PseudoLabelVisualizationHook(Hook):
     pass of the teacher on one image, draws no random numbers and counts nothing.
 
     Instances with a dashed frame are objects that the teacher sees but cannot name: RPN and box
-    losses learn from them, the class loss does not.
+    losses learn from them, and soft labels (not one-hot ones) their distribution over the classes.
 
     Args:
         interval: Iterations between two pictures, >= 1.

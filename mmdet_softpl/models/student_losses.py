@@ -255,11 +255,12 @@ def class_loss(
 ) -> dict[str, Tensor]:
     """Cross entropy with soft (or one-hot) targets.
 
-    Positives of a kept instance weigh its calibrated confidence (hard: 1); those of an object
-    that the teacher sees but cannot name weigh 0: calling them background is what makes naive
-    pseudo-labels hurt. Negatives weigh the teacher's background score of the same RoI (Soft
-    Teacher, arXiv 2106.09018). The student's logits carry ``offsets`` (docs/DESIGN.md: student-side
-    correction), which inference leaves out.
+    Soft targets come from every object, also from one that the teacher sees but cannot name: its
+    distribution says so. To leave those out tilts the student toward the classes that the teacher
+    is sure of (benchmarks/longtail). One-hot targets come from kept labels alone; what has no name
+    weighs 0, since calling it background hurts more. Negatives weigh the teacher's background score
+    of the same RoI (Soft Teacher, arXiv 2106.09018). The student's logits carry ``offsets``
+    (docs/DESIGN.md: student-side correction), which inference leaves out.
 
     Args:
         stage: The student's stage.
@@ -286,7 +287,7 @@ def class_loss(
         else:
             table = soft_targets(instances.score_vectors, instances.labels, instances.confidences)
             positive = soft_cross_entropy(logits[rows], table[inds])
-            instance_weights = instances.kept * instances.confidences
+            instance_weights = torch.ones_like(instances.confidences)
         raw = raw.index_copy(0, rows, positive)
         weights = weights.index_copy(0, rows, instance_weights[inds])
     loss = (raw * weights).sum() / weights.sum().clamp(min=1.0)
