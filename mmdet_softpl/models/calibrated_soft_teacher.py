@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import (
     histogram_calibrator,
+    never_raising,
     score_histogram,
     student_offsets,
     temperature_calibrator,
@@ -86,7 +87,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             - ``student_correction``: whether the student's logits carry offsets,
             - ``calibration_interval`` (>= 1): iterations between two passes of the teacher
               over the labelled batch, whose detections make the reliability statistics
-              (optimistic, since the student trains on these images;
+              (optimistic, since the student trains on these images, so calibration only lowers
+              scores;
               ``HeldOutCalibrationHook`` takes others),
             - ``refresh_interval`` (>= 1): iterations between two updates of calibration and
               offsets, when ranks sum their statistics,
@@ -349,6 +351,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         elif mode != 'none':
             per_group = mode == 'group_temperature'
             state.calibration.copy_(temperature_calibrator(reliability, state.groups, per_group))
+        if not self.held_out:
+            state.calibration.copy_(never_raising(state.calibration))
         if cfg['student_correction']:
             sum_over_ranks(state.offset_counts)
             expected, observed = state.offset_counts

@@ -18,6 +18,7 @@ from mmdet_softpl.functional import (
     group_mean,
     histogram_calibrator,
     isotonic,
+    never_raising,
     reliability_counts,
     shrink_to_groups,
     soft_targets,
@@ -531,3 +532,17 @@ def test_steps_of_the_offsets_find_a_planted_shift():
         offsets = offsets + student_offsets(expected_counts(teacher, offsets), observed, groups)
     torch.testing.assert_close(offsets, planted, rtol=0, atol=0.06)
     assert (first - planted).abs().max() > 0.3
+
+
+@pytest.mark.parametrize('num_classes', [0, 1, 4])
+def test_never_raising_lowers_as_the_table_does_and_leaves_the_rest(num_classes):
+    table = torch.rand(num_classes, 15, generator=torch.Generator().manual_seed(0))
+    lowering = never_raising(table)
+    for c in range(num_classes):
+        for b in range(15):
+            centre = (b + 0.5) / 15
+            assert float(lowering[c, b]) == pytest.approx(min(float(table[c, b]), centre))
+    scores = torch.linspace(0, 1, 101)
+    for c in range(num_classes):
+        labels = torch.full((101,), c)
+        assert (apply_calibrator(scores, labels, lowering) <= scores + 1e-6).all()

@@ -218,6 +218,30 @@ def test_calibration_follows_the_reliability() -> None:
     assert state.new_reliability.sum() == 0
 
 
+@pytest.mark.parametrize('held_out', [False, True])
+@pytest.mark.parametrize('mode', ['histogram', 'temperature'])
+def test_only_held_out_images_may_raise_a_score(mode: str, held_out: bool) -> None:
+    model = build(calibration=mode)
+    model.held_out = held_out
+    state = model.class_state
+    count = torch.full((NUM_CLASSES, state.calibration.shape[1]), 1000.0)
+    centres = (torch.arange(count.shape[1]) + 0.5) / count.shape[1]
+    # Twice as often right as the scores say below 0.4, half as often above.
+    correct = torch.where(centres < 0.4, 2 * centres, centres / 2)
+    if mode == 'temperature':
+        correct = centres.sqrt()
+    state.new_reliability.copy_(torch.stack([count, count * correct, count * centres]))
+    model.refresh_calibration()
+    low, high = centres < 0.3, centres > 0.6
+    raised = state.calibration - centres
+    if held_out:
+        assert (raised[:, low] > 0.05).any()
+    else:
+        assert raised.abs()[:, low].max() < 1e-6
+    if mode == 'histogram':
+        assert (raised[:, high] < -0.05).all()
+
+
 def test_offsets_step_by_the_log_of_expected_over_observed() -> None:
     model = build(calibration='none', student_correction=True)
     state = model.class_state
