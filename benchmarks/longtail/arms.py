@@ -44,7 +44,7 @@ ARMS = {
     '2': Arm('+ similarity smoothing', '1', 'similarity', unlabeled=False),
     '3': Arm('one-hot teacher on the head of 0', '0', 'plain'),
     '4': Arm('one-hot teacher on the head of 2', '3', 'similarity'),
-    '5': Arm('+ soft labels', '4', 'similarity'),
+    '5': Arm('+ soft labels of every object', '4', 'similarity'),
     '6a': Arm('+ frequency boost, thresholds per class', '5', 'similarity'),
     '6': Arm('+ prototype evidence', '6a', 'similarity'),
     '7': Arm('+ calibrated targets', '6', 'similarity'),

@@ -1,4 +1,4 @@
-"""Arm 5: arm 4 + soft labels."""
+"""Arm 5: arm 4 + soft labels of every object."""
 
 _base_ = './arm-4.py'
 
