@@ -77,10 +77,8 @@ def warp_mask_boxes(
     left, right = first.amin(1, keepdim=True), last.amax(1, keepdim=True) + 1
     top = torch.where(full, cells, size).amin(1, keepdim=True)
     bottom = torch.where(full, cells, -1).amax(1, keepdim=True) + 1
-    # The hull of the cells is that of the ends of their rows. Rows without a cell repeat the corner
-    # that is in every hull of the outline: the first row's.
-    start = full.float().argmax(1, keepdim=True)
-    rows = torch.where(full, cells, start)
+    # The hull of the cells is that of the ends of their rows; empty rows repeat the top one.
+    rows = torch.where(full, cells, top)
     first, last = first.gather(1, rows), last.gather(1, rows) + 1
     u = torch.cat([first, last, first, last], dim=1)
     v = torch.cat([rows, rows, rows + 1, rows + 1], dim=1)

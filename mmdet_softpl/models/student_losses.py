@@ -256,9 +256,9 @@ def class_loss(
     """Cross entropy with soft (or one-hot) targets.
 
     Soft targets come from every object, also from one that the teacher sees but cannot name: its
-    distribution says so. To leave those out tilts the student toward the classes that the teacher
-    is sure of (benchmarks/longtail). One-hot targets come from kept labels alone; what has no name
-    weighs 0, since calling it background hurts more. Negatives weigh the teacher's background score
+    distribution says so. To leave those out would tilt the student toward the classes that the
+    teacher is sure of. One-hot targets come from kept labels alone; what has no name
+    weighs 0, since it is no background. Negatives weigh the teacher's background score
     of the same RoI (Soft Teacher, arXiv 2106.09018). The student's logits carry ``offsets``
     (docs/DESIGN.md: student-side correction), which inference leaves out.
 

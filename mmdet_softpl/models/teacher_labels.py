@@ -35,7 +35,8 @@ class LabelingCfg:
         cross_class_iou_thr: Of two detections with a larger IoU, whatever their classes,
             only the surest is an object's label, in (0, 1].
         max_per_img: Detections of an image at most.
-        objectness_thr: Objects for RPN and box losses have 1 - p_bg above it, in [0, 1].
+        objectness_thr: Objects for RPN and box losses and soft class targets have 1 - p_bg above
+            it, in [0, 1].
     """
 
     score_floor: float = 0.05
