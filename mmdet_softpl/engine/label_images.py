@@ -6,7 +6,7 @@ Shape legend: K detections of an image, C foreground classes, S mask size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.structures import InstanceData
 
 from mmdet_softpl.models import CalibratedSoftTeacher
-from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
+from mmdet_softpl.models.teacher_labels import add_masks, teacher_detect
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def label_images(
         )
         if masks_above is not None:
             chosen = [seen[seen.surest & (seen.scores > masks_above)] for seen in view.detections]
-            view = TeacherView(view.feats, chosen)
+            view = replace(view, detections=chosen)
             add_masks(asked, view)
         for image, sample, seen in zip(images, data['data_samples'], view.detections, strict=True):
             found = seen.cpu()

@@ -36,10 +36,12 @@ from mmdet_softpl.functional import (
     FREQUENT,
     GROUP_NAMES,
     THRESHOLD_MODES,
+    align_boosts,
     damp,
     frequency_boost,
     per_class_thresholds,
     smooth_thresholds,
+    wanted_mass,
 )
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.ranks import sum_over_ranks
@@ -85,6 +87,10 @@ class RareBoostPseudoLabeler(Hook):
         damp_factor: A class that is kept at more than this multiple of its labelled rate,
             > 0, for ``damp_patience`` refreshes in a row loses boost, then gains threshold.
         damp_patience: >= 1.
+        align_rate: In [0, 1], how fast boosts follow the soft labels of all objects so that
+            every class gets its labelled share times its frequency boost, no more and no less
+            (``align_boosts``); 0 leaves the boosts as they are. On ``CalibratedSoftTeacher`` alone:
+            others have no soft labels.
         interval: Iterations between two refreshes, >= 1. The first ones come after 1/8, 1/4
             and 1/2 of it. Ranks sum their statistics at a refresh and at no other time.
         audit_file: Name, in the work directory, of the audit written after training. What every
@@ -111,6 +117,7 @@ class RareBoostPseudoLabeler(Hook):
         thr_momentum: float = 0.5,
         damp_factor: float = 2.0,
         damp_patience: int = 3,
+        align_rate: float = 0.5,
         interval: int = 500,
         audit_file: str = 'pseudo_label_audit.json',
     ) -> None:
@@ -132,6 +139,7 @@ class RareBoostPseudoLabeler(Hook):
         check_range(owner, 'thr_momentum', thr_momentum, 0, 1, include_upper=False)
         check_range(owner, 'damp_factor', damp_factor, 0, None, include_lower=False)
         check_range(owner, 'damp_patience', damp_patience, 1, None)
+        check_range(owner, 'align_rate', align_rate, 0, 1)
         check_range(owner, 'interval', interval, 1, None)
         weights = (
             [prototype_weight] * len(GROUP_NAMES)
@@ -158,6 +166,7 @@ class RareBoostPseudoLabeler(Hook):
         self.thr_momentum = thr_momentum
         self.damp_factor = damp_factor
         self.damp_patience = damp_patience
+        self.align_rate = align_rate
         self.interval = interval
         self.audit_file = audit_file
 
@@ -195,6 +204,10 @@ class RareBoostPseudoLabeler(Hook):
 
     def _image_counts(self) -> Tensor:
         return torch.as_tensor(self.statistics.image_counts, dtype=torch.long)
+
+    def _frequency_boosts(self) -> Tensor:
+        counts = torch.as_tensor(self.statistics.image_counts, dtype=torch.float32)
+        return frequency_boost(counts, gamma=self.boost_gamma, max_boost=self.max_boost)
 
     @property
     def labelled_rate(self) -> Tensor:
@@ -261,11 +274,8 @@ class RareBoostPseudoLabeler(Hook):
         state.load_state_dict(ClassState(state.num_classes, self.fixed_thr).state_dict())
         device = state.boosts.device
         groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
-        counts = torch.as_tensor(self.statistics.image_counts, dtype=torch.float32)
         state.groups.copy_(groups)
-        state.boosts.copy_(
-            frequency_boost(counts, gamma=self.boost_gamma, max_boost=self.max_boost)
-        )
+        state.boosts.copy_(self._frequency_boosts())
         weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
         state.prototype_weights.copy_(weights[groups].to(device))
         state.thresholds.fill_(self.fixed_thr)
@@ -301,7 +311,7 @@ class RareBoostPseudoLabeler(Hook):
         Every rank must call it at the same time.
         """
         state, past = self.class_state, self.history
-        sum_over_ranks(state.score_histogram, state.kept, state.num_images)
+        sum_over_ranks(state.score_histogram, state.kept, state.mass, state.num_images)
         past['histogram'].mul_(HISTOGRAM_DECAY).add_(state.score_histogram)
         past['histogram_images'].mul_(HISTOGRAM_DECAY).add_(state.num_images)
         past['total_kept'] += state.kept
@@ -341,11 +351,18 @@ class RareBoostPseudoLabeler(Hook):
             unboosted = damped & (state.boosts <= 1)
             raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.thr_range[1])
             thresholds = torch.where(unboosted, raised, thresholds)
+        if self.align_rate and bool(state.mass.any()):
+            wanted = wanted_mass(state.mass, rate, self._frequency_boosts().to(rate))
+            # For the same reason, nothing says how many labels a frequent class should have.
+            unknown = (state.groups == FREQUENT) & self.summary.federated
+            wanted = torch.where(unknown, state.mass, wanted)
+            aligned = align_boosts(boosts, state.mass, wanted, state.groups, self.align_rate)
+            boosts = torch.where(unknown, boosts, aligned)
         state.boosts.copy_(boosts)
         state.thresholds.copy_(thresholds)
         past['strikes'] = strikes
         past['damped'] += damped
-        state.clear('score_histogram', 'kept', 'num_images')
+        state.clear('score_histogram', 'kept', 'mass', 'num_images')
 
     def _record(self, runner: Runner) -> None:
         """Append the refresh to the file that the report reads."""

@@ -7,6 +7,7 @@ D feature size, P = 32 numbers that are kept of a feature.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ def _detect(detector: CalibratedSoftTeacher, items: list[dict]) -> tuple[Teacher
         data['inputs'],
         data['data_samples'],
         detector.class_state,
-        detector.labeling_cfg,
+        # The mean over two views cannot say where they disagree.
+        replace(detector.labeling_cfg, mirror=False, zooms=()),
     )
     return view, data['data_samples']
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, ImageTruth
 from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.extra_views import extra_views, mean_scores
 from mmdet_softpl.models.roi_adapter import score_rois, stages_of
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.teacher_labels import evidence_of
@@ -211,7 +212,11 @@ def _look(
     head = stages_of(teacher.roi_head)[-1].bbox_head
     deltas = deltas.unflatten(1, (-1, 4))
     # A RoI below the floor stays below it under any boost: class scores sum to its objectness.
-    stored = 1 - scores[:, -1] > detector.labeling_cfg.score_floor
+    cfg = detector.labeling_cfg
+    stored = 1 - scores[:, -1] > cfg.score_floor
+    extra = extra_views(teacher, data['inputs'], cfg.mirror, cfg.zooms)
+    refined = rois[:, 1:].split([len(proposal) for proposal in boxes])
+    scores = mean_scores(teacher, scores, refined, metas, extra)
     images, start = [], 0
     for meta, proposal in zip(metas, boxes, strict=True):
         rows = stored[start : start + len(proposal)].nonzero().squeeze(1) + start

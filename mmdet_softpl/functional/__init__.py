@@ -1,5 +1,6 @@
 """Pure tensor functions: torch in, torch out, no state, nothing of mmengine or mmdet."""
 
+from .alignment import align_boosts, wanted_mass
 from .calibration import (
     apply_calibrator,
     class_conditional_ece,
@@ -56,6 +57,7 @@ __all__ = [
     'RARE',
     'THRESHOLD_MODES',
     'ClassSimilarity',
+    'align_boosts',
     'apply_calibrator',
     'boost_scores',
     'class_conditional_ece',
@@ -94,6 +96,7 @@ __all__ = [
     'temperature_calibrator',
     'tilt_similarity',
     'update_prototypes',
+    'wanted_mass',
     'warp_boxes',
     'warp_mask_boxes',
     'warp_points',

@@ -192,7 +192,7 @@ def damp(
     of its strikes. From ``patience`` strikes on it is damped at every call until it is back below.
 
     Args:
-        boost: (C,) >= 1.
+        boost: (C,) > 0.
         kept_rate: (C,) pseudo-instances kept per image since the last call.
         labelled_rate: (C,) labelled instances per image.
         strikes: (C,) calls in a row with too many.
@@ -201,13 +201,14 @@ def damp(
         decay: of the boost, in (0, 1).
 
     Returns:
-        boost (C,), damped ones times ``decay`` but not below 1; strikes (C,); and which classes
-        were damped, (C,) bool. Where the boost is 1 already, the caller can raise the threshold.
+        boost (C,), damped ones above 1 times ``decay`` but not below 1; strikes (C,); and which
+        classes were damped, (C,) bool. Where the boost is 1 already, the caller can raise the
+        threshold.
     """
     too_many = kept_rate > factor * labelled_rate
     strikes = torch.where(too_many, strikes + 1, torch.zeros_like(strikes))
     damped = strikes >= patience
-    boost = torch.where(damped, (boost * decay).clamp_min(1), boost)
+    boost = torch.where(damped & (boost > 1), (boost * decay).clamp_min(1), boost)
     return boost, strikes, damped
 
 

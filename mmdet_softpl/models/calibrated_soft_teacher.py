@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mmdet_softpl.functional import (
     histogram_calibrator,
     never_raising,
     score_histogram,
+    soft_targets,
     student_offsets,
     temperature_calibrator,
 )
@@ -81,7 +83,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             - ``label_mode``: ``'soft'`` or ``'hard'`` (one-hot labels, binary masks),
             - ``score_thr``: threshold of every class until a hook sets its own, in [0, 1],
             - ``score_floor``, ``iou_thr``, ``cross_class_iou_thr``, ``max_per_img``,
-              ``objectness_thr``: see ``LabelingCfg``,
+              ``objectness_thr``, ``mirror``, ``zooms``: see ``LabelingCfg``,
             - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
               ``'histogram'``,
             - ``student_correction``: whether the student's logits carry offsets,
@@ -274,20 +276,23 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         view = teacher_detect(
             self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
         )
+        objects = [seen[seen.is_object] for seen in view.detections]
         if record:
             state = self.class_state
-            for seen in view.detections:
+            for seen, found in zip(view.detections, objects, strict=True):
                 # Only an object's surest label can be kept, so only these make thresholds.
                 labels = torch.where(seen.surest, seen.labels, -1)
                 state.score_histogram += score_histogram(
                     seen.scores, labels, self.num_classes, SCORE_BINS
                 )
                 state.kept.index_add_(0, seen.labels, seen.kept.to(state.kept))
+                targets = soft_targets(found.score_vectors, found.labels, found.confidences)
+                state.mass += targets[:, :-1].sum(0)
             state.num_images += len(view.detections)
             self._warn_if_silent(view)
-        objects = TeacherView(view.feats, [seen[seen.is_object] for seen in view.detections])
-        add_masks(self.teacher, objects)
-        return objects
+        view = replace(view, detections=objects)
+        add_masks(self.teacher, view)
+        return view
 
     def _loss_by_view(
         self,
@@ -448,6 +453,11 @@ def _merged(semi_train_cfg: dict | None) -> ConfigDict:
         check_range(owner, key, cfg[key], 0, 1, include_lower=False)
     for key in ('sup_weight', 'unsup_weight'):
         check_range(owner, key, cfg[key], 0, None)
+    check_choice(owner, 'mirror', cfg['mirror'], (True, False))
+    if not isinstance(cfg['zooms'], Sequence):
+        raise ValueError(f'{owner}: zooms takes a list of factors, got {cfg["zooms"]!r}.')
+    for zoom in cfg['zooms']:
+        check_range(owner, 'zooms', zoom, 0, None, include_lower=False)
     for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
         check_range(owner, key, cfg[key], 1, None)
     return ConfigDict(cfg)

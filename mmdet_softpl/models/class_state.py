@@ -26,7 +26,7 @@ class ClassState(nn.Module):
 
     Attributes:
         groups: (C,) long, 0 rare, 1 common, 2 frequent (0 until a hook says otherwise).
-        boosts: (C,) factors >= 1 of the teacher's class scores.
+        boosts: (C,) factors > 0 of the teacher's class scores.
         prototype_weights: (C,) in [0, 1], weight of the prototype evidence per class.
         thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
         calibration: (C, B) calibrated confidence at the bin centres.
@@ -35,6 +35,7 @@ class ClassState(nn.Module):
             images, decayed at every refresh.
         score_histogram: (C, S) teacher detections on unlabelled images since the last refresh.
         kept: (C,) pseudo-labels kept since the last refresh.
+        mass: (C,) soft labels of all objects, summed since the last refresh.
         num_images: () unlabelled images since the last refresh.
         new_reliability: (3, C, B) what was seen since the last refresh.
         offset_counts: (2, C) instances that the teacher's labels expect, and labelled ones,
@@ -50,6 +51,7 @@ class ClassState(nn.Module):
     reliability: Tensor
     score_histogram: Tensor
     kept: Tensor
+    mass: Tensor
     num_images: Tensor
     new_reliability: Tensor
     offset_counts: Tensor
@@ -58,6 +60,7 @@ class ClassState(nn.Module):
     ACCUMULATORS = (
         'score_histogram',
         'kept',
+        'mass',
         'num_images',
         'new_reliability',
         'offset_counts',
@@ -76,6 +79,7 @@ class ClassState(nn.Module):
         self.register_buffer('reliability', torch.zeros(3, c, b))
         self.register_buffer('score_histogram', torch.zeros(c, SCORE_BINS))
         self.register_buffer('kept', torch.zeros(c))
+        self.register_buffer('mass', torch.zeros(c))
         self.register_buffer('num_images', torch.zeros(()))
         self.register_buffer('new_reliability', torch.zeros(3, c, b))
         self.register_buffer('offset_counts', torch.zeros(2, c))

@@ -30,9 +30,17 @@ EXPECTED = {
     '3': {'train_dataloader.batch_sampler.unlabeled'},
     '4': {f'{HEAD}smoothing_mode', f'{HEAD}smoothing'},
     '5': {f'{SEMI}label_mode'},
+    '5v': {f'{SEMI}mirror'},
     '6a': {
         f'{LABELER}{key}'
-        for key in ('threshold_mode', 'alpha', 'thr_range', 'boost_gamma', 'max_boost')
+        for key in (
+            'threshold_mode',
+            'alpha',
+            'thr_range',
+            'boost_gamma',
+            'max_boost',
+            'align_rate',
+        )
     },
     '6': {f'{LABELER}prototype_weight'},
     '7': {f'{SEMI}calibration', f'{SEMI}calibration_interval'},

@@ -194,6 +194,54 @@ def test_damping_raises_the_threshold_of_an_unboosted_class(tmp_path: Path) -> N
     assert hook.class_state.thresholds.tolist() == pytest.approx([0.7 * 1.1, 0.7, 0.7, 0.7])
 
 
+def test_boosts_follow_the_soft_labels(tmp_path: Path) -> None:
+    """Ants get 200 of 1,000 labels where 4 x 4 instances of 352 in all are meant to be theirs."""
+    hook, _ = started(tmp_path, align_rate=0.5, max_boost=4.0, min_count=1000)
+    first = hook.class_state.boosts.clone()
+    hook.class_state.mass += torch.tensor([200.0, 50.0, 250.0, 500.0])
+    hook.class_state.num_images += 100
+    hook.refresh()
+    counts = 2 * np.array(IMAGES, dtype=float)
+    wanted = counts * first.numpy()
+    wanted = 1000 * wanted / wanted.sum()
+    ratio = wanted / np.array([200.0, 50.0, 250.0, 500.0])
+    found = (hook.class_state.boosts / first).numpy()
+    # Shrinkage by 20 pseudo-counts moves ratios of hundreds little.
+    assert found[0] == pytest.approx(ratio[0] ** 0.5, rel=0.1)
+    assert found[3] == pytest.approx(ratio[3] ** 0.5, rel=0.1)
+    assert found[0] < 1 < found[3]
+    assert not hook.class_state.mass.any()
+    # Nothing seen, nothing done.
+    before = hook.class_state.boosts.clone()
+    hook.refresh()
+    assert torch.equal(hook.class_state.boosts, before)
+
+
+def test_without_alignment_boosts_stay(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, align_rate=0.0)
+    first = hook.class_state.boosts.clone()
+    hook.class_state.mass += torch.tensor([200.0, 50.0, 250.0, 500.0])
+    hook.class_state.num_images += 100
+    hook.refresh()
+    assert torch.equal(hook.class_state.boosts, first)
+
+
+def test_frequent_classes_of_federated_sets_keep_their_boost(tmp_path: Path) -> None:
+    """Their labelled rate is a lower bound: nothing says how many labels they should have."""
+    hook = RareBoostPseudoLabeler(write(tmp_path / 'train.json', lvis=True), align_rate=1.0)
+    hook.before_train(make_runner(tmp_path, Ours()))
+    hook.summary = dataclasses.replace(hook.summary, federated=True)
+    first = hook.class_state.boosts.clone()
+    hook.class_state.mass += torch.tensor([800.0, 150.0, 25.0, 25.0])
+    hook.class_state.num_images += 100
+    hook.refresh()
+    groups = hook.class_state.groups
+    assert groups.tolist() == [2, 2, 0, 1]
+    found = hook.class_state.boosts / first
+    assert torch.allclose(found[groups == 2], torch.ones(2))
+    assert (found[groups != 2] > 1.2).all()
+
+
 @pytest.mark.parametrize('interval, due', [(16, [2, 4, 8, 16, 32]), (3, [1, 3, 6, 9]), (1, [1, 2])])
 def test_refreshes_come_early_first(tmp_path: Path, interval: int, due: list[int]) -> None:
     hook, runner = started(tmp_path, interval=interval)
@@ -380,6 +428,7 @@ def test_an_unusable_labelled_file_is_named_at_construction(tmp_path: Path, cont
         (dict(thr_momentum=1.0), '1.0'),
         (dict(damp_factor=0), '0'),
         (dict(damp_patience=0), '0'),
+        (dict(align_rate=1.5), '1.5'),
         (dict(interval=0), '0'),
     ],
 )

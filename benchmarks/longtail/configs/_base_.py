@@ -74,6 +74,7 @@ custom_hooks = [
         boost_gamma=0.0,
         max_boost=1.0,
         prototype_weight=0.0,
+        align_rate=0.0,
     ),
     dict(type='mmdet_softpl.RandomStateHook'),
 ]

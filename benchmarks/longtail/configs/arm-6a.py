@@ -1,6 +1,6 @@
-"""Arm 6a: arm 5 + boost of rare classes by frequency, thresholds per class."""
+"""Arm 6a: arm 5v + boost of rare classes by frequency, thresholds per class."""
 
-_base_ = './arm-5.py'
+_base_ = './arm-5v.py'
 
 custom_hooks = _base_.custom_hooks
 custom_hooks[2].update(
@@ -9,4 +9,5 @@ custom_hooks[2].update(
     thr_range=(0.2, 0.9),
     boost_gamma=0.5,
     max_boost=4.0,
+    align_rate=0.5,
 )

@@ -1,0 +1,88 @@
+"""Alignment of boosts against closed forms and against a teacher that learns its own labels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmdet_softpl.functional import align_boosts, boost_scores, wanted_mass
+
+GROUPS = torch.tensor([0, 0, 1, 2])
+
+
+def test_wanted_mass_by_hand() -> None:
+    mass = torch.tensor([1.0, 2.0, 3.0, 94.0])
+    rate = torch.tensor([0.1, 0.1, 0.2, 1.2])
+    boost = torch.tensor([4.0, 1.0, 1.0, 1.0])
+    expected = 100 * torch.tensor([0.4, 0.1, 0.2, 1.2]) / 1.9
+    assert torch.allclose(wanted_mass(mass, rate, boost), expected)
+
+
+def test_one_step_without_shrinkage_is_the_ratio() -> None:
+    boosts = torch.tensor([2.0, 1.0, 0.5, 1.0])
+    mass = torch.tensor([100.0, 400.0, 900.0, 100.0])
+    wanted = torch.tensor([400.0, 100.0, 900.0, 100.0])
+    whole = align_boosts(boosts, mass, wanted, GROUPS, rate=1.0, prior=1e-6)
+    assert torch.allclose(whole, torch.tensor([8.0, 0.25, 0.5, 1.0]), rtol=1e-4)
+    half = align_boosts(boosts, mass, wanted, GROUPS, rate=0.5, prior=1e-6)
+    assert torch.allclose(half, torch.tensor([4.0, 0.5, 0.5, 1.0]), rtol=1e-4)
+    assert torch.equal(align_boosts(boosts, mass, wanted, GROUPS, rate=0.0), boosts)
+
+
+def test_few_labels_move_little() -> None:
+    one = torch.ones(4)
+    few = align_boosts(one, torch.full((4,), 0.1), torch.tensor([1.0, 0.1, 0.1, 0.1]), GROUPS)
+    many = align_boosts(one, torch.full((4,), 1e3), torch.tensor([1e4, 1e3, 1e3, 1e3]), GROUPS)
+    assert 1 < few[0] < 1.1
+    assert many[0] > 3
+
+
+@pytest.mark.parametrize('limit', [1.0, 4.0])
+def test_stays_within_the_limit(limit: float) -> None:
+    mass, wanted = torch.tensor([1e6, 1.0, 1.0, 1.0]), torch.tensor([1.0, 1e6, 1.0, 1.0])
+    boosts = torch.ones(4)
+    for _ in range(20):
+        boosts = align_boosts(boosts, mass, wanted, GROUPS, limit=limit)
+    assert boosts[0] == pytest.approx(1 / limit)
+    assert boosts[1] == pytest.approx(limit)
+
+
+def test_nothing_seen_and_one_class() -> None:
+    assert torch.equal(
+        align_boosts(torch.ones(4), torch.zeros(4), torch.zeros(4), GROUPS), torch.ones(4)
+    )
+    one = torch.tensor([7.0])
+    assert torch.equal(wanted_mass(one, torch.tensor([0.3]), torch.tensor([4.0])), one)
+    assert torch.equal(align_boosts(torch.ones(1), one, one, torch.tensor([0])), torch.ones(1))
+    # No class has a labelled instance: nothing is wanted, and nothing is divided by 0.
+    assert torch.equal(wanted_mass(one, torch.zeros(1), torch.ones(1)), torch.zeros(1))
+
+
+def test_refuses_no_prior() -> None:
+    with pytest.raises(ValueError, match='> 0 pseudo-counts, got 0'):
+        align_boosts(torch.ones(4), torch.ones(4), torch.ones(4), GROUPS, prior=0)
+
+
+def test_a_teacher_that_learns_its_own_labels_keeps_its_shares() -> None:
+    """Every round the teacher learns a fifth of what its labels add to its own scores, which a
+    moving average over a refresh comes to. Boosted alone, it ends in the rare classes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rate = torch.tensor([0.02, 0.02, 0.2, 2.0])
+    frequency_boosts = torch.tensor([4.0, 4.0, 1.0, 1.0])
+    logits = torch.randn(4000, 4, generator=generator) + rate.log()
+    start = torch.cat([0.9 * logits.softmax(1), torch.full((4000, 1), 0.1)], dim=1)
+
+    def shares(align: bool) -> torch.Tensor:
+        scores, boosts = start, frequency_boosts.clone()
+        for _ in range(60):
+            mass = boost_scores(scores, boosts)[:, :-1].sum(0)
+            scores = boost_scores(scores, boosts.pow(0.2))
+            if align:
+                wanted = wanted_mass(mass, rate, frequency_boosts)
+                boosts = align_boosts(boosts, mass, wanted, GROUPS)
+        return mass / mass.sum()
+
+    wanted = rate * frequency_boosts / (rate * frequency_boosts).sum()
+    assert shares(align=False)[:2].sum() > 0.99
+    assert torch.allclose(shares(align=True), wanted, rtol=0.15)
