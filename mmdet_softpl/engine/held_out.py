@@ -18,7 +18,7 @@ from torch import Tensor
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
-from mmdet_softpl.engine.config_parts import annotation_path, held_out_set, labeller_of
+from mmdet_softpl.engine.config_parts import annotation_path, find_hook, held_out_set, labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.evaluation.ground_truth import GroundTruth
 from mmdet_softpl.evaluation.label_replay import LabelSettings, mix_difference, mix_weights
@@ -141,7 +141,11 @@ def look_at_held_out(
             f'{hook["labeled_ann_file"]}, so objects are weighted by class. A held-out part of '
             'the labelled images is surer.'
         )
-    settings = LabelSettings.from_configs(hook, cfg.model.get('semi_train_cfg') or {})
+    settings = LabelSettings.from_configs(
+        hook,
+        cfg.model.get('semi_train_cfg') or {},
+        held_out=find_hook(cfg, 'HeldOutCalibrationHook') is not None,
+    )
     if dump.temperatures:
         settings = replace(settings, temperature=dump.temperatures[0])
     return HeldOut(cfg, detector, dump, statistics, settings, weights, path, tuple(warnings))

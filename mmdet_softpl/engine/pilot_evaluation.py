@@ -267,9 +267,7 @@ def sweep(
     curves = threshold_curves(found, torch.linspace(0, 0.95, num_thresholds))
     for curve in curves.values():
         curve['best_threshold'] = _best_threshold(curve, beta)
-    confidences = cross_calibrated(
-        found, settings.calibration, every_second(len(held_out.dump.images))
-    )
+    confidences = cross_calibrated(found, settings, every_second(len(held_out.dump.images)))
     before = labelling_proxy(*total(group_statistics(found, found.scores)), beta=beta)
     after = labelling_proxy(*total(group_statistics(found, confidences)), beta=beta)
 

@@ -23,6 +23,7 @@ from mmdet_softpl.functional import (
     boost_scores,
     frequency_boost,
     histogram_calibrator,
+    never_raising,
     per_class_thresholds,
     reliability_counts,
     temperature_calibrator,
@@ -55,6 +56,8 @@ class LabelSettings:
     Attributes:
         temperature: Of the prototype evidence, > 0; None: the head's own.
         calibration: ``semi_train_cfg.calibration``.
+        held_out: Training calibrates on images of its own (``HeldOutCalibrationHook``); if not,
+            on those it trains on, and lowers scores only.
     """
 
     threshold_mode: str = 'prior'
@@ -68,6 +71,7 @@ class LabelSettings:
     prototype_weight: tuple[float, float, float] = (1.0, 0.5, 0.0)
     temperature: float | None = None
     calibration: str = 'histogram'
+    held_out: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSettings:
@@ -78,7 +82,9 @@ class LabelSettings:
         return cls(**plain)
 
     @classmethod
-    def from_configs(cls, hook: Mapping, semi_train_cfg: Mapping) -> LabelSettings:
+    def from_configs(
+        cls, hook: Mapping, semi_train_cfg: Mapping, held_out: bool = False
+    ) -> LabelSettings:
         """Settings of a ``RareBoostPseudoLabeler`` and a ``semi_train_cfg``, as in a config."""
         given = {key: hook[key] for key in HOOK_KEYS if key in hook}
         weight = given.get('prototype_weight')
@@ -89,7 +95,7 @@ class LabelSettings:
                 given[key] = tuple(float(value) for value in given[key])
         if 'calibration' in semi_train_cfg:
             given['calibration'] = semi_train_cfg['calibration']
-        return cls(**given)
+        return cls(held_out=held_out, **given)
 
 
 @dataclass(frozen=True)
@@ -142,8 +148,8 @@ def replay(
     """Label the images of a dump.
 
     Boost, prototype evidence, floor, NMS, the surest label of each object and the thresholds of
-    ``settings.threshold_mode``, which come from these images' own scores, as in training. The
-    damping of classes that are kept too often is left out: it needs a training.
+    ``settings.threshold_mode``, which come from these images' own scores, as in training. What
+    needs a training is left out: damping, and the alignment of boosts.
 
     Args:
         dump: Of the teacher.
@@ -233,27 +239,30 @@ def candidates_of(
     return found
 
 
-def fit_calibration(mode: str, reliability: Tensor, groups: Tensor) -> Tensor:
-    """(C, B) table of one of the detector's calibration modes, from (3, C, B)."""
-    if mode == 'histogram':
-        return histogram_calibrator(reliability, groups)
+def fit_calibration(settings: LabelSettings, reliability: Tensor, groups: Tensor) -> Tensor:
+    """(C, B) table as the detector makes it in training, from reliability (3, C, B)."""
+    mode = settings.calibration
     if mode == 'none':
         return ClassState(len(groups), 0.5).calibration
-    return temperature_calibrator(reliability, groups, mode == 'group_temperature')
+    if mode == 'histogram':
+        table = histogram_calibrator(reliability, groups)
+    else:
+        table = temperature_calibrator(reliability, groups, mode == 'group_temperature')
+    return table if settings.held_out else never_raising(table)
 
 
-def cross_calibrated(found: Replay, mode: str, folds: Tensor) -> Tensor:
+def cross_calibrated(found: Replay, settings: LabelSettings, folds: Tensor) -> Tensor:
     """(D,) confidences, each from a table that its own fold of images had no part in.
 
     Args:
         found: The replay.
-        mode: Of the calibration.
+        settings: Of the calibration.
         folds: (I,) bool, the fold of each image.
     """
     confidences = torch.zeros_like(found.scores)
     side = folds[found.image]
     for fold in (False, True):
-        table = fit_calibration(mode, found.reliability(rows=side != fold), found.state.groups)
+        table = fit_calibration(settings, found.reliability(rows=side != fold), found.state.groups)
         calibrated = apply_calibrator(found.scores, found.labels, table)
         confidences = torch.where(side == fold, calibrated, confidences)
     return confidences

@@ -121,7 +121,7 @@ class LabelSearch:
 
     def _cross_fitted(self, settings: LabelSettings, indices: Sequence[int]) -> dict[str, float]:
         found = self._replay(settings, indices)
-        confidences = cross_calibrated(found, settings.calibration, every_second(len(indices)))
+        confidences = cross_calibrated(found, settings, every_second(len(indices)))
         return self._proxy(group_statistics(found, confidences))
 
     def _proxy(self, statistics: GroupStatistics) -> dict[str, float]:
@@ -131,7 +131,7 @@ class LabelSearch:
     def report(self, settings: LabelSettings) -> tuple[dict[str, float], GroupStatistics]:
         """The proxy and its parts on the second half, which no search has seen."""
         first = self._replay(settings, self.tune_half)
-        table = fit_calibration(settings.calibration, first.reliability(), first.state.groups)
+        table = fit_calibration(settings, first.reliability(), first.state.groups)
         found = self._replay(settings, self.report_half)
         confidences = apply_calibrator(found.scores, found.labels, table)
         statistics = group_statistics(found, confidences)

@@ -22,10 +22,11 @@ from mmdet_softpl.evaluation.label_replay import (
 )
 from mmdet_softpl.evaluation.teacher_dump import dump_teacher
 from mmdet_softpl.functional import per_class_thresholds, score_histogram
-from mmdet_softpl.models.class_state import SCORE_BINS
+from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS
 from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects, teacher_detect
 from tests.support import tiny_labelling
 
+HISTOGRAM = LabelSettings('fixed', held_out=True)
 SETTINGS = (
     LabelSettings(thr_range=(0.2, 0.9), min_count=3, alpha=1.0),
     LabelSettings('fixed', fixed_thr=0.3, boost_gamma=0.0, prototype_weight=(0.0, 0.0, 0.0)),
@@ -107,6 +108,7 @@ def test_settings_from_a_config() -> None:
         calibration='none',
     )
     assert LabelSettings.from_configs({}, {}) == LabelSettings()
+    assert LabelSettings.from_configs({}, {}, held_out=True).held_out
 
 
 def test_start_is_that_of_the_labeller(tmp_path: Path) -> None:
@@ -121,21 +123,38 @@ def test_calibration_of_a_fold_knows_nothing_of_it() -> None:
     dump = tiny_labelling.made_up_dump(overconfident=3.0)
     found = replay(dump, LabelSettings('fixed'), STATISTICS, LabelingCfg())
     folds = torch.arange(40) % 2 == 1
-    base = cross_calibrated(found, 'histogram', folds)
+    base = cross_calibrated(found, HISTOGRAM, folds)
     # What is right in the first fold changes nothing there, but in the other one.
     turned = found.correct.clone()
     first = ~folds[found.image]
     turned[first] = ~turned[first]
     changed = cross_calibrated(
-        type(found)(**{**found.__dict__, 'correct': turned}), 'histogram', folds
+        type(found)(**{**found.__dict__, 'correct': turned}), HISTOGRAM, folds
     )
     torch.testing.assert_close(changed[first], base[first])
     assert not torch.allclose(changed[~first], base[~first])
     # No calibration is no change.
-    torch.testing.assert_close(cross_calibrated(found, 'none', folds), found.scores)
-    table = fit_calibration('group_temperature', found.reliability(), found.state.groups)
+    none = LabelSettings('fixed', calibration='none')
+    torch.testing.assert_close(cross_calibrated(found, none, folds), found.scores)
+    grouped = LabelSettings('fixed', calibration='group_temperature', held_out=True)
+    table = fit_calibration(grouped, found.reliability(), found.state.groups)
     # Overconfident: the calibrated confidence of a high score is lower.
     assert (table[:, -2] < 0.9).all()
+
+
+def test_calibration_raises_scores_only_where_training_does() -> None:
+    """Without a held-out part the detector's own tables never raise; nor does the replay."""
+    found = replay(
+        tiny_labelling.made_up_dump(overconfident=0.4),
+        LabelSettings('fixed'),
+        STATISTICS,
+        LabelingCfg(),
+    )
+    centres = (torch.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS
+    both = fit_calibration(HISTOGRAM, found.reliability(), found.state.groups)
+    lower = fit_calibration(LabelSettings('fixed'), found.reliability(), found.state.groups)
+    assert (both > centres + 0.01).any()
+    torch.testing.assert_close(lower, torch.minimum(both, centres))
 
 
 def test_weights_stand_for_another_mix() -> None:
