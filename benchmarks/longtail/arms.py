@@ -50,6 +50,7 @@ ARMS = {
     '6': Arm('+ prototype evidence', '6a', 'similarity'),
     '7': Arm('+ calibrated targets', '6', 'similarity'),
     '8': Arm('+ student-side correction: the full method', '7', 'similarity'),
+    '0-true': Arm('0 + true labels of the unlabelled images: a bound', '0', 'plain'),
     '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', 'rfs', unlabeled=False),
     '8-rfs': Arm('8 + repeat-factor sampling', '8', 'similarity-rfs', 'rfs'),
     '8-heldout': Arm('8, calibrated on a held-out tenth', '8', 'similarity-fit', 'fit'),

@@ -62,7 +62,7 @@ def collect(preset: str, out: Path) -> list[Record]:
             missing = set(quality['never_labelled'])
             kept[job.arm, job.seed] = set(quality['per_class']) - missing
         audit = _read(folder / 'pseudo_label_audit.json')
-        if audit and ARMS[job.arm].unlabeled:
+        if audit and audit['unlabelled_images_seen']:
             never = sum(len(group['never_labelled']) for group in audit['groups'].values())
             add('unlabeled', {'never_labelled_in_training': never})
         add('train', _read(folder / 'cost.json'))

@@ -61,6 +61,17 @@ def test_an_arm_adds_what_it_names(configs: dict[str, Config], arm: str) -> None
     assert set(found) == EXPECTED[arm]
 
 
+def test_the_bound_differs_in_the_second_set_alone(configs: dict[str, Config]) -> None:
+    plain, bound = configs['0'].to_dict(), configs['0-true'].to_dict()
+    second = 'train_dataloader.dataset.datasets.1'
+    found = differences(plain, bound)
+    assert {key for key in found if not key.startswith(second)} == {
+        'train_dataloader.batch_sampler.unlabeled'
+    }
+    labeled, everything = bound['train_dataloader']['dataset']['datasets']
+    assert set(differences(labeled, everything)) == {'ann_file', 'data_prefix.img'}
+
+
 @pytest.mark.parametrize('arm', ['0-rfs', '8-rfs'])
 def test_the_rfs_arms_differ_in_sampling_alone(configs: dict[str, Config], arm: str) -> None:
     plain, balanced = configs[arm[0]].to_dict(), configs[arm].to_dict()
