@@ -68,6 +68,7 @@ def _write_custom(folder: Path) -> Path:
     shutil.copytree(raw / 'unlabeled2017', root / 'unlabelled' / 'deeper')
     shutil.copy(raw / 'annotations/instances_train2017.json', root / 'labelled.json')
     shutil.copy(raw / 'annotations/instances_val2017.json', root / 'val.json')
+    assert main(['split', str(root / 'labelled.json'), '--percent', '90', '--held-out']) == 0
     return root
 
 
@@ -136,7 +137,7 @@ def test_every_architecture_and_share_has_a_recipe() -> None:
     wanted |= {f'{a}_180k_lvis-v1-coco-unlabeled' for a in ARCHITECTURES}
     wanted |= {f'mask-rcnn_r50_fpn_180k_{share}-coco' for share in COCO_SHARES}
     wanted |= {f'{a}_180k_semi-0.1-coco' for a in ARCHITECTURES}
-    wanted.add('mask-rcnn_r50_fpn_custom-coco-format')
+    wanted |= {f'mask-rcnn_r50_fpn_custom-coco-format{tail}' for tail in ('', '-held-out')}
     assert set(RECIPES) == {f'{FOLDER}{PREFIX}{name}.py' for name in wanted}
 
 
@@ -150,7 +151,7 @@ def test_recipe_is_what_its_name_says(name: str) -> None:
     assert detector.type == ('CascadeRCNN' if 'cascade' in name else 'MaskRCNN')
     optimizer = cfg.optim_wrapper.optimizer.type
     assert optimizer == ('AdamW' if 'swin' in name else 'SGD')
-    classes = 1203 if 'lvis' in name else 80 if 'coco.py' in name else 4
+    classes = 1203 if 'lvis' in name else 4 if 'custom' in name else 80
     assert {head.num_classes for head in heads_of(cfg)} == {classes}
     assert {head.type for head in heads_of(cfg)} == {'mmdet_softpl.SmoothedCEHead'}
     assert detector.roi_head.mask_head.num_classes == classes
@@ -162,13 +163,12 @@ def test_recipe_is_what_its_name_says(name: str) -> None:
             '.json', '-unlabeled.json'
         )
     # The labeller, the metric and the training read the same file.
-    assert [hook.type.split('.')[-1] for hook in cfg.custom_hooks] == [
-        'BurnInMeanTeacherHook',
-        'RandomStateHook',
-        'ValidationRecordHook',
-        'RareBoostPseudoLabeler',
-    ]
-    labeled = cfg.custom_hooks[-1].labeled_ann_file
+    hooks = ['BurnInMeanTeacherHook', 'RandomStateHook', 'ValidationRecordHook']
+    hooks.append('RareBoostPseudoLabeler')
+    if name.endswith('-held-out.py'):
+        hooks.append('HeldOutCalibrationHook')
+    assert [hook.type.split('.')[-1] for hook in cfg.custom_hooks] == hooks
+    labeled = cfg.custom_hooks[3].labeled_ann_file
     assert labeled == dataset.data_root + dataset.ann_file
     assert cfg.val_evaluator.labeled_ann_file == cfg.test_evaluator.labeled_ann_file == labeled
     source, unlabeled = cfg.train_dataloader.dataset.datasets
@@ -205,6 +205,19 @@ def test_recipe_steps(
         assert logs[f'unsup_{stage}loss_mask'] > 0
     for old, new in zip(before, last_layers(model), strict=True):
         assert not torch.equal(old, new)
+
+
+def test_the_held_out_example_trains(roots: dict[int, Path], tmp_path: Path) -> None:
+    """Through the runner: the hook checks its part against the training set and looks at it."""
+    cfg = tiny(f'{FOLDER}{PREFIX}mask-rcnn_r50_fpn_custom-coco-format-held-out.py', roots, tmp_path)
+    loader = cfg.custom_hooks[-1].dataloader
+    loader.update(num_workers=0)
+    _, losses, metrics = train(cfg)
+    assert_trained(losses, metrics)
+    aside = json.loads((roots[4] / 'labelled.1@90-heldout.json').read_text())
+    assert len(aside['images']) == 4
+    checkpoint = torch.load(tmp_path / 'iter_3.pth', weights_only=False)
+    assert checkpoint['state_dict']['class_state.reliability'].sum() > 0
 
 
 @pytest.mark.parametrize('architecture', list(ARCHITECTURES))
