@@ -7,7 +7,7 @@ custom_hooks[2].update(
     threshold_mode='prior',
     alpha=0.5,
     thr_range=(0.2, 0.9),
-    boost_gamma=0.5,
-    max_boost=4.0,
+    boost_gamma=1.0,
+    max_boost=16.0,
     align_rate=0.5,
 )
