@@ -51,7 +51,7 @@ DEFAULTS = dict(
     label_mode='soft',
     score_thr=0.7,
     calibration='histogram',
-    student_correction=True,
+    student_correction=False,
     calibration_interval=10,
     refresh_interval=500,
     reliability_decay=0.5,
@@ -72,8 +72,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
 
     Any two-stage detector of mmdet with softmax cross entropy, with a mask head or without.
     It differs from mmdet's ``SoftTeacher`` (arXiv 2106.09018) in soft calibrated labels,
-    per-class thresholds, masks, and offsets through which the student corrects what is left
-    of the teacher's calibration error (idea: arXiv 2403.11675; formulas: ours).
+    per-class thresholds, masks, and optional offsets through which the student corrects what is
+    left of the teacher's calibration error (idea: arXiv 2403.11675; formulas: ours).
 
     Args:
         detector: Config of the two-stage detector.
@@ -86,7 +86,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
               ``objectness_thr``, ``mirror``, ``zooms``: see ``LabelingCfg``,
             - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
               ``'histogram'``,
-            - ``student_correction``: whether the student's logits carry offsets,
+            - ``student_correction``: whether the student's logits carry offsets (they undo a part
+              of an intended boost, too),
             - ``calibration_interval`` (>= 1): iterations between two passes of the teacher
               over the labelled batch, whose detections make the reliability statistics
               (optimistic, since the student trains on these images, so calibration only lowers
