@@ -27,7 +27,13 @@ TIMEOUT_S = 240
 # The last one: in the supervised phase, where the unsupervised losses complete no graph, and
 # with mmdet's own box head, which returns no class loss then.
 POVERTY = ('nothing', 'pseudo-label', 'labelled positive', 'proposal', 'proposal (supervised)')
-GENEROUS = dict(score_thr=0.15, objectness_thr=0.3, calibration_interval=1, refresh_interval=2)
+GENEROUS = dict(
+    score_thr=0.15,
+    objectness_thr=0.3,
+    calibration_interval=1,
+    refresh_interval=2,
+    student_correction=True,
+)
 
 
 @pytest.fixture(scope='module')

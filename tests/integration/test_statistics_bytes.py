@@ -73,7 +73,7 @@ def work(rank: int) -> dict[str, Any]:
     init_default_scope('mmdet')
     torch.manual_seed(0)
     detector = use_smoothed_head(detector_config('faster-rcnn'), refresh_interval=INTERVAL)
-    cfg = dict(calibration_interval=1, refresh_interval=INTERVAL)
+    cfg = dict(calibration_interval=1, refresh_interval=INTERVAL, student_correction=True)
     model = MMDistributedDataParallel(
         MODELS.build(semi_config(detector, **cfg)).train(), broadcast_buffers=False
     )

@@ -26,7 +26,13 @@ from tests.support.tiny import (
 )
 
 # An untrained network is never sure of anything.
-GENEROUS = dict(score_thr=0.15, objectness_thr=0.3, calibration_interval=1, refresh_interval=2)
+GENEROUS = dict(
+    score_thr=0.15,
+    objectness_thr=0.3,
+    calibration_interval=1,
+    refresh_interval=2,
+    student_correction=True,
+)
 DETECTORS = ('faster-rcnn', 'mask-rcnn', 'cascade-mask-rcnn')
 
 

@@ -14,7 +14,13 @@ from tests.support.tiny import shrink
 
 DATA_ROOTS = ('data/coco/', 'data/lvis_v1/', 'data/longtail_shapes/', 'data/custom/')
 # An untrained network is never sure of anything: every detection becomes a pseudo-label.
-GENEROUS = dict(score_thr=0.0, score_floor=0.0, objectness_thr=0.0, calibration_interval=1)
+GENEROUS = dict(
+    score_thr=0.0,
+    score_floor=0.0,
+    objectness_thr=0.0,
+    calibration_interval=1,
+    student_correction=True,
+)
 
 
 def read_config(text: str, folder: Path, **names: object) -> Config:
