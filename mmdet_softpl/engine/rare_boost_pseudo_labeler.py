@@ -89,8 +89,8 @@ class RareBoostPseudoLabeler(Hook):
         damp_patience: >= 1.
         align_rate: In [0, 1], how fast boosts follow the soft labels of all objects so that
             every class gets its labelled share times its frequency boost, no more and no less
-            (``align_boosts``); 0 leaves the boosts as they are. On ``CalibratedSoftTeacher`` alone:
-            others have no soft labels.
+            (``align_boosts``); 0 leaves the boosts as they are. Of ``CalibratedSoftTeacher`` with
+            ``label_mode='soft'`` alone: others have no soft labels.
         interval: Iterations between two refreshes, >= 1. The first ones come after 1/8, 1/4
             and 1/2 of it. Ranks sum their statistics at a refresh and at no other time.
         audit_file: Name, in the work directory, of the audit written after training. What every
@@ -246,6 +246,7 @@ class RareBoostPseudoLabeler(Hook):
             self._take_up(self._resumed, runner)
         device = self.class_state.boosts.device
         self.history = {key: value.to(device) for key, value in self.history.items()}
+        self.class_state.wanted_boosts.copy_(self._frequency_boosts())
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
             self._set_initial_state()
@@ -275,7 +276,7 @@ class RareBoostPseudoLabeler(Hook):
         device = state.boosts.device
         groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
         state.groups.copy_(groups)
-        state.boosts.copy_(self._frequency_boosts())
+        state.boosts.copy_(state.wanted_boosts)
         weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
         state.prototype_weights.copy_(weights[groups].to(device))
         state.thresholds.fill_(self.fixed_thr)
@@ -352,7 +353,7 @@ class RareBoostPseudoLabeler(Hook):
             raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.thr_range[1])
             thresholds = torch.where(unboosted, raised, thresholds)
         if self.align_rate and bool(state.mass.any()):
-            wanted = wanted_mass(state.mass, rate, self._frequency_boosts().to(rate))
+            wanted = wanted_mass(state.mass, rate, state.wanted_boosts)
             # For the same reason, nothing says how many labels a frequent class should have.
             unknown = (state.groups == FREQUENT) & self.summary.federated
             wanted = torch.where(unknown, state.mass, wanted)

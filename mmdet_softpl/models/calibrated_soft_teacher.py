@@ -26,6 +26,7 @@ from mmdet_softpl.functional import (
     soft_targets,
     student_offsets,
     temperature_calibrator,
+    wanted_mass,
 )
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.labelled_statistics import observe_image
@@ -287,8 +288,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                     seen.scores, labels, self.num_classes, SCORE_BINS
                 )
                 state.kept.index_add_(0, seen.labels, seen.kept.to(state.kept))
-                targets = soft_targets(found.score_vectors, found.labels, found.confidences)
-                state.mass += targets[:, :-1].sum(0)
+                if self.semi_train_cfg['label_mode'] == 'soft':
+                    targets = soft_targets(found.score_vectors, found.labels, found.confidences)
+                    state.mass += targets[:, :-1].sum(0)
             state.num_images += len(view.detections)
             self._warn_if_silent(view)
         view = replace(view, detections=objects)
@@ -362,7 +364,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         if cfg['student_correction']:
             sum_over_ranks(state.offset_counts)
             expected, observed = state.offset_counts
-            step = student_offsets(expected, observed, state.groups)
+            # An intended boost is no error of the teacher.
+            wanted = wanted_mass(observed, observed, state.wanted_boosts)
+            step = student_offsets(expected, wanted, state.groups)
             state.offsets.add_(step).clamp_(-MAX_OFFSET, MAX_OFFSET)
         state.clear('offset_counts')
         count, correct, confidence = reliability.sum((1, 2)).tolist()

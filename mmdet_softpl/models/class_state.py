@@ -17,8 +17,9 @@ class ClassState(nn.Module):
     """Buffers of the outer detector that the mean teacher must not average.
 
     The detector reads them and adds to the accumulators; ``RareBoostPseudoLabeler`` computes
-    ``boosts``, ``thresholds`` and ``prototype_weights``; the detector itself refreshes
-    ``calibration`` and ``offsets``. Without the hook the boosts are 1, the thresholds fixed.
+    ``boosts``, ``wanted_boosts``, ``thresholds`` and ``prototype_weights``; the detector itself
+    refreshes ``calibration`` and ``offsets``. Without the hook the boosts are 1, the thresholds
+    fixed.
 
     Args:
         num_classes: C.
@@ -27,6 +28,8 @@ class ClassState(nn.Module):
     Attributes:
         groups: (C,) long, 0 rare, 1 common, 2 frequent (0 until a hook says otherwise).
         boosts: (C,) factors > 0 of the teacher's class scores.
+        wanted_boosts: (C,) factors > 0 by which each class is meant to be over-represented among
+            the labels; not in the checkpoint, since settings and labelled set give them.
         prototype_weights: (C,) in [0, 1], weight of the prototype evidence per class.
         thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
         calibration: (C, B) calibrated confidence at the bin centres.
@@ -35,7 +38,8 @@ class ClassState(nn.Module):
             images, decayed at every refresh.
         score_histogram: (C, S) teacher detections on unlabelled images since the last refresh.
         kept: (C,) pseudo-labels kept since the last refresh.
-        mass: (C,) soft labels of all objects, summed since the last refresh.
+        mass: (C,) soft labels of all objects, summed since the last refresh; 0 where labels are
+            hard.
         num_images: () unlabelled images since the last refresh.
         new_reliability: (3, C, B) what was seen since the last refresh.
         offset_counts: (2, C) instances that the teacher's labels expect, and labelled ones,
@@ -43,6 +47,7 @@ class ClassState(nn.Module):
     """
 
     boosts: Tensor
+    wanted_boosts: Tensor
     prototype_weights: Tensor
     thresholds: Tensor
     groups: Tensor
@@ -72,6 +77,7 @@ class ClassState(nn.Module):
         centres = (torch.arange(b) + 0.5) / b
         self.register_buffer('groups', torch.zeros(c, dtype=torch.long))
         self.register_buffer('boosts', torch.ones(c))
+        self.register_buffer('wanted_boosts', torch.ones(c), persistent=False)
         self.register_buffer('prototype_weights', torch.zeros(c))
         self.register_buffer('thresholds', torch.full((c,), float(score_thr)))
         self.register_buffer('calibration', centres.repeat(c, 1))

@@ -264,6 +264,45 @@ def test_offsets_step_by_the_log_of_expected_over_observed() -> None:
     assert state.offsets[1] == 2.0
 
 
+def test_an_intended_boost_is_no_error_that_offsets_correct() -> None:
+    model = build(calibration='none', student_correction=True)
+    state = model.class_state
+    assert 'class_state.wanted_boosts' not in model.state_dict()
+    state.wanted_boosts.copy_(torch.tensor([4.0, 1.0, 1.0, 1.0, 1.0]))
+    observed = torch.full((NUM_CLASSES,), 1e5)
+    # Four times as often as the others, and as many in all.
+    wanted = observed * torch.tensor([2.5, 0.625, 0.625, 0.625, 0.625])
+    state.offset_counts.copy_(torch.stack([wanted, observed]))
+    model.refresh_calibration()
+    assert state.offsets.abs().max() < 0.01
+    # Plain counts are an error then: of the boosted class too few, of the others too many.
+    state.offset_counts.copy_(torch.stack([observed, observed]))
+    model.refresh_calibration()
+    expected = torch.tensor([2.5, 0.625, 0.625, 0.625, 0.625]).log().neg()
+    torch.testing.assert_close(state.offsets, expected, rtol=0.01, atol=0.01)
+
+
+def test_soft_labels_alone_have_a_mass() -> None:
+    inputs, samples = multi_batch()
+    for mode in ('soft', 'hard'):
+        model = build(label_mode=mode)
+        view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+        objects = [d for d in view.detections if len(d)]
+        assert objects
+        mass = torch.zeros(NUM_CLASSES)
+        for found in objects:
+            for vector, label, confidence in zip(
+                found.score_vectors, found.labels, found.confidences, strict=True
+            ):
+                rest = 1 - vector[label]
+                soft = vector[:-1] * (1 - confidence) / rest
+                soft[label] = confidence
+                mass += soft
+        if mode == 'hard':
+            mass.zero_()
+        torch.testing.assert_close(model.class_state.mass, mass)
+
+
 def test_without_correction_the_offsets_stay_zero() -> None:
     model = build(student_correction=False)
     model.loss(*multi_batch())
