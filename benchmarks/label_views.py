@@ -1,15 +1,15 @@
-"""Are the teacher's names better when it looks more than once?
+"""Are the teacher's names better when it also looks at the mirror image?
 
 At the true boxes of images with annotations the teacher is asked for the class, once in the view
-itself, then as the mean over its mirror image and enlarged copies (``mirror`` and ``zooms`` of
-``semi_train_cfg``). Only names are judged, not boxes.
+itself, then as the mean with its mirror image (``mirror`` of ``semi_train_cfg``). Only names are
+judged, not boxes.
 
     python benchmarks/label_views.py CONFIG CHECKPOINT ANN_FILE IMG_DIR
 
 prints a table: accuracy of the best class, the area under precision over recall of each class's
 score (mean over classes), both per frequency group, and the negative log-likelihood.
 
-Shape letters: **N** objects, **C** foreground classes, **V** looks.
+Shape letters: **N** objects, **C** foreground classes.
 """
 
 from __future__ import annotations
@@ -33,33 +33,30 @@ from mmdet_softpl.engine.config_parts import labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.functional import GROUP_NAMES
 from mmdet_softpl.models import CalibratedSoftTeacher
-from mmdet_softpl.models.extra_views import extra_views
+from mmdet_softpl.models.mirror_view import mirror_view
 from mmdet_softpl.models.roi_adapter import score_rois
 from mmdet_softpl.progress import Progress
 
-ZOOMS = (1.25,)
 BATCH_SIZE = 8
 
 
 @torch.no_grad()
 def look(
-    detector: CalibratedSoftTeacher, dataset, zooms: tuple[float, ...], num_images: int
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Class probabilities of the true objects in every look.
+    detector: CalibratedSoftTeacher, dataset, num_images: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class probabilities of the true objects in the view and in its mirror image.
 
     Args:
         detector: In evaluation mode.
         dataset: With annotations and the pipeline of a test, and ``LoadAnnotations``.
-        zooms: Factors of the enlarged copies.
         num_images: The first ones.
 
     Returns:
-        Name of the look -> (N, C) probabilities given that it is an object; (N,) labels.
+        (N, C) probabilities given that it is an object, in the view and in its mirror image; (N,)
+        labels.
     """
     teacher = detector.teacher
-    names = ['view', 'mirrored']
-    names += [name for zoom in zooms for name in (f'x {zoom:g}', f'x {zoom:g}, mirrored')]
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    looks: tuple[list[Tensor], list[Tensor]] = ([], [])
     labels = []
     progress = Progress('looking at images')
     count = min(num_images, len(dataset))
@@ -70,17 +67,14 @@ def look(
         boxes = [get_box_tensor(instances.bboxes).float() for instances in truth]
         metas = [sample.metainfo for sample in data['data_samples']]
         x = teacher.extract_feat(data['inputs'])
-        looks = [score_rois(teacher.roi_head, x, boxes, metas)[1]]
-        looks += [
-            view.scores(teacher, boxes, metas)
-            for view in extra_views(teacher, data['inputs'], True, zooms)
-        ]
-        for name, scores in zip(names, looks, strict=True):
-            foreground = scores[:, :-1]
-            parts[name].append(foreground / foreground.sum(1, keepdim=True).clamp_min(1e-12))
+        scores = score_rois(teacher.roi_head, x, boxes, metas)[1]
+        mirrored = mirror_view(teacher, data['inputs']).scores(teacher, boxes, metas)
+        for parts, part in zip(looks, (scores, mirrored), strict=True):
+            foreground = part[:, :-1]
+            parts.append(foreground / foreground.sum(1, keepdim=True).clamp_min(1e-12))
         labels.append(torch.cat([instances.labels for instances in truth]))
         progress(start + len(items), count)
-    return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(labels)
+    return torch.cat(looks[0]), torch.cat(looks[1]), torch.cat(labels)
 
 
 def row(scores: Tensor, labels: Tensor, groups: Tensor) -> list[float]:
@@ -128,14 +122,8 @@ def main() -> None:
             pipeline=[*before, dict(type='LoadAnnotations', with_bbox=True), pack],
         )
     )
-    looks, labels = look(detector.eval(), dataset, ZOOMS, args.images)
-    view, mirrored, zoomed, both = looks.values()
-    means = {
-        'the view': view,
-        '+ mirrored': (view + mirrored) / 2,
-        f'+ x {ZOOMS[0]:g}': (view + zoomed) / 2,
-        f'+ mirrored, x {ZOOMS[0]:g}, both': (view + mirrored + zoomed + both) / 4,
-    }
+    view, mirrored, labels = look(detector.eval(), dataset, args.images)
+    means = {'the view': view, 'both': (view + mirrored) / 2}
     print(f'{len(labels)} objects in {min(args.images, len(dataset))} images\n')
     print(
         '| mean over | accuracy: rare | common | frequent | area: rare | common | frequent | nll |'

@@ -153,7 +153,7 @@ def _detect(detector: CalibratedSoftTeacher, items: list[dict]) -> tuple[Teacher
         data['data_samples'],
         detector.class_state,
         # The mean over two views cannot say where they disagree.
-        replace(detector.labeling_cfg, mirror=False, zooms=()),
+        replace(detector.labeling_cfg, mirror=False),
     )
     return view, data['data_samples']
 

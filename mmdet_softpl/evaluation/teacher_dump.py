@@ -29,7 +29,7 @@ from torch import Tensor
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, ImageTruth
 from mmdet_softpl.models import CalibratedSoftTeacher
-from mmdet_softpl.models.extra_views import extra_views, mean_scores
+from mmdet_softpl.models.mirror_view import mirror_view
 from mmdet_softpl.models.roi_adapter import score_rois, stages_of
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.teacher_labels import evidence_of
@@ -214,9 +214,10 @@ def _look(
     # A RoI below the floor stays below it under any boost: class scores sum to its objectness.
     cfg = detector.labeling_cfg
     stored = 1 - scores[:, -1] > cfg.score_floor
-    extra = extra_views(teacher, data['inputs'], cfg.mirror, cfg.zooms)
-    refined = rois[:, 1:].split([len(proposal) for proposal in boxes])
-    scores = mean_scores(teacher, scores, refined, metas, extra)
+    if cfg.mirror:
+        refined = rois[:, 1:].split([len(proposal) for proposal in boxes])
+        mirrored = mirror_view(teacher, data['inputs'])
+        scores = (scores + mirrored.scores(teacher, refined, metas)) / 2
     images, start = [], 0
     for meta, proposal in zip(metas, boxes, strict=True):
         rows = stored[start : start + len(proposal)].nonzero().squeeze(1) + start

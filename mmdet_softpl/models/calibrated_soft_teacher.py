@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -84,7 +83,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             - ``label_mode``: ``'soft'`` or ``'hard'`` (one-hot labels, binary masks),
             - ``score_thr``: threshold of every class until a hook sets its own, in [0, 1],
             - ``score_floor``, ``iou_thr``, ``cross_class_iou_thr``, ``max_per_img``,
-              ``objectness_thr``, ``mirror``, ``zooms``: see ``LabelingCfg``,
+              ``objectness_thr``, ``mirror``: see ``LabelingCfg``,
             - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
               ``'histogram'``,
             - ``student_correction``: whether the student's logits carry offsets (they undo a part
@@ -459,10 +458,6 @@ def _merged(semi_train_cfg: dict | None) -> ConfigDict:
     for key in ('sup_weight', 'unsup_weight'):
         check_range(owner, key, cfg[key], 0, None)
     check_choice(owner, 'mirror', cfg['mirror'], (True, False))
-    if not isinstance(cfg['zooms'], Sequence):
-        raise ValueError(f'{owner}: zooms takes a list of factors, got {cfg["zooms"]!r}.')
-    for zoom in cfg['zooms']:
-        check_range(owner, 'zooms', zoom, 0, None, include_lower=False)
     for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
         check_range(owner, key, cfg[key], 1, None)
     return ConfigDict(cfg)

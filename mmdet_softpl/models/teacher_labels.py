@@ -6,7 +6,7 @@ S mask size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmdet_softpl.functional import apply_calibrator, boost_scores, prototype_log_evidence
 from mmdet_softpl.models.class_state import ClassState
-from mmdet_softpl.models.extra_views import ExtraView, extra_views, mean_scores
+from mmdet_softpl.models.mirror_view import MirrorView, mirror_view
 from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois, stages_of
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
@@ -38,9 +38,8 @@ class LabelingCfg:
         max_per_img: Detections of an image at most.
         objectness_thr: Objects for RPN and box losses and soft class targets have 1 - p_bg above
             it, in [0, 1].
-        mirror: Class scores and masks are means over the view and its mirror image.
-        zooms: And over copies of it so many times as large, > 0 (data distillation,
-            arXiv 1712.04440). Each costs a pass of the backbone.
+        mirror: Class scores and masks are means over the view and its mirror image, which costs
+            a pass of the backbone (data distillation, arXiv 1712.04440).
     """
 
     score_floor: float = 0.05
@@ -49,7 +48,6 @@ class LabelingCfg:
     max_per_img: int = 100
     objectness_thr: float = 0.7
     mirror: bool = False
-    zooms: tuple[float, ...] = ()
 
 
 @dataclass
@@ -64,12 +62,12 @@ class TeacherView:
             ``surest`` (K,) bool: the surest label of its object; ``kept`` (K,) bool: that, and
             above the threshold of its class; ``is_object`` (K,) bool: that, and kept or of
             enough objectness. After ``add_masks`` also ``mask_probs`` (K, S, S).
-        extra: Its other looks at them (``LabelingCfg.mirror``, ``zooms``).
+        mirrored: Its look at their mirror images, with ``LabelingCfg.mirror``.
     """
 
     feats: tuple[Tensor, ...]
     detections: list[InstanceData]
-    extra: Sequence[ExtraView] = ()
+    mirrored: MirrorView | None = None
 
 
 def evidence_of(
@@ -129,16 +127,17 @@ def teacher_detect(
     evidence = evidence_of(teacher.roi_head, state.prototype_weights, len(rois), rows)
     rois, scores, deltas = rois[rows], scores[rows], deltas[rows]
     counts = torch.bincount(rois[:, 0].long(), minlength=len(metas)).tolist()
-    extra = extra_views(teacher, batch_inputs, cfg.mirror, cfg.zooms)
     priors = rois[:, 1:].split(counts)
-    scores = mean_scores(teacher, scores, priors, metas, extra)
+    mirrored = mirror_view(teacher, batch_inputs) if cfg.mirror else None
+    if mirrored is not None:
+        scores = (scores + mirrored.scores(teacher, priors, metas)) / 2
     scores = boost_scores(scores, state.boosts, evidence)
     head = stages_of(teacher.roi_head)[-1].bbox_head
     parts = zip(priors, scores.split(counts), deltas.split(counts), strict=True)
     detections = [
         _select(head, *part, meta, state, cfg) for meta, part in zip(metas, parts, strict=True)
     ]
-    return TeacherView(x, detections, extra)
+    return TeacherView(x, detections, mirrored)
 
 
 def _select(
@@ -250,9 +249,9 @@ def add_masks(teacher: TwoStageDetector, view: TeacherView) -> None:
     labels = torch.cat([instances.labels for instances in view.detections])
     if len(rois):
         probs = roi_mask_probabilities(teacher.roi_head, view.feats, rois, labels)
-        boxes = [instances.bboxes for instances in view.detections]
-        others = [extra.masks(teacher, boxes, labels) for extra in view.extra]
-        probs = torch.stack([probs, *others]).mean(0)
+        if view.mirrored is not None:
+            boxes = [instances.bboxes for instances in view.detections]
+            probs = (probs + view.mirrored.masks(teacher, boxes, labels)) / 2
     else:
         size = stages_of(teacher.roi_head)[-1].train_cfg.mask_size
         probs = rois.new_zeros(0, size, size)

@@ -27,13 +27,6 @@ TIMEOUT_S = 240
 # The last one: in the supervised phase, where the unsupervised losses complete no graph, and
 # with mmdet's own box head, which returns no class loss then.
 POVERTY = ('nothing', 'pseudo-label', 'labelled positive', 'proposal', 'proposal (supervised)')
-GENEROUS = dict(
-    score_thr=0.15,
-    objectness_thr=0.3,
-    calibration_interval=1,
-    refresh_interval=2,
-    student_correction=True,
-)
 
 
 @pytest.fixture(scope='module')
@@ -139,7 +132,7 @@ def build(name: str, smoothed: bool = True, **cfg: Any) -> Any:
     """The same tiny detector with the same weights on every rank."""
     from mmdet.registry import MODELS
 
-    from tests.support.tiny import detector_config, semi_config, use_smoothed_head
+    from tests.support.tiny import GENEROUS, detector_config, semi_config, use_smoothed_head
 
     torch.manual_seed(0)
     detector = detector_config(name)

@@ -18,6 +18,7 @@ from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
 from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
 from tests.support.tiny import (
+    GENEROUS,
     NUM_CLASSES,
     detector_config,
     multi_batch,
@@ -25,14 +26,6 @@ from tests.support.tiny import (
     use_smoothed_head,
 )
 
-# An untrained network is never sure of anything.
-GENEROUS = dict(
-    score_thr=0.15,
-    objectness_thr=0.3,
-    calibration_interval=1,
-    refresh_interval=2,
-    student_correction=True,
-)
 DETECTORS = ('faster-rcnn', 'mask-rcnn', 'cascade-mask-rcnn')
 
 

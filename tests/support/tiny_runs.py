@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from tests.support.tiny import shrink
 
 DATA_ROOTS = ('data/coco/', 'data/lvis_v1/', 'data/longtail_shapes/', 'data/custom/')
-# An untrained network is never sure of anything: every detection becomes a pseudo-label.
-GENEROUS = dict(
+# Every detection becomes a pseudo-label.
+KEEP_EVERYTHING = dict(
     score_thr=0.0,
     score_floor=0.0,
     objectness_thr=0.0,
@@ -78,7 +78,7 @@ def make_tiny(cfg: Config, root: Path | str, work_dir: Path, iters: int = 3) -> 
             hook.update(interval=2, fixed_thr=0.0, thr_range=(0.0, 0.9))
     if cfg.model.type.endswith('CalibratedSoftTeacher'):
         cfg.model.setdefault('semi_train_cfg', {})
-        cfg.model.semi_train_cfg.update(GENEROUS)
+        cfg.model.semi_train_cfg.update(KEEP_EVERYTHING)
     return cfg
 
 
