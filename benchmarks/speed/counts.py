@@ -26,8 +26,8 @@ from benchmarks.speed.iteration import describe, step
 from benchmarks.speed.planted import Case, batch_of, calibrated_soft_teacher
 from benchmarks.speed.records import Record, of_number
 from mmdet_softpl.cli.config_path import config_path
-from mmdet_softpl.models.calibrated_soft_teacher import DEFAULTS
 from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
 # On a GPU the host waits for the size or the value of what these return.

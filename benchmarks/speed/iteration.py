@@ -18,7 +18,7 @@ from benchmarks.speed.planted import (
 )
 from benchmarks.speed.records import Record, of_rounds
 from benchmarks.speed.timing import interleave
-from mmdet_softpl.models.calibrated_soft_teacher import DEFAULTS
+from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 
 CLASSES = (80, 1203, 13204)
 KEPT = (0, 30, 100)

@@ -178,13 +178,9 @@ def plain_state_dict(
     Raises:
         ExportError: ``expected`` has keys that the checkpoint lacks.
     """
-    prefix = f'{network}.'
-    if any(key.startswith(prefix) for key in state_dict):
-        state_dict = {
-            key.removeprefix(prefix): value
-            for key, value in state_dict.items()
-            if key.startswith(prefix)
-        }
+    from mmdet_softpl.models.checkpoint_parts import network_part
+
+    state_dict = network_part(state_dict, network)
     missing = sorted(expected.keys() - state_dict.keys())
     if missing:
         shown = ', '.join(missing[:5])

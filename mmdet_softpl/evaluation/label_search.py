@@ -33,7 +33,7 @@ from mmdet_softpl.evaluation.labelling_proxy import (
 )
 from mmdet_softpl.evaluation.teacher_dump import TeacherDump
 from mmdet_softpl.functional import GROUP_NAMES, THRESHOLD_MODES, apply_calibrator
-from mmdet_softpl.models.calibrated_soft_teacher import CALIBRATION_MODES
+from mmdet_softpl.models.semi_train_cfg import CALIBRATION_MODES
 from mmdet_softpl.models.teacher_labels import LabelingCfg
 
 # Lower and upper bound, and whether the scale is logarithmic. A config's own values widen them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,11 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
-from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmdet_softpl.checks import check_choice, check_range
+from mmdet_softpl.checks import check_choice
 from mmdet_softpl.functional import (
     histogram_calibrator,
     never_raising,
@@ -27,6 +26,7 @@ from mmdet_softpl.functional import (
     temperature_calibrator,
     wanted_mass,
 )
+from mmdet_softpl.models.checkpoint_parts import check_head, network_part
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.labelled_statistics import observe_image
 from mmdet_softpl.models.roi_adapter import (
@@ -36,27 +36,13 @@ from mmdet_softpl.models.roi_adapter import (
     missing_losses,
     stages_of,
 )
+from mmdet_softpl.models.semi_train_cfg import checked_settings
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
 from mmdet_softpl.models.teacher_labels import LabelingCfg, TeacherView, add_masks, teacher_detect
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
 
-LABEL_MODES = ('soft', 'hard')
-CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')
-DEFAULTS = dict(
-    freeze_teacher=True,
-    sup_weight=1.0,
-    unsup_weight=2.0,
-    label_mode='soft',
-    score_thr=0.7,
-    calibration='histogram',
-    student_correction=False,
-    calibration_interval=10,
-    refresh_interval=500,
-    reliability_decay=0.5,
-    **asdict(LabelingCfg()),
-)
 # Iterations in a row without one pseudo-label before a warning says why.
 SILENT_ITERS = 1000
 # Largest logit offset of the student; exp(2) is a factor of 7.
@@ -127,7 +113,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        cfg = _merged(semi_train_cfg)
+        cfg = checked_settings(semi_train_cfg)
         super().__init__(
             detector=detector,
             semi_train_cfg=cfg,
@@ -206,8 +192,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             checkpoint = CheckpointLoader.load_checkpoint(
                 self.teacher_checkpoint, map_location='cpu'
             )
-            state = plain_state_dict(checkpoint.get('state_dict', checkpoint), 'teacher')
-            self._check_head(state, '', self.teacher_checkpoint)
+            state = network_part(checkpoint.get('state_dict', checkpoint), 'teacher')
+            check_head(state, self.state_dict(), '', self.teacher_checkpoint)
             result = self.teacher.load_state_dict(state, strict=False)
             logger = MMLogger.get_current_instance()
             logger.info(f'teacher loaded from {self.teacher_checkpoint}')
@@ -413,51 +399,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             f'this batch {best:.3f}. Lower the threshold, or train the teacher longer.'
         )
 
-    def _check_head(self, state_dict: dict, prefix: str, source: str) -> None:
-        own = self.state_dict()
-        for key, value in state_dict.items():
-            if not key.endswith('fc_cls.weight') or 'bbox_head' not in key:
-                continue
-            mine = own.get(f'{prefix}{key}', own.get(f'teacher.{key}'))
-            if mine is not None and mine.shape[0] != value.shape[0]:
-                raise ValueError(
-                    f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, '
-                    f'{value.shape[0] - 1} classes, but the model has num_classes='
-                    f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes, or '
-                    'load only its backbone through init_cfg.'
-                )
-
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        self._check_head(state_dict, prefix, 'checkpoint')
+        check_head(state_dict, self.state_dict(), prefix, 'checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._iter = int(self.num_iters)
-
-
-def plain_state_dict(state_dict: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The plain detector inside a checkpoint: ``part`` ('teacher' or 'student') of a
-    semi-supervised one, or all of a plain one."""
-    prefix = f'{part}.'
-    chosen = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    return chosen or dict(state_dict)
-
-
-def _merged(semi_train_cfg: dict | None) -> ConfigDict:
-    """Defaults with the given values, checked."""
-    given = dict(semi_train_cfg or {})
-    owner = 'CalibratedSoftTeacher: semi_train_cfg'
-    for key in given:
-        check_choice(owner, 'key', key, DEFAULTS)
-    cfg = {**DEFAULTS, **given}
-    check_choice(owner, 'freeze_teacher', cfg['freeze_teacher'], (True,))
-    check_choice(owner, 'label_mode', cfg['label_mode'], LABEL_MODES)
-    check_choice(owner, 'calibration', cfg['calibration'], CALIBRATION_MODES)
-    for key in ('score_thr', 'score_floor', 'objectness_thr', 'reliability_decay'):
-        check_range(owner, key, cfg[key], 0, 1)
-    for key in ('iou_thr', 'cross_class_iou_thr'):
-        check_range(owner, key, cfg[key], 0, 1, include_lower=False)
-    for key in ('sup_weight', 'unsup_weight'):
-        check_range(owner, key, cfg[key], 0, None)
-    check_choice(owner, 'mirror', cfg['mirror'], (True, False))
-    for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
-        check_range(owner, key, cfg[key], 1, None)
-    return ConfigDict(cfg)

@@ -1,0 +1,49 @@
+"""Checkpoints of plain and semi-supervised detectors: their parts, and whether a head fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+def network_part(state_dict: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """The plain detector inside a checkpoint.
+
+    Args:
+        state_dict: Of a semi-supervised detector or of a plain one.
+        network: ``'teacher'`` or ``'student'``.
+
+    Returns:
+        That network's weights without the prefix; everything of a plain detector.
+    """
+    prefix = f'{network}.'
+    chosen = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    return chosen or dict(state_dict)
+
+
+def check_head(
+    state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str, source: str
+) -> None:
+    """Refuse weights of a box head of other classes, before anything is loaded.
+
+    Args:
+        state_dict: Of the checkpoint.
+        own: Of the semi-supervised model.
+        prefix: Of the model's names where ``own`` has them.
+        source: What the message calls the checkpoint.
+
+    Raises:
+        ValueError: If a classifier has another number of outputs.
+    """
+    for key, value in state_dict.items():
+        if not key.endswith('fc_cls.weight') or 'bbox_head' not in key:
+            continue
+        mine = own.get(f'{prefix}{key}', own.get(f'teacher.{key}'))
+        if mine is not None and mine.shape[0] != value.shape[0]:
+            raise ValueError(
+                f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, '
+                f'{value.shape[0] - 1} classes, but the model has num_classes='
+                f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes, or '
+                'load only its backbone through init_cfg.'
+            )

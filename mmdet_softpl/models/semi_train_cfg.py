@@ -1,0 +1,52 @@
+"""The settings of ``CalibratedSoftTeacher``: their defaults and what they may be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from mmengine.config import ConfigDict
+
+from mmdet_softpl.checks import check_choice, check_range
+from mmdet_softpl.models.teacher_labels import LabelingCfg
+
+LABEL_MODES = ('soft', 'hard')
+CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')
+DEFAULTS = dict(
+    freeze_teacher=True,
+    sup_weight=1.0,
+    unsup_weight=2.0,
+    label_mode='soft',
+    score_thr=0.7,
+    calibration='histogram',
+    student_correction=False,
+    calibration_interval=10,
+    refresh_interval=500,
+    reliability_decay=0.5,
+    **asdict(LabelingCfg()),
+)
+
+
+def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:
+    """Defaults with the given values.
+
+    Raises:
+        ValueError: For an unknown key or mode, or a value out of its range.
+    """
+    given = dict(semi_train_cfg or {})
+    owner = 'CalibratedSoftTeacher: semi_train_cfg'
+    for key in given:
+        check_choice(owner, 'key', key, DEFAULTS)
+    cfg = {**DEFAULTS, **given}
+    check_choice(owner, 'freeze_teacher', cfg['freeze_teacher'], (True,))
+    check_choice(owner, 'label_mode', cfg['label_mode'], LABEL_MODES)
+    check_choice(owner, 'calibration', cfg['calibration'], CALIBRATION_MODES)
+    for key in ('score_thr', 'score_floor', 'objectness_thr', 'reliability_decay'):
+        check_range(owner, key, cfg[key], 0, 1)
+    for key in ('iou_thr', 'cross_class_iou_thr'):
+        check_range(owner, key, cfg[key], 0, 1, include_lower=False)
+    for key in ('sup_weight', 'unsup_weight'):
+        check_range(owner, key, cfg[key], 0, None)
+    check_choice(owner, 'mirror', cfg['mirror'], (True, False))
+    for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
+        check_range(owner, key, cfg[key], 1, None)
+    return ConfigDict(cfg)
