@@ -149,9 +149,10 @@ def on_file(what: str) -> float:
 )
 def test_ratios_do_not_grow(bench: Any) -> None:
     for row in bench('cpu', 'cpu', 1):
-        # Memory is counted, not timed.
-        noise = 1.0 if 'memory' in row.what else NOISE
-        assert row.ratio <= on_file(row.what) * REGRESSION * noise, row
+        # Memory is counted, not timed. Of times the best round: what else runs here only adds.
+        timed = 'memory' not in row.what
+        ratio = row.spread[0] if timed else row.ratio
+        assert ratio <= on_file(row.what) * REGRESSION * (NOISE if timed else 1.0), row
 
 
 @pytest.mark.slow
