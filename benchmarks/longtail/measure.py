@@ -24,6 +24,7 @@ from mmdet_softpl.engine.label_images import label_images
 from mmdet_softpl.evaluation import LongTailMetric, pseudo_label_quality
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, judge_detections
 from mmdet_softpl.functional import (
+    chance_ece,
     class_conditional_ece,
     expected_calibration_error,
     reliability_counts,
@@ -167,7 +168,9 @@ def reliability(
 
 
 def calibration_errors(counts: Tensor, groups: Tensor) -> dict[str, float]:
-    """``ece``, ``cc_ece`` and ``cc_ece_r``, ``_c``, ``_f``; NaN where nothing can be said.
+    """``ece``, ``cc_ece`` (``_chance``: of perfectly calibrated ones), ``cc_ece_r``, ``_c``, ``_f``.
+
+    NaN where nothing can be said.
 
     Shape: (3, C, B), (C,) 0 rare, 1 common, 2 frequent.
     """
@@ -176,6 +179,7 @@ def calibration_errors(counts: Tensor, groups: Tensor) -> dict[str, float]:
     return dict(
         ece=float(expected_calibration_error(counts)) if counts[0].sum() else float('nan'),
         cc_ece=float(per_class.nanmean()),
+        cc_ece_chance=float(chance_ece(counts, MIN_PER_CLASS).nanmean()),
         **{f'cc_ece_{letter}': mean for letter, mean in zip(GROUP_LETTERS, means, strict=True)},
     )
 

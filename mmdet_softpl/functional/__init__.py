@@ -3,6 +3,7 @@
 from .alignment import align_boosts, wanted_mass
 from .calibration import (
     apply_calibrator,
+    chance_ece,
     class_conditional_ece,
     expected_calibration_error,
     expected_counts,
@@ -60,6 +61,7 @@ __all__ = [
     'align_boosts',
     'apply_calibrator',
     'boost_scores',
+    'chance_ece',
     'class_conditional_ece',
     'curriculum_thresholds',
     'damp',

@@ -81,6 +81,31 @@ def class_conditional_ece(reliability: Tensor, min_count: float = 1) -> Tensor:
     return torch.where(total >= min_count, error, torch.full_like(error, torch.nan))
 
 
+def chance_ece(reliability: Tensor, min_count: float = 1) -> Tensor:
+    """Class-conditional error that perfectly calibrated detections would show by chance.
+
+    A bin of n detections with mean confidence p has X of them right, X ~ Binomial(n, p), and
+    E |X - n p| = 2 m C(n, m) p^m (1 - p)^(n - m + 1) with m = floor(n p) + 1 (de Moivre's mean
+    deviation). With a dozen detections a class it is most of what :func:`class_conditional_ece`
+    measures. Confidences that differ inside a bin make it a little too large.
+
+    Args:
+        reliability: (3, C, B).
+        min_count: detections that a class needs.
+
+    Returns:
+        (C,) float64 in [0, 1]; nan for classes with fewer than ``min_count`` detections (or none).
+    """
+    count, _, confidence = reliability.double()
+    p = (confidence / count.clamp_min(1)).clamp(0, 1)
+    m = (count * p).floor() + 1
+    choose = torch.lgamma(count + 1) - torch.lgamma(m + 1) - torch.lgamma(count - m + 1)
+    deviation = choose + torch.xlogy(m, p) + torch.xlogy(count - m + 1, 1 - p)
+    total = count.sum(dim=1)
+    error = (2 * m * deviation.exp()).sum(dim=1) / total
+    return torch.where(total >= max(min_count, 1), error, torch.full_like(error, torch.nan))
+
+
 def group_mean(values: Tensor, groups: Tensor) -> Tensor:
     """Mean of values (C,) over each frequency group, nan ignored.
 

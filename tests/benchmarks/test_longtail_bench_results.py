@@ -78,11 +78,11 @@ def make_run(out: Path, arm: str, seed: int, ap: float, whole: bool = True) -> N
         never_labelled=['b'] if arm == '3' else ['a', 'b'],
         per_class=dict(a={}, b={}),
     )
-    errors = dict(ece=0.1, cc_ece=0.2 if arm == '3' else 0.08)
+    errors = dict(ece=0.1, cc_ece=0.2 if arm == '3' else 0.08, cc_ece_chance=0.05)
     part = dict(errors=errors, reliability=reliability)
     pseudo = dict(quality=quality, groups=[0, 2], pseudo=part, object=part, object_raw=part)
     (folder / 'pseudo.json').write_text(json.dumps(pseudo))
-    (folder / 'cost.json').write_text(json.dumps(dict(semi_seconds=10.0 * (1 + int(arm)))))
+    (folder / 'cost.json').write_text(json.dumps(dict(semi_seconds=10.0 * (1 + int(arm[0])))))
 
 
 @pytest.fixture
@@ -159,3 +159,14 @@ def test_targets(out: Path) -> None:
     assert rows['recall of rare pseudo-labels'] == 'yes'
     assert rows['classes that arm 3 labels and arm 8 does not'] == 'no'
     assert rows['class-cond. ECE of pseudo-labels / arm 3'] == 'yes'
+    reached = {cells[1].strip(): cells[3].strip() for cells in (line.split('|') for line in lines)}
+    # 0.03 of 0.15.
+    assert reached['the same beyond chance'] == '0.200'
+
+
+def test_what_true_labels_bring_is_said(out: Path) -> None:
+    assert not any('true labels' in line for line in target_table(Table(collect('p', out), 'p')))
+    for seed, shift in enumerate((0.0, 0.01, 0.03)):
+        make_run(out, '0-true', seed, 0.30 + shift)
+    (line,) = target_table(Table(collect('p', out), 'p'))[-1:]
+    assert 'AP - arm 0 is **+10.0 [+10.0, +10.0]**, APr **+5.0 [+5.0, +5.0]**' in line

@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression, minimize_scalar
 
 from mmdet_softpl.functional import (
     apply_calibrator,
+    chance_ece,
     class_conditional_ece,
     expected_calibration_error,
     expected_counts,
@@ -114,6 +115,33 @@ def test_class_conditional_ece_is_netcals_on_each_class():
         mine = (labels == c).numpy()
         expected = ECE(10).measure(scores.numpy()[mine], correct.long().numpy()[mine])
         assert actual[c].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_chance_error_is_the_mean_over_draws():
+    counts = torch.tensor([[3.0, 0.0, 12.0], [1.0, 40.0, 0.0], [0.0, 0.0, 0.0]])
+    p = torch.tensor([[0.1, 0.5, 0.8], [0.35, 0.5, 0.9], [0.2, 0.5, 0.9]])
+    draws = torch.distributions.Binomial(counts, p).sample((20_000,))
+    observed = torch.stack(
+        [class_conditional_ece(torch.stack([counts, right, counts * p])) for right in draws[:5000]]
+    ).mean(0)
+    found = chance_ece(torch.stack([counts, torch.zeros_like(counts), counts * p]))
+    assert found.isnan().tolist() == [False, False, True]
+    torch.testing.assert_close(found[:2].float(), observed[:2], atol=0.005, rtol=0)
+
+
+def test_chance_error_by_hand_and_at_the_ends():
+    """One detection at p is right or wrong: E |X - p| = 2 p (1 - p)."""
+    for p in (0.0, 0.3, 1.0):
+        one = torch.tensor([[[1.0]], [[0.0]], [[p]]])
+        assert float(chance_ece(one)) == pytest.approx(2 * p * (1 - p))
+    # Two at 1/2: 0, 1, 2 right with 1/4, 1/2, 1/4, so 1/2 of two.
+    two = torch.tensor([[[2.0]], [[0.0]], [[1.0]]])
+    assert float(chance_ece(two)) == pytest.approx(0.25)
+    assert chance_ece(two, min_count=3).isnan().all()
+    assert chance_ece(torch.zeros(3, 0, 4)).shape == (0,)
+    # Rounding may take the sum of confidences above the count.
+    full = torch.tensor([[[3.0]], [[3.0]], [[3.0000002]]])
+    assert float(chance_ece(full)) == 0
 
 
 def test_class_conditional_ece_sees_what_the_mean_over_classes_hides():
