@@ -168,7 +168,7 @@ def reliability(
 
 
 def calibration_errors(counts: Tensor, groups: Tensor) -> dict[str, float]:
-    """``ece``, ``cc_ece`` (``_chance``: of perfectly calibrated ones), ``cc_ece_r``, ``_c``, ``_f``.
+    """``ece``, ``cc_ece`` (``_chance``: of perfectly calibrated ones; ``_r``, ``_c``, ``_f``).
 
     NaN where nothing can be said.
 
