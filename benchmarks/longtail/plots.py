@@ -25,9 +25,9 @@ from mmdet_softpl.reporting.figure import (
 )
 from mmdet_softpl.reporting.reliability import draw_reliability
 
-from .arms import ARMS
+from .arms import ARMS, FULL_METHOD
 from .presets import Preset
-from .results import Table, jobs_in, spread
+from .results import ONE_HOT_TEACHER, Table, jobs_in, spread
 
 GROUPS = ('rare', 'common', 'frequent')
 # Arm, seed -> metric -> (iterations, values).
@@ -50,7 +50,7 @@ def draw_all(preset: Preset, out: Path, table: Table, folder: Path) -> list[Path
         figures['ap'] = draw_ap(curves)
         figures['pseudo-labels'] = draw_pseudo(curves)
     for arm in table.arms:
-        if arm in ('3', '8'):
+        if arm in (ONE_HOT_TEACHER, FULL_METHOD):
             figure = draw_arm_reliability(out, arm)
             if figure is not None:
                 figures[f'reliability-arm-{arm}'] = figure

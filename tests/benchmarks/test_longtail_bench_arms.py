@@ -72,7 +72,7 @@ def test_the_bound_differs_in_the_second_set_alone(configs: dict[str, Config]) -
     assert set(differences(labeled, everything)) == {'ann_file', 'data_prefix.img'}
 
 
-@pytest.mark.parametrize('arm', ['0-rfs', '8-rfs'])
+@pytest.mark.parametrize('arm', ['0-rfs', '7-rfs'])
 def test_the_rfs_arms_differ_in_sampling_alone(configs: dict[str, Config], arm: str) -> None:
     plain, balanced = configs[arm[0]].to_dict(), configs[arm].to_dict()
     assert all(key.startswith(LABELED) for key in differences(plain, balanced))
@@ -84,7 +84,7 @@ def test_the_rfs_arms_differ_in_sampling_alone(configs: dict[str, Config], arm: 
 def test_the_held_out_arm_differs_in_files_and_calibration_alone(
     configs: dict[str, Config],
 ) -> None:
-    found = differences(configs['8'].to_dict(), configs['8-heldout'].to_dict())
+    found = differences(configs['7'].to_dict(), configs['7-heldout'].to_dict())
     changed = {key for key in found if not key.startswith('custom_hooks.4')}
     assert changed == {
         'fit_file',
@@ -151,11 +151,11 @@ def test_models_build_at_any_size(arm: str) -> None:
 
 
 def test_paths_are_placed(configs: dict[str, Config]) -> None:
-    cfg = placed(configs['8-rfs'], Path('/somewhere'))
+    cfg = placed(configs['7-rfs'], Path('/somewhere'))
     text = str(cfg.to_dict())
     assert 'DATA/' not in text and 'data/longtail_shapes' not in text
     assert cfg.custom_hooks[2].labeled_ann_file == '/somewhere/annotations/train.json'
-    assert 'DATA/' in str(configs['8-rfs'].to_dict())
+    assert 'DATA/' in str(configs['7-rfs'].to_dict())
 
 
 def test_differences() -> None:

@@ -90,7 +90,7 @@ def out(tmp_path: Path) -> Path:
     for seed, shift in enumerate((0.0, 0.01, 0.03)):
         make_run(tmp_path, '0', seed, 0.20 + shift)
         make_run(tmp_path, '3', seed, 0.22 + shift)
-        make_run(tmp_path, '8', seed, 0.26 + shift + (0.001 if seed else 0), whole=seed != 2)
+        make_run(tmp_path, '7', seed, 0.26 + shift + (0.001 if seed else 0), whole=seed != 2)
     return tmp_path
 
 
@@ -102,13 +102,13 @@ def test_records_have_the_six_keys(out: Path) -> None:
     keys = [tuple(r[k] for k in ('preset', 'arm', 'seed', 'split', 'metric')) for r in records]
     assert len(set(keys)) == len(keys)
     table = Table(records, 'tiny')
-    assert table.arms == ['0', '3', '8']
+    assert table.arms == ['0', '3', '7']
     assert table.by_seed('0', 'test', 'segm_AP') == pytest.approx({0: 0.20, 1: 0.21, 2: 0.23})
-    assert table.by_seed('8', 'test', 'segm_AP').keys() == {0, 1}
+    assert table.by_seed('7', 'test', 'segm_AP').keys() == {0, 1}
     assert table.by_seed('0', 'test', 'cc_ece') == {}
-    assert table.by_seed('8', 'unlabeled', 'pseudo_cc_ece') == {0: 0.08, 1: 0.08}
-    # Arm 3 labels class a, arm 8 does not.
-    assert table.by_seed('8', 'unlabeled', 'classes_labelled_by_3_alone') == {0: 1, 1: 1}
+    assert table.by_seed('7', 'unlabeled', 'pseudo_cc_ece') == {0: 0.08, 1: 0.08}
+    # Arm 3 labels class a, arm 7 does not.
+    assert table.by_seed('7', 'unlabeled', 'classes_labelled_by_3_alone') == {0: 1, 1: 1}
 
 
 def test_other_presets_are_kept() -> None:
@@ -123,14 +123,14 @@ def test_the_report_of_partial_results(out: Path, tmp_path: Path) -> None:
     results = tmp_path / 'results'
     write_report(PRESETS['tiny'], out, results)
     text = (results / 'RESULTS.md').read_text()
-    assert '**Missing or unfinished:** arm-8-seed2.' in text
+    assert '**Missing or unfinished:** arm-7-seed2.' in text
     assert 'nan' not in text
-    # AP of arm 8 minus arm 0 on the two seeds that both have: 6.0 and 6.1.
+    # AP of arm 7 minus arm 0 on the two seeds that both have: 6.0 and 6.1.
     half = stats.t.ppf(0.975, 1) * 0.05
     assert f'+6.0 [{6.05 - half:+.1f}, {6.05 + half:+.1f}]' in text.replace('**', '')
     assert '| 3 | one-hot teacher on the head of 0 | 1.00 |' in text
-    assert '| 8 | + student-side correction: the full method | 2.25 |' in text
-    for picture in ('ablation', 'ap', 'pseudo-labels', 'reliability-arm-8'):
+    assert '| 7 | + calibrated targets: the full method | 2.00 |' in text
+    for picture in ('ablation', 'ap', 'pseudo-labels', 'reliability-arm-7'):
         assert (results / 'plots' / f'tiny-{picture}.png').stat().st_size > 1000
         assert f'plots/tiny-{picture}.png' in text
     again = json.loads((results / 'results.json').read_text())
@@ -154,10 +154,10 @@ def test_a_seed_that_other_arms_have_is_missing() -> None:
 def test_targets(out: Path) -> None:
     lines = target_table(Table(collect('tiny', out), 'tiny'))
     rows = {cells[1].strip(): cells[-2].strip() for cells in (line.split('|') for line in lines)}
-    assert rows['AP, arm 8 - arm 0'] == 'yes'
-    assert rows['APr, arm 8 - arm 0'] == 'no'
+    assert rows['AP, arm 7 - arm 0'] == 'yes'
+    assert rows['APr, arm 7 - arm 0'] == 'no'
     assert rows['recall of rare pseudo-labels'] == 'yes'
-    assert rows['classes that arm 3 labels and arm 8 does not'] == 'no'
+    assert rows['classes that arm 3 labels and arm 7 does not'] == 'no'
     assert rows['class-cond. ECE of pseudo-labels / arm 3'] == 'yes'
     reached = {cells[1].strip(): cells[3].strip() for cells in (line.split('|') for line in lines)}
     # 0.03 of 0.15.

@@ -140,7 +140,7 @@ def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arm', ['0', '3', '8-heldout', '0-seesaw'])
+@pytest.mark.parametrize('arm', ['0', '3', '7-heldout', '0-seesaw'])
 def test_other_arms_run(
     arm: str, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

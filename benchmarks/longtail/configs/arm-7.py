@@ -1,4 +1,4 @@
-"""Arm 7: arm 6 + calibrated targets."""
+"""Arm 7: arm 6 + calibrated targets. The full method."""
 
 _base_ = './arm-6.py'
 

@@ -1,4 +1,4 @@
-"""Arm 8: arm 7 + student-side correction. The full method."""
+"""Arm 8: arm 7 + student-side correction."""
 
 _base_ = './arm-7.py'
 

@@ -1,6 +1,6 @@
-"""Arm 8-rfs: arm 8 + repeat-factor sampling of the labelled images, as on LVIS."""
+"""Arm 7-rfs: arm 7 + repeat-factor sampling of the labelled images, as on LVIS."""
 
-_base_ = './arm-8.py'
+_base_ = './arm-7.py'
 
 train_dataloader = dict(
     dataset=dict(
