@@ -72,8 +72,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
               ``objectness_thr``, ``mirror``: see ``LabelingCfg``,
             - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
               ``'histogram'``,
-            - ``student_correction``: whether the student's logits carry offsets (they undo a part
-              of an intended boost, too),
+            - ``student_correction``: whether the student's logits carry offsets (off: beside the
+              alignment of ``RareBoostPseudoLabeler`` they cost AP),
             - ``calibration_interval`` (>= 1): iterations between two passes of the teacher
               over the labelled batch, whose detections make the reliability statistics
               (optimistic, since the student trains on these images, so calibration only lowers
