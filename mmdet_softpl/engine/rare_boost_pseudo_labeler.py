@@ -276,7 +276,7 @@ class RareBoostPseudoLabeler(Hook):
         device = state.boosts.device
         groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
         state.groups.copy_(groups)
-        state.boosts.copy_(state.wanted_boosts)
+        state.boosts.copy_(self._frequency_boosts())
         weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
         state.prototype_weights.copy_(weights[groups].to(device))
         state.thresholds.fill_(self.fixed_thr)

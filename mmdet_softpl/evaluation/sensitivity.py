@@ -18,7 +18,7 @@ GRIDS: dict[str, tuple[Any, ...]] = {
     'fixed_thr': (0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
     'thr_range[0]': (0.05, 0.1, 0.2, 0.3, 0.5),
     'boost_gamma': (0.0, 0.25, 0.5, 1.0),
-    'max_boost': (1.0, 2.0, 4.0, 8.0),
+    'max_boost': (1.0, 2.0, 4.0, 8.0, 16.0),
     'prototype_weight[rare]': (0.0, 0.25, 0.5, 0.75, 1.0),
     'calibration': CALIBRATION_MODES,
 }
