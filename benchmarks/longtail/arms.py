@@ -57,7 +57,7 @@ ARMS = {
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
 }
 
-# Everything that is on by default; arm 8 is not (docs/DESIGN.md, section 4).
+# Everything but student-side correction, which is off by default (docs/DESIGN.md, section 4).
 FULL_METHOD = '7'
 
 

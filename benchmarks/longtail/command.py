@@ -30,7 +30,7 @@ from .schedule import (
 HERE = Path(__file__).resolve().parent
 EXAMPLE = """example:
   python benchmarks/longtail/run.py --preset tiny --out /somewhere/tiny
-  python benchmarks/longtail/run.py --preset cpu --arms 0 3 8 --seeds 0 1 2
+  python benchmarks/longtail/run.py --preset cpu --arms 0 3 7 --seeds 0 1 2
 
 Interrupted with Ctrl-C, the same command goes on where it was.
 """

@@ -95,7 +95,7 @@ custom_hooks[0].update(
 )
 custom_hooks.append(
     dict(
-        type='mmdet_softpl.RareBoostPseudoLabeler',
+        _base_.pseudo_labeler,
         labeled_ann_file=labeled_ann_file,
         # A hundredth of the part with unlabelled images, between 50 and 500.
         interval={refresh_interval},

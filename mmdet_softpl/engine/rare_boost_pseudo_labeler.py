@@ -236,6 +236,7 @@ class RareBoostPseudoLabeler(Hook):
             check_num_classes(self.summary, state.num_classes)
             self.class_state = state
             model.federated.update(federated_images(self.summary))
+            self._check_alignment(runner, model)
             self._check_mean_teacher(runner, model)
         else:
             device = next(model.parameters()).device
@@ -250,6 +251,16 @@ class RareBoostPseudoLabeler(Hook):
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
             self._set_initial_state()
+
+    def _check_alignment(self, runner: Runner, model: nn.Module) -> None:
+        """Hard labels have no mass by which a boost could be bounded."""
+        hard = model.semi_train_cfg['label_mode'] == 'hard'
+        if hard and self.align_rate and bool((self._frequency_boosts() > 1).any()):
+            runner.logger.warning(
+                f'RareBoostPseudoLabeler: boosts of up to {self.max_boost:g} are not aligned with '
+                "the labels, since label_mode is 'hard': a student of boosted labels becomes a "
+                'boosted teacher. Keep max_boost low, or use soft labels.'
+            )
 
     def _check_mean_teacher(self, runner: Runner, model: nn.Module) -> None:
         """mmdet's MeanTeacherHook skips buffers, or averages those that must be copied."""

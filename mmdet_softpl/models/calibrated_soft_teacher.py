@@ -24,7 +24,6 @@ from mmdet_softpl.functional import (
     soft_targets,
     student_offsets,
     temperature_calibrator,
-    wanted_mass,
 )
 from mmdet_softpl.models.checkpoint_parts import check_head, network_part
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
@@ -72,8 +71,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
               ``objectness_thr``, ``mirror``: see ``LabelingCfg``,
             - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
               ``'histogram'``,
-            - ``student_correction``: whether the student's logits carry offsets (off: beside the
-              alignment of ``RareBoostPseudoLabeler`` they cost AP),
+            - ``student_correction``: whether the student's logits carry offsets (off: in runs so
+              far they cost AP, docs/DESIGN.md),
             - ``calibration_interval`` (>= 1): iterations between two passes of the teacher
               over the labelled batch, whose detections make the reliability statistics
               (optimistic, since the student trains on these images, so calibration only lowers
@@ -349,9 +348,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         if cfg['student_correction']:
             sum_over_ranks(state.offset_counts)
             expected, observed = state.offset_counts
-            # An intended boost is no error of the teacher.
-            wanted = wanted_mass(observed, observed, state.wanted_boosts)
-            step = student_offsets(expected, wanted, state.groups)
+            step = student_offsets(expected, observed, state.groups)
             state.offsets.add_(step).clamp_(-MAX_OFFSET, MAX_OFFSET)
         state.clear('offset_counts')
         count, correct, confidence = reliability.sum((1, 2)).tolist()

@@ -42,8 +42,8 @@ class ClassState(nn.Module):
             hard.
         num_images: () unlabelled images since the last refresh.
         new_reliability: (3, C, B) what was seen since the last refresh.
-        offset_counts: (2, C) instances that the teacher's labels expect, and labelled ones,
-            since the last refresh.
+        offset_counts: (2, C) instances that the teacher's labels expect, without offsets and
+            wanted boosts, and labelled ones, since the last refresh.
     """
 
     boosts: Tensor

@@ -60,7 +60,9 @@ def observe_image(
     is_object = (found >= 0) & (found < len(truth))
     chosen = is_object | (told & (found < 0))
     targets = soft_targets(seen.score_vectors, seen.labels, seen.confidences)
-    state.offset_counts[0] += expected_counts(targets[chosen], state.offsets)
+    # An intended boost is no error of the teacher.
+    shift = state.offsets + state.wanted_boosts.log()
+    state.offset_counts[0] += expected_counts(targets[chosen], shift)
     state.offset_counts[1] += torch.bincount(labels[found[is_object]], minlength=state.num_classes)
 
 

@@ -149,7 +149,8 @@ def on_file(what: str) -> float:
 )
 def test_ratios_do_not_grow(bench: Any) -> None:
     for row in bench('cpu', 'cpu', 1):
-        # Memory is counted, not timed. Of times the best round: what else runs here only adds.
+        # Memory is counted, not timed. Of times the lower end of the spread: rounds differ by what
+        # else runs here.
         timed = 'memory' not in row.what
         ratio = row.spread[0] if timed else row.ratio
         assert ratio <= on_file(row.what) * REGRESSION * (NOISE if timed else 1.0), row

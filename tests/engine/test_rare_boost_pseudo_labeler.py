@@ -59,6 +59,7 @@ class Ours(nn.Module):
         self.class_state = ClassState(num_classes, 0.5)
         self.unsup_scale = 1.0
         self.has_trainable_batch_norm = False
+        self.semi_train_cfg = dict(label_mode='soft')
         self.federated: dict = {}
         self.teacher = nn.Linear(1, 1)
 
@@ -272,6 +273,17 @@ def test_scalars_have_the_groups_in_their_names(tmp_path: Path) -> None:
     assert [values[f'pseudo/never_labelled_{g}'] for g in groups] == [1, 1, 0]
 
 
+def test_a_boost_that_nothing_aligns_is_named(tmp_path: Path) -> None:
+    for mode, gamma, said in (('hard', 1.0, True), ('soft', 1.0, False), ('hard', 0.0, False)):
+        _, runner = started(tmp_path, boost_gamma=gamma)
+        model = Ours()
+        model.semi_train_cfg['label_mode'] = mode
+        runner = make_runner(tmp_path, model)
+        hook = RareBoostPseudoLabeler(str(tmp_path / 'train.json'), boost_gamma=gamma)
+        hook.before_train(runner)
+        assert any('not aligned' in warning for warning in runner.warnings) == said
+
+
 def test_the_checkpoint_holds_plain_tensors_and_a_resume_takes_them_up(tmp_path: Path) -> None:
     hook, runner = started(tmp_path, interval=2)
     see(hook, {c: [0.2, 0.8] * 30 for c in range(4)}, 5)
@@ -290,6 +302,8 @@ def test_the_checkpoint_holds_plain_tensors_and_a_resume_takes_them_up(tmp_path:
     for key, value in hook.history.items():
         assert torch.equal(again.history[key], value), key
     assert torch.equal(again.class_state.thresholds, hook.class_state.thresholds)
+    assert torch.equal(again.class_state.wanted_boosts, hook._frequency_boosts())
+    assert again.class_state.wanted_boosts.max() > 1
     again.after_train_iter(resumed, 3)
     assert len(resumed.scalars) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.evaluation import teacher_dump
 from mmdet_softpl.evaluation.teacher_dump import dump_teacher, file_key
 from mmdet_softpl.functional import prototype_log_evidence
+from mmdet_softpl.models.mirror_view import MirrorView
 from tests.support import tiny_labelling
 
 
@@ -90,6 +92,28 @@ def test_content(tmp_path: Path) -> None:
     own = tiny_labelling.ground_truth(ann_file).image(10)
     torch.testing.assert_close(first.bboxes, own.bboxes * 2)
     assert int(dump.object_counts().sum()) == 11
+
+
+def test_the_mirror_image_is_in_the_scores(tmp_path: Path, monkeypatch) -> None:
+    """One that sees nothing halves them."""
+    ann_file = tiny_labelling.write_images(tmp_path)
+    detector = tiny_labelling.build_teacher()
+    num_classes = detector.num_classes
+
+    def blind(self, teacher, boxes, metas) -> torch.Tensor:
+        scores = torch.zeros(sum(map(len, boxes)), num_classes + 1)
+        scores[:, -1] = 1
+        return scores
+
+    monkeypatch.setattr(MirrorView, 'scores', blind)
+    found = []
+    for mirror in (False, True):
+        detector.labeling_cfg = replace(detector.labeling_cfg, mirror=mirror)
+        dataset = tiny_labelling.build_dataset(ann_file)
+        truth = tiny_labelling.ground_truth(ann_file)
+        found.append(dump_teacher(detector, dataset, truth, tmp_path / str(mirror), {}))
+    for alone, both in zip(found[0].images, found[1].images, strict=True):
+        torch.testing.assert_close(both.scores[:, :-1], alone.scores[:, :-1] / 2)
 
 
 def test_evidence_at_every_temperature(tmp_path: Path) -> None:

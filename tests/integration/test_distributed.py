@@ -155,6 +155,7 @@ def labeler(ann_file: str, detector: Any) -> Any:
     )
     hook.class_state = detector.class_state
     hook._on_ours = True
+    hook.class_state.wanted_boosts.copy_(hook._frequency_boosts())
     hook._set_initial_state()
     return hook
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -10,7 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmdet_softpl.models import CalibratedSoftTeacher
-from mmdet_softpl.models.mirror_view import mirror_view
+from mmdet_softpl.models.mirror_view import MirrorView, mirror_view
 from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois
 from mmdet_softpl.models.teacher_labels import add_masks, teacher_detect
 from tests.support.tiny import NUM_CLASSES, detector_config, multi_batch, semi_config
@@ -139,6 +141,28 @@ def test_trains(name: str) -> None:
         if p.requires_grad
     )
     assert all(p.grad is None for p in model.teacher.parameters())
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_class_scores_are_means(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror image that sees nothing halves the objectness of everything."""
+    inputs, samples = multi_batch()
+    inputs, samples = inputs['unsup_teacher'], samples['unsup_teacher']
+    model = build(name, score_floor=0.0)
+    state, cfg = model.class_state, model.labeling_cfg
+    alone = teacher_detect(model.teacher, inputs, samples, state, cfg)
+
+    def blind(self, teacher, boxes, metas) -> Tensor:
+        scores = torch.zeros(sum(map(len, boxes)), NUM_CLASSES + 1)
+        scores[:, -1] = 1
+        return scores
+
+    monkeypatch.setattr(MirrorView, 'scores', blind)
+    both = teacher_detect(model.teacher, inputs, samples, state, replace(cfg, mirror=True))
+    for one, two in zip(alone.detections, both.detections, strict=True):
+        assert len(one)
+        torch.testing.assert_close(two.bboxes, one.bboxes)
+        torch.testing.assert_close(two.score_vectors[:, :-1], one.score_vectors[:, :-1] / 2)
 
 
 def test_refuses_what_is_neither_true_nor_false() -> None:

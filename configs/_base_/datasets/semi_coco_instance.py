@@ -157,8 +157,8 @@ test_dataloader = val_dataloader
 pseudo_labeler = dict(
     type='mmdet_softpl.RareBoostPseudoLabeler',
     labeled_ann_file=data_root + 'annotations/instances_train2017.json',
-    # Stronger than the hook's own defaults, which also hold where nothing aligns the boosts
-    # (mmdet's SoftTeacher); chosen on the `tune` split of benchmarks/longtail.
+    # Stronger than the hook's own defaults, which also hold where nothing aligns the boosts (hard
+    # labels, mmdet's SoftTeacher); chosen on the `tune` split of benchmarks/longtail.
     boost_gamma=1.0,
     max_boost=16.0,
 )
