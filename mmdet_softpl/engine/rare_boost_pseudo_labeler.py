@@ -252,7 +252,7 @@ class RareBoostPseudoLabeler(Hook):
         if self._iter == 0:
             self._set_initial_state()
 
-    def _check_alignment(self, runner: Runner, model: nn.Module) -> None:
+    def _check_alignment(self, runner: Runner, model: Any) -> None:
         """Hard labels have no mass by which a boost could be bounded."""
         hard = model.semi_train_cfg['label_mode'] == 'hard'
         if hard and self.align_rate and bool((self._frequency_boosts() > 1).any()):
