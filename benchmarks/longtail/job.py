@@ -204,14 +204,7 @@ def measure(
 
     from . import parts  # noqa: F401
     from .hooks import Progress
-    from .measure import (
-        calibration_errors,
-        evaluate,
-        groups_of,
-        label_sample,
-        quality,
-        reliability,
-    )
+    from .measure import Report, evaluate, groups_of, judged, label_sample, sample_of
 
     init_default_scope('mmdet')
     progress = Progress(folder / 'progress.json', preset.max_iters)
@@ -222,35 +215,31 @@ def measure(
     state = torch.load(folder / 'final.pth', map_location='cpu', weights_only=True)
     model.load_state_dict(state['state_dict'])
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
+
+    def clock() -> Report:
+        start = time.perf_counter()
+        return lambda done, total: progress.images(
+            done, total, (time.perf_counter() - start) / max(done, 1)
+        )
+
     for split in splits:
         if (folder / f'{split}.json').is_file():
             continue
-        start = time.perf_counter()
-
-        def report(done: int, total: int, start: float = start) -> None:
-            progress.images(done, total, (time.perf_counter() - start) / max(done, 1))
-
         ann_file = data_root / 'annotations' / f'{split}.json'
-        metrics, counts = evaluate(model, cfg, ann_file, data_root / split, report)
+        metrics, counts = evaluate(model, cfg, ann_file, data_root / split, clock())
         write_json(
             folder / f'{split}.json', dict(metrics=metrics, reliability=counts.tolist()), indent=1
         )
     if not (folder / 'pseudo.json').is_file():
         result: dict[str, Any] = {}
         if hasattr(model, 'class_state'):
-            seen = label_sample(model, cfg, preset.pseudo_images)
-            groups = groups_of(data_root)
-            result.update(groups=groups.tolist(), quality=quality(seen, cfg, data_root))
-            # What the student learns from, and every object before and after calibration.
-            for name, value, chosen in (
-                ('pseudo', 'confidences', 'kept'),
-                ('object', 'confidences', 'surest'),
-                ('object_raw', 'scores', 'surest'),
-            ):
-                counts = reliability(seen, cfg, data_root, value, chosen)
-                result[name] = dict(
-                    errors=calibration_errors(counts, groups), reliability=counts.tolist()
-                )
+            seen = label_sample(model, cfg, report=clock())
+            sample = [seen[i] for i in sample_of(len(seen), preset.pseudo_images)]
+            result = dict(
+                groups=groups_of(data_root).tolist(),
+                sample=judged(sample, cfg, data_root),
+                all=judged(seen, cfg, data_root),
+            )
         write_json(folder / 'pseudo.json', result, indent=1)
     progress.close()
 

@@ -97,13 +97,24 @@ def part_of_split(data_root: Path, split: str, num_images: int, folder: Path) ->
     return path
 
 
-def label_sample(model: Any, cfg: Config, num_images: int) -> list[dict[str, Any]]:
-    """What the teacher of this moment labels on a fixed sample of the unlabelled images.
+def sample_of(num_images: int, size: int) -> list[int]:
+    """Indices of a fixed sample, spread evenly over a set of ``num_images``."""
+    return np.linspace(0, num_images - 1, min(size, num_images)).astype(int).tolist()
+
+
+def label_sample(
+    model: Any,
+    cfg: Config,
+    num_images: int | None = None,
+    report: Report = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """What the teacher of this moment labels on the unlabelled images.
 
     Args:
         model: ``CalibratedSoftTeacher``; in evaluation mode afterwards.
         cfg: Of the arm.
-        num_images: Size of the sample, spread evenly over the set.
+        num_images: Size of a sample, as ``sample_of`` draws it; None for all images.
+        report: Progress.
 
     Returns:
         For each image a dict: ``img_id``, ``bboxes`` (K, 4) in pixels of the image, ``labels``,
@@ -112,20 +123,43 @@ def label_sample(model: Any, cfg: Config, num_images: int) -> list[dict[str, Any
     dataset: BaseDataset = DATASETS.build(
         dict(cfg.unlabeled_dataset, pipeline=cfg.test_pipeline, test_mode=True)
     )
-    size = min(num_images, len(dataset))
-    indices = np.linspace(0, len(dataset) - 1, size).astype(int).tolist()
-    return [
-        dict(
-            img_id=image.img_id,
-            bboxes=image.original_bboxes,
-            labels=image.detections.labels,
-            scores=image.detections.scores,
-            confidences=image.detections.confidences,
-            surest=image.detections.surest,
-            kept=image.detections.kept,
+    indices = sample_of(len(dataset), num_images or len(dataset))
+    seen = []
+    for image in label_images(model, dataset, indices, batch_size=BATCH_SIZE):
+        found = image.detections
+        seen.append(
+            dict(
+                img_id=image.img_id,
+                bboxes=image.original_bboxes,
+                labels=found.labels,
+                scores=found.scores,
+                confidences=found.confidences,
+                surest=found.surest,
+                kept=found.kept,
+            )
         )
-        for image in label_images(model, dataset, indices, batch_size=BATCH_SIZE)
-    ]
+        report(len(seen), len(indices))
+    return seen
+
+
+def judged(seen: list[dict[str, Any]], cfg: Config, data_root: Path) -> dict[str, Any]:
+    """Quality and calibration of labels from ``label_sample``.
+
+    Returns:
+        ``quality``, and for what the student learns from (``pseudo``), every object (``object``)
+        and every object before calibration (``object_raw``) a dict with ``errors`` and
+        ``reliability`` (3, C, B).
+    """
+    result: dict[str, Any] = dict(quality=quality(seen, cfg, data_root))
+    groups = groups_of(data_root)
+    for name, value, chosen in (
+        ('pseudo', 'confidences', 'kept'),
+        ('object', 'confidences', 'surest'),
+        ('object_raw', 'scores', 'surest'),
+    ):
+        counts = reliability(seen, cfg, data_root, value, chosen)
+        result[name] = dict(errors=calibration_errors(counts, groups), reliability=counts.tolist())
+    return result
 
 
 def quality(seen: list[dict[str, Any]], cfg: Config, data_root: Path) -> dict[str, Any]:
@@ -158,11 +192,11 @@ def reliability(
     for image in seen:
         rows = image[chosen]
         labels, values = image['labels'][rows], image[value][rows]
-        judged, correct = judge_detections(
+        known, correct = judge_detections(
             truth.image(image['img_id']), image['bboxes'][rows], image['scores'][rows], labels
         )
         total += reliability_counts(
-            values[judged], labels[judged], correct[judged], len(classes), CONFIDENCE_BINS
+            values[known], labels[known], correct[known], len(classes), CONFIDENCE_BINS
         )
     return total
 

@@ -1,11 +1,10 @@
 """The pictures of the benchmark: curves, reliability, bars.
 
-Shape letters: **C** foreground classes, **B** confidence bins.
+Shape letters: **G** = 3 frequency groups, **B** confidence bins.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmdet_softpl.functional import GROUP_NAMES as GROUPS
 from mmdet_softpl.reporting.figure import (
     FONT_SIZE,
     GROUP_COLORS,
@@ -26,58 +26,46 @@ from mmdet_softpl.reporting.figure import (
 from mmdet_softpl.reporting.reliability import draw_reliability
 
 from .arms import ARMS, FULL_METHOD
-from .presets import Preset
-from .results import ONE_HOT_TEACHER, Table, jobs_in, spread
+from .results import ONE_HOT_TEACHER, Table, spread
+from .runs import Runs
 
-GROUPS = ('rare', 'common', 'frequent')
-# Arm, seed -> metric -> (iterations, values).
-Curves = dict[tuple[str, int], dict[str, tuple[list[int], list[float]]]]
+# Arm, seed -> metric -> iterations, values.
+Curves = dict[tuple[str, int], dict[str, list[list[float]]]]
 
 
-def draw_all(preset: Preset, out: Path, table: Table, folder: Path) -> list[Path]:
+def draw_all(name: str, runs: Runs, table: Table, folder: Path) -> list[Path]:
     """Draw what there is data for; old pictures of the preset are removed.
+
+    Args:
+        name: Of the preset.
+        runs: From ``runs.json``.
+        table: Values of the preset.
+        folder: Where the pictures go.
 
     Returns:
         The files.
     """
-    for path in folder.glob(f'{preset.name}-*.png'):
+    for path in folder.glob(f'{name}-*.png'):
         path.unlink()
-    curves = read_curves(out)
+    curves = curves_of(runs)
     figures: dict[str, Figure] = {}
     if table.arms:
         figures['ablation'] = draw_ablation(table)
     if curves:
         figures['ap'] = draw_ap(curves)
         figures['pseudo-labels'] = draw_pseudo(curves)
-    for arm in table.arms:
-        if arm in (ONE_HOT_TEACHER, FULL_METHOD):
-            figure = draw_arm_reliability(out, arm)
-            if figure is not None:
-                figures[f'reliability-arm-{arm}'] = figure
+    for arm in (ONE_HOT_TEACHER, FULL_METHOD):
+        figure = draw_arm_reliability(runs, arm)
+        if figure is not None:
+            figures[f'reliability-arm-{arm}'] = figure
     return [
-        save_figure(figure, folder / f'{preset.name}-{name}.png')
-        for name, figure in figures.items()
+        save_figure(figure, folder / f'{name}-{which}.png') for which, figure in figures.items()
     ]
 
 
-def read_curves(out: Path) -> Curves:
-    """Curves of all runs, finished or not; points without a value are left out."""
-    curves: Curves = {}
-    for job in jobs_in(out):
-        path = job.folder(out) / 'curves.json'
-        if not path.is_file():
-            continue
-        metrics: dict[str, tuple[list[int], list[float]]] = {}
-        for iteration, point in sorted(
-            json.loads(path.read_text()).items(), key=lambda item: int(item[0])
-        ):
-            for metric, value in point.items():
-                if value is not None:
-                    iterations, values = metrics.setdefault(metric, ([], []))
-                    iterations.append(int(iteration))
-                    values.append(value)
-        curves[job.arm, job.seed] = metrics
-    return curves
+def curves_of(runs: Runs) -> Curves:
+    """Curves of the runs that have any, finished or not."""
+    return {(run['arm'], run['seed']): run['curves'] for run in runs.values() if run['curves']}
 
 
 def _arms(curves: Curves) -> list[str]:
@@ -90,13 +78,19 @@ def style(arms: list[str], arm: str) -> tuple[str, str]:
     return PALETTE[index % 6], ('-', '--', ':')[index // 6 % 3]
 
 
+def titled(curves: Curves, arm: str) -> str:
+    """Name of an arm, with the seeds whose curves there are."""
+    seeds = sorted(seed for name, seed in curves if name == arm)
+    return f'arm {arm} (seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))})'
+
+
 def draw_curve(axes: Axes, curves: Curves, metric: str, factor: float = 1.0) -> None:
     """Mean over seeds as a line, smallest to largest as a band, for every arm."""
     for arm in _arms(curves):
-        by_iteration: dict[int, list[float]] = {}
+        by_iteration: dict[float, list[float]] = {}
         for (name, _), metrics in curves.items():
             if name == arm:
-                for iteration, value in zip(*metrics.get(metric, ([], [])), strict=True):
+                for iteration, value in zip(*metrics.get(metric, [[], []]), strict=True):
                     by_iteration.setdefault(iteration, []).append(factor * value)
         if not by_iteration:
             continue
@@ -110,7 +104,7 @@ def draw_curve(axes: Axes, curves: Curves, metric: str, factor: float = 1.0) -> 
             linewidth=1.4,
             marker='o',
             markersize=2.5,
-            label=f'arm {arm}',
+            label=titled(curves, arm),
         )
         low, high = ([edge(by_iteration[i]) for i in x] for edge in (min, max))
         axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
@@ -122,12 +116,11 @@ def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
     for one in axes:
         handles, labels = one.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-    ordered = [f'arm {arm}' for arm in ARMS if f'arm {arm}' in entries]
     figure.legend(
-        [entries[label] for label in ordered],
-        ordered,
+        list(entries.values()),
+        list(entries),
         loc='outside lower center',
-        ncols=7,
+        ncols=5,
         fontsize=FONT_SIZE,
         frameon=False,
     )
@@ -175,25 +168,18 @@ def draw_pseudo(curves: Curves) -> Figure:
     return figure
 
 
-def draw_arm_reliability(out: Path, arm: str) -> Figure | None:
+def draw_arm_reliability(runs: Runs, arm: str) -> Figure | None:
     """Reliability of the last teacher's objects before and after calibration, summed over seeds."""
-    totals: dict[str, torch.Tensor] = {}
-    groups = None
-    for job in jobs_in(out):
-        path = job.folder(out) / 'pseudo.json'
-        if job.arm != arm or not path.is_file():
-            continue
-        found = json.loads(path.read_text())
-        if 'object' not in found:
-            continue
-        groups = found['groups']
-        for name in ('object_raw', 'object'):
-            counts = torch.tensor(found[name]['reliability'])
-            totals[name] = totals[name] + counts if name in totals else counts
-    if groups is None:
+    counts = [run['reliability'] for run in runs.values() if run['arm'] == arm]
+    found = [entry for entry in counts if entry]
+    if not found:
         return None
-    raw, calibrated = totals['object_raw'], totals['object']
-    # An arm without calibration has nothing to show after it.
+    raw, calibrated = (
+        sum((torch.tensor(entry[name]) for entry in found[1:]), torch.tensor(found[0][name]))
+        for name in ('object_raw', 'object')
+    )
+    # The rows are groups already. An arm without calibration has nothing to show after it.
+    groups = range(len(GROUPS))
     return draw_reliability(raw, groups, None if torch.equal(raw, calibrated) else calibrated)
 
 

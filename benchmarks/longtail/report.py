@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet_softpl.atomic_json import write_json
-
 from .arms import ARMS, FULL_METHOD
-from .presets import Preset
+from .presets import PRESETS, Preset
 from .results import (
     CONFIDENCE,
     ONE_HOT_TEACHER,
@@ -21,12 +19,12 @@ from .results import (
     Spread,
     Table,
     collect,
-    jobs_in,
     mean_ratio,
     merged,
     paired_difference,
     spread,
 )
+from .runs import Runs, kept_runs, read_runs
 
 SUPERVISED, TRUE_LABELS = '0', '0-true'
 AP_COLUMNS = ('AP', 'AP50', 'APr', 'APc', 'APf', 'AP_fixed', 'APr_fixed')
@@ -36,7 +34,8 @@ GROUPS = ('rare', 'common', 'frequent')
 def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
     """Collect the runs of ``out`` and write everything into ``results``.
 
-    Records of other presets that ``results`` has are kept; those of this one are replaced.
+    What ``results`` has of other presets is kept, and so is what it has of other runs of this one
+    with the same settings: parts of the benchmark may run on several machines.
 
     Returns:
         The files written.
@@ -45,17 +44,31 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
 
     results.mkdir(parents=True, exist_ok=True)
     records_file, about_file = results / 'results.json', results / 'runs.json'
-    old = json.loads(records_file.read_text()) if records_file.is_file() else []
-    records = merged(old, collect(preset.name, out), preset.name)
     about = json.loads(about_file.read_text()) if about_file.is_file() else {}
-    about[preset.name] = about_runs(preset, out)
+    old = json.loads(records_file.read_text()) if records_file.is_file() else []
+    runs = kept_runs(about.get(preset.name, {}).get('runs', {}), read_runs(preset, out), preset)
+    about[preset.name] = dict(sizes_of(preset), runs=runs)
+    keys = [(run['arm'], run['seed']) for run in runs.values()]
+    records = merged(old, collect(preset.name, out), preset.name, keys)
     # A record a line: a new run is a few lines of a diff.
     lines = ',\n'.join(json.dumps(record, allow_nan=False) for record in records)
     write_text(records_file, f'[\n{lines}\n]\n')
-    write_json(about_file, about, indent=1)
-    plots = draw_all(preset, out, Table(records, preset.name), results / 'plots')
+    write_text(about_file, runs_text(about))
+    plots = draw_all(preset.name, runs, Table(records, preset.name), results / 'plots')
     write_text(results / 'RESULTS.md', results_text(records, about, results))
     return [records_file, about_file, results / 'RESULTS.md', *plots]
+
+
+def runs_text(about: dict[str, Any]) -> str:
+    """``runs.json`` with a line for each run."""
+    presets = []
+    for name, content in about.items():
+        head = {key: value for key, value in content.items() if key != 'runs'}
+        entries = ',\n'.join(
+            f'{json.dumps(run)}: {json.dumps(values)}' for run, values in content['runs'].items()
+        )
+        presets.append(f'{json.dumps(name)}: {json.dumps(head)[:-1]}, "runs": {{\n{entries}\n}}}}')
+    return '{\n' + ',\n'.join(presets) + '\n}\n'
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,32 +78,15 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def about_runs(preset: Preset, out: Path) -> dict[str, Any]:
-    """Sizes of the preset, where its runs come from, and which are not finished."""
-    origins = []
-    for job in jobs_in(out):
-        path = job.folder(out) / 'origin.json'
-        if path.is_file():
-            origins.append(json.loads(path.read_text()))
-    seeds = sorted({job.seed for job in jobs_in(out)})
-    unfinished = [
-        job.name
-        for job in jobs_in(out)
-        if not all((job.folder(out) / name).is_file() for name in ('test.json', 'pseudo.json'))
-    ]
+def sizes_of(preset: Preset) -> dict[str, Any]:
+    """Sizes of the preset that the page names."""
     return dict(
-        seeds=seeds,
-        unfinished=unfinished,
         supervised_iters=preset.supervised_iters,
         max_iters=preset.max_iters,
         labeled_per_batch=preset.labeled_per_batch,
         pseudo_images=preset.pseudo_images,
         classes=preset.data.num_classes,
         images=dict(preset.data.splits),
-        **{
-            key: sorted({origin[key] for origin in origins})
-            for key in ('commit', 'date', 'hardware', 'torch')
-        },
     )
 
 
@@ -108,22 +104,22 @@ def results_text(records: Sequence[Record], about: dict[str, Any], results: Path
     return '\n'.join(lines)
 
 
-def preset_section(table: Table, name: str, runs: dict[str, Any], results: Path) -> list[str]:
+def preset_section(table: Table, name: str, about: dict[str, Any], results: Path) -> list[str]:
     """Everything about one preset."""
-    images = runs['images']
+    images, runs = about['images'], about['runs']
     lines = [
         f'## Preset `{name}`',
         '',
-        f'{runs["classes"]} classes; {images["train"]} labelled and {images["unlabeled"]} '
-        f'unlabelled images; {runs["max_iters"]} iterations of {runs["labeled_per_batch"]} '
-        f'labelled images, the first {runs["supervised_iters"]} shared; '
-        f'{_listed(runs["hardware"])}; torch {_listed(runs["torch"])}; '
-        f'{_listed(runs["date"])}; commit {_listed(runs["commit"])}.',
+        f'{about["classes"]} classes; {images["train"]} labelled and {images["unlabeled"]} '
+        f'unlabelled images; {about["max_iters"]} iterations of {about["labeled_per_batch"]} '
+        f'labelled images, the first {about["supervised_iters"]} shared; '
+        f'{_listed(runs, "hardware")}; torch {_listed(runs, "torch")}; '
+        f'{_listed(runs, "date")}; commit {_listed(runs, "commit")}.',
         '',
         _about_seeds(table.seeds),
         '',
     ]
-    missing = missing_runs(table, runs)
+    missing = missing_runs(table, runs, PRESETS[name].arms)
     if missing:
         lines += [f'**Missing or unfinished:** {", ".join(missing)}.', '']
     lines += ['### Mask AP on `test`', '', *ap_table(table, 'test', 'segm'), '']
@@ -131,7 +127,7 @@ def preset_section(table: Table, name: str, runs: dict[str, Any], results: Path)
     lines += ['### Mask AP on `tune`', '', *ap_table(table, 'tune', 'segm'), '']
     lines += ['### Paired differences, mask AP on `test`', '', *difference_table(table), '']
     lines += ['### Calibration', '', *calibration_table(table), '']
-    lines += ['### Pseudo-labels', '', *pseudo_table(table, runs), '']
+    lines += ['### Pseudo-labels', '', *pseudo_table(table, about), '']
     lines += ['### Cost', '', *cost_table(table), '']
     lines += ['### Targets', '', *target_table(table), '']
     for path in sorted((results / 'plots').glob(f'{name}-*.png')):
@@ -139,8 +135,8 @@ def preset_section(table: Table, name: str, runs: dict[str, Any], results: Path)
     return lines
 
 
-def _listed(values: Sequence[str]) -> str:
-    return ', '.join(values) or 'unknown'
+def _listed(runs: Runs, key: str) -> str:
+    return ', '.join(sorted({value for run in runs.values() for value in run[key]})) or 'unknown'
 
 
 def _about_seeds(seeds: Sequence[int]) -> str:
@@ -158,10 +154,10 @@ def _about_seeds(seeds: Sequence[int]) -> str:
     )
 
 
-def missing_runs(table: Table, runs: dict[str, Any]) -> list[str]:
-    """Runs that an arm of the table lacks while other arms have that seed, and unfinished ones."""
-    missing = list(runs['unfinished'])
-    for arm in table.arms:
+def missing_runs(table: Table, runs: Runs, arms: Sequence[str]) -> list[str]:
+    """Unfinished runs, and those of the preset's own ``arms`` (none: all) without a seed."""
+    missing = [name for name, run in runs.items() if not run['finished']]
+    for arm in arms or table.arms:
         have = table.by_seed(arm, 'test', 'segm_AP')
         for seed in table.seeds:
             name = f'arm-{arm}-seed{seed}'
@@ -263,25 +259,25 @@ def calibration_table(table: Table) -> list[str]:
     columns = [('ECE', 'test', 'ece'), ('class-cond.', 'test', 'cc_ece')]
     columns += [(name, 'test', f'cc_ece_{name[0]}') for name in GROUPS]
     columns += [
-        ('pseudo-labels: ECE', 'unlabeled', 'pseudo_ece'),
-        ('class-cond.', 'unlabeled', 'pseudo_cc_ece'),
-        ('by chance', 'unlabeled', 'pseudo_cc_ece_chance'),
-        ('objects: class-cond., raw', 'unlabeled', 'object_raw_cc_ece'),
-        ('by chance', 'unlabeled', 'object_raw_cc_ece_chance'),
-        ('calibrated', 'unlabeled', 'object_cc_ece'),
-        ('by chance', 'unlabeled', 'object_cc_ece_chance'),
+        ('pseudo-labels: ECE', 'unlabeled_all', 'pseudo_ece'),
+        ('class-cond.', 'unlabeled_all', 'pseudo_cc_ece'),
+        ('by chance', 'unlabeled_all', 'pseudo_cc_ece_chance'),
+        ('objects: class-cond., raw', 'unlabeled_all', 'object_raw_cc_ece'),
+        ('by chance', 'unlabeled_all', 'object_raw_cc_ece_chance'),
+        ('calibrated', 'unlabeled_all', 'object_cc_ece'),
+        ('by chance', 'unlabeled_all', 'object_cc_ece_chance'),
     ]
     return [
         *_by_arm(table, columns, decimal),
         '',
         'The first five columns are of the detections on `test` (score 0.05 and more); the others '
-        "of the teacher's labels on unlabelled images: those it keeps, then the surest label of "
-        'every object. Class-conditional: mean over the classes with 10 or more. By chance: what '
-        'perfectly calibrated labels of the same confidences would show there.',
+        "of the teacher's labels on all unlabelled images: those it keeps, then the surest label "
+        'of every object. Class-conditional: mean over the classes with 10 or more. By chance: '
+        'what perfectly calibrated labels of the same confidences would show there.',
     ]
 
 
-def pseudo_table(table: Table, runs: dict[str, Any]) -> list[str]:
+def pseudo_table(table: Table, about: dict[str, Any]) -> list[str]:
     """Number, precision and recall of the kept pseudo-labels by group."""
     rows = []
     for arm in table.arms:
@@ -307,9 +303,9 @@ def pseudo_table(table: Table, runs: dict[str, Any]) -> list[str]:
     return [
         *markdown(head, rows),
         '',
-        f'The last teacher on a fixed sample of {runs["pseudo_images"]} unlabelled images with its '
-        'last thresholds, against the hidden labels (box IoU 0.5). A supervised arm labels what '
-        'its moving average would label at its threshold.',
+        f'The last teacher on a fixed sample of {about["pseudo_images"]} unlabelled images with '
+        'its last thresholds, against the hidden labels (box IoU 0.5). A supervised arm labels '
+        'what its moving average would label at its threshold.',
     ]
 
 
@@ -371,8 +367,8 @@ def target_table(table: Table) -> list[str]:
     met = None if math.isnan(lost) else lost == 0
     add(f'classes that arm 3 labels and arm {FULL_METHOD} does not', '0', _number(lost), met)
     ratio = mean_ratio(
-        table.by_seed(FULL_METHOD, 'unlabeled', 'pseudo_cc_ece'),
-        table.by_seed(ONE_HOT_TEACHER, 'unlabeled', 'pseudo_cc_ece'),
+        table.by_seed(FULL_METHOD, 'unlabeled_all', 'pseudo_cc_ece'),
+        table.by_seed(ONE_HOT_TEACHER, 'unlabeled_all', 'pseudo_cc_ece'),
     )
     met = None if math.isnan(ratio) else ratio <= 0.5
     add('class-cond. ECE of pseudo-labels / arm 3', 'at most 0.5', _number(ratio), met)

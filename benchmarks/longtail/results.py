@@ -15,6 +15,7 @@ from scipy.stats import t as student_t
 from .arms import ARMS
 from .data import SPLITS
 from .job import Job
+from .runs import jobs_in
 
 Record = dict[str, Any]
 ONE_HOT_TEACHER = '3'
@@ -24,8 +25,9 @@ CONFIDENCE = 0.95
 def collect(preset: str, out: Path) -> list[Record]:
     """Records of the runs in a folder, whatever is there.
 
-    Splits are ``tune`` and ``test`` (metrics of ``LongTailMetric``), ``unlabeled`` (pseudo-labels
-    of the last teacher against the hidden labels) and ``train`` (cost).
+    Splits are ``tune`` and ``test`` (metrics of ``LongTailMetric``), ``unlabeled_all`` and
+    ``unlabeled`` (pseudo-labels of the last teacher on all unlabelled images and on the sample of
+    the curves, against the hidden labels) and ``train`` (cost).
 
     Returns:
         Dicts with ``preset``, ``arm``, ``seed``, ``split``, ``metric``, ``value``; a value that
@@ -53,14 +55,15 @@ def collect(preset: str, out: Path) -> list[Record]:
         for split in SPLITS:
             add(split, _read(folder / f'{split}.json').get('metrics', {}))
         pseudo = _read(folder / 'pseudo.json')
-        quality = pseudo.get('quality', {})
-        add('unlabeled', quality)
-        for kind in ('pseudo', 'object', 'object_raw'):
-            errors = pseudo.get(kind, {}).get('errors', {})
-            add('unlabeled', {f'{kind}_{key}': value for key, value in errors.items()})
-        if quality:
-            missing = set(quality['never_labelled'])
-            kept[job.arm, job.seed] = set(quality['per_class']) - missing
+        for split, part in (('unlabeled', 'sample'), ('unlabeled_all', 'all')):
+            found = pseudo.get(part, {})
+            add(split, found.get('quality', {}))
+            for kind in ('pseudo', 'object', 'object_raw'):
+                errors = found.get(kind, {}).get('errors', {})
+                add(split, {f'{kind}_{key}': value for key, value in errors.items()})
+        if pseudo:
+            quality = pseudo['sample']['quality']
+            kept[job.arm, job.seed] = set(quality['per_class']) - set(quality['never_labelled'])
         audit = _read(folder / 'pseudo_label_audit.json')
         if audit and audit['unlabelled_images_seen']:
             never = sum(len(group['never_labelled']) for group in audit['groups'].values())
@@ -82,22 +85,34 @@ def collect(preset: str, out: Path) -> list[Record]:
     return records
 
 
-def jobs_in(out: Path) -> list[Job]:
-    """Arms that have a folder, in the order of the arms."""
-    found = []
-    for arm in ARMS:
-        for folder in sorted((out / 'runs').glob(f'arm-{arm}-seed*')):
-            found.append(Job(arm, int(folder.name.rsplit('seed', 1)[1])))
-    return found
-
-
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def merged(old: Iterable[Record], new: Iterable[Record], preset: str) -> list[Record]:
-    """``old`` with everything of ``preset`` replaced by ``new``."""
-    return [record for record in old if record['preset'] != preset] + list(new)
+def merged(
+    old: Iterable[Record], new: Iterable[Record], preset: str, runs: Iterable[tuple[str, int]]
+) -> list[Record]:
+    """``new``, with what ``old`` has of other presets and of those ``runs`` that are not in it.
+
+    Args:
+        old: Records there were.
+        new: Records of ``preset``.
+        preset: Its name.
+        runs: Arm and seed of the runs of the preset that count.
+    """
+    fresh = list(new)
+    known = {(record['arm'], record['seed']) for record in fresh}
+    wanted = set(runs) - known
+    others = [record for record in old if record['preset'] != preset]
+    kept = [
+        record
+        for record in old
+        if record['preset'] == preset and (record['arm'], record['seed']) in wanted
+    ]
+    order = list(ARMS)
+    # Stable: splits and metrics stay in their order.
+    mine = sorted([*kept, *fresh], key=lambda r: (order.index(r['arm']), r['seed']))
+    return others + mine
 
 
 class Table:

@@ -74,7 +74,7 @@ def work_of(job: Job, preset: Preset, out: Path, splits: Sequence[str]) -> Work:
         sizes = dict(preset.data.splits)
         images = sum(sizes[s] for s in splits if not (folder / f'{s}.json').is_file())
         if not (folder / 'pseudo.json').is_file():
-            images += preset.pseudo_images
+            images += sizes['unlabeled']
         points = int(done == first)
         if done < last:
             points += last // preset.curve_interval - done // preset.curve_interval

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from scipy import stats
 
+from benchmarks.longtail import plots
 from benchmarks.longtail.presets import PRESETS
 from benchmarks.longtail.report import difference, missing_runs, target_table, write_report
 from benchmarks.longtail.results import (
@@ -20,6 +24,7 @@ from benchmarks.longtail.results import (
     paired_difference,
     spread,
 )
+from benchmarks.longtail.runs import read_runs
 
 
 def test_mean_and_spread() -> None:
@@ -80,7 +85,8 @@ def make_run(out: Path, arm: str, seed: int, ap: float, whole: bool = True) -> N
     )
     errors = dict(ece=0.1, cc_ece=0.2 if arm == '3' else 0.08, cc_ece_chance=0.05)
     part = dict(errors=errors, reliability=reliability)
-    pseudo = dict(quality=quality, groups=[0, 2], pseudo=part, object=part, object_raw=part)
+    judged = dict(quality=quality, pseudo=part, object=part, object_raw=part)
+    pseudo = dict(groups=[0, 2], sample=judged, all=judged)
     (folder / 'pseudo.json').write_text(json.dumps(pseudo))
     (folder / 'cost.json').write_text(json.dumps(dict(semi_seconds=10.0 * (1 + int(arm[0])))))
 
@@ -106,17 +112,75 @@ def test_records_have_the_six_keys(out: Path) -> None:
     assert table.by_seed('0', 'test', 'segm_AP') == pytest.approx({0: 0.20, 1: 0.21, 2: 0.23})
     assert table.by_seed('7', 'test', 'segm_AP').keys() == {0, 1}
     assert table.by_seed('0', 'test', 'cc_ece') == {}
-    assert table.by_seed('7', 'unlabeled', 'pseudo_cc_ece') == {0: 0.08, 1: 0.08}
+    for split in ('unlabeled', 'unlabeled_all'):
+        assert table.by_seed('7', split, 'pseudo_cc_ece') == {0: 0.08, 1: 0.08}
     # Arm 3 labels class a, arm 7 does not.
     assert table.by_seed('7', 'unlabeled', 'classes_labelled_by_3_alone') == {0: 1, 1: 1}
 
 
-def test_other_presets_are_kept() -> None:
-    old = [dict(preset='cpu', value=1), dict(preset='gpu', value=2)]
-    assert merged(old, [dict(preset='cpu', value=3)], 'cpu') == [
-        dict(preset='gpu', value=2),
-        dict(preset='cpu', value=3),
+def test_other_presets_and_runs_of_other_machines_are_kept() -> None:
+    def record(preset: str, arm: str, seed: int, value: int) -> dict:
+        return dict(preset=preset, arm=arm, seed=seed, value=value)
+
+    old = [
+        record('cpu', '7', 0, 1),
+        record('cpu', '7', 1, 2),
+        record('cpu', '8', 0, 3),
+        record('gpu', '7', 0, 4),
     ]
+    # Seed 1 was run anew, arm 8 counts no longer.
+    new = [record('cpu', '7', 1, 5), record('cpu', '0', 1, 6)]
+    assert merged(old, new, 'cpu', [('0', 1), ('7', 0), ('7', 1)]) == [
+        record('gpu', '7', 0, 4),
+        record('cpu', '0', 1, 6),
+        record('cpu', '7', 0, 1),
+        record('cpu', '7', 1, 5),
+    ]
+
+
+def test_two_machines_make_the_report_of_one(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed by seed into the same folder of results, or all at once."""
+    monkeypatch.setattr(plots, 'draw_all', lambda *args: [])
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    write_report(PRESETS['tiny'], out, whole)
+    for seed in (2, 0, 1):
+        machine = tmp_path / f'machine-{seed}'
+        for folder in (out / 'runs').glob(f'*seed{seed}'):
+            shutil.copytree(folder, machine / 'runs' / folder.name)
+        write_report(PRESETS['tiny'], machine, parts)
+    for name in ('results.json', 'runs.json', 'RESULTS.md'):
+        assert (parts / name).read_text() == (whole / name).read_text(), name
+
+
+def test_runs_with_other_settings_are_left_out(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, 'draw_all', lambda *args: [])
+    results, elsewhere = tmp_path / 'results', tmp_path / 'elsewhere'
+    write_report(PRESETS['tiny'], out, results)
+    longer = replace(PRESETS['tiny'], max_iters=9)
+    write_report(longer, elsewhere, results)
+    assert json.loads((results / 'results.json').read_text()) == []
+
+
+def test_reliability_of_a_run_is_summed_over_the_classes_of_a_group(tmp_path: Path) -> None:
+    make_run(tmp_path, '7', 0, 0.2)
+    path = tmp_path / 'runs' / 'arm-7-seed0' / 'pseudo.json'
+    pseudo = json.loads(path.read_text())
+    counts = torch.rand(3, 4, 15, generator=torch.Generator().manual_seed(0))
+    pseudo['groups'] = [2, 0, 2, 0]
+    pseudo['all']['object']['reliability'] = counts.tolist()
+    pseudo['all']['object_raw']['reliability'] = torch.zeros(3, 4, 15).tolist()
+    path.write_text(json.dumps(pseudo))
+    found = torch.tensor(
+        read_runs(PRESETS['tiny'], tmp_path)['arm-7-seed0']['reliability']['object']
+    )
+    expected = torch.stack(
+        [counts[:, 1] + counts[:, 3], 0 * counts[:, 0], counts[:, 0] + counts[:, 2]], 1
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=6e-4)
 
 
 def test_the_report_of_partial_results(out: Path, tmp_path: Path) -> None:
@@ -148,7 +212,10 @@ def test_a_seed_that_other_arms_have_is_missing() -> None:
     record = dict(preset='p', split='test', metric='segm_AP', value=0.1)
     records = [dict(record, arm='0', seed=0), dict(record, arm='0', seed=1)]
     records.append(dict(record, arm='3', seed=1))
-    assert missing_runs(Table(records, 'p'), dict(unfinished=[])) == ['arm-3-seed0']
+    table = Table(records, 'p')
+    assert missing_runs(table, {}, []) == ['arm-3-seed0']
+    # An arm that the preset does not ask for may have any seeds.
+    assert missing_runs(table, {}, ['0']) == []
 
 
 def test_targets(out: Path) -> None:

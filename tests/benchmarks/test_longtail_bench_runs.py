@@ -264,7 +264,7 @@ def test_the_estimate_is_work_times_measured_seconds(tmp_path: Path) -> None:
     semi = 3000
     # At 2000, 2100, 2800, 3500, 4200, 4900 and the end.
     points = 7
-    images = 1600 + preset.pseudo_images
+    images = 1600 + preset.data.num_unlabeled
     images += points * (preset.curve_images + preset.pseudo_images)
     assert work_of(burn_in, preset, tmp_path, SPLITS).left == {'supervised': 1500}
     assert work_of(Job('0', 0, 'stem'), preset, tmp_path, SPLITS).left == {'supervised': 500}

@@ -1,0 +1,135 @@
+"""What ``runs.json`` keeps of each run, so that runs of several machines make one report.
+
+Shape letters: **C** foreground classes, **G** = 3 frequency groups, **B** confidence bins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmdet_softpl.functional import GROUP_NAMES
+
+from .arms import ARMS
+from .data import VERSION
+from .job import Job, comparable, config_of
+from .presets import Preset
+
+ORIGIN = ('commit', 'date', 'hardware', 'torch')
+CURVES = (
+    *(f'segm_{metric}' for metric in ('AP', 'APr', 'APc', 'APf')),
+    *(f'{group}_pseudo_{metric}' for group in GROUP_NAMES for metric in ('precision', 'recall')),
+)
+Run = dict[str, Any]
+Runs = dict[str, Run]
+
+
+def jobs_in(out: Path) -> list[Job]:
+    """Arms that have a folder, in the order of the arms."""
+    found = []
+    for arm in ARMS:
+        for folder in sorted((out / 'runs').glob(f'arm-{arm}-seed*')):
+            found.append(Job(arm, int(folder.name.rsplit('seed', 1)[1])))
+    return found
+
+
+def read_runs(preset: Preset, out: Path) -> Runs:
+    """The runs of a folder by name, whatever is there.
+
+    Returns:
+        Name to ``arm``, ``seed``, ``settings`` (a digest of them), ``finished``, the lists
+        ``commit``, ``date``, ``hardware`` and ``torch`` of the parts of the run, ``curves``
+        (metric to iterations and values) and ``reliability`` (``object_raw`` and ``object``, each
+        (3, G, B), empty for a supervised run that has no teacher).
+    """
+    jobs = jobs_in(out)
+    settings = {arm: digest(arm, preset) for arm in {job.arm for job in jobs}}
+    return {job.name: _read_run(job, settings[job.arm], out) for job in jobs}
+
+
+def kept_runs(old: Mapping[str, Run], new: Runs, preset: Preset) -> Runs:
+    """``new`` with those of ``old`` that are not in it and were run with the present settings."""
+    arms = {run['arm'] for name, run in old.items() if name not in new} & ARMS.keys()
+    settings = {arm: digest(arm, preset) for arm in arms}
+    kept = {
+        name: run
+        for name, run in old.items()
+        if name not in new and settings.get(run['arm']) == run['settings']
+    }
+    order = list(ARMS)
+
+    def place(item: tuple[str, Run]) -> tuple[int, int]:
+        return order.index(item[1]['arm']), item[1]['seed']
+
+    return dict(sorted((kept | new).items(), key=place))
+
+
+def digest(arm: str, preset: Preset) -> str:
+    """Short name of all that the runs of an arm depend on but code, seed and device."""
+    config = comparable(config_of(Job(arm, 0), preset, 'cpu'))
+    settings = dict(
+        data=VERSION,
+        config=config,
+        stem_iters=preset.stem_iters,
+        pseudo_images=preset.pseudo_images,
+        curve_images=preset.curve_images,
+    )
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read_run(job: Job, settings: str, out: Path) -> Run:
+    folder = job.folder(out)
+    origins = [_read(part.folder(out) / 'origin.json') for part in _parts(job)]
+    pseudo = _read(folder / 'pseudo.json')
+    return dict(
+        arm=job.arm,
+        seed=job.seed,
+        settings=settings,
+        finished=all((folder / name).is_file() for name in ('test.json', 'pseudo.json')),
+        **{key: sorted({origin[key] for origin in origins if origin}) for key in ORIGIN},
+        curves=_curves(_read(folder / 'curves.json')),
+        reliability=_reliability(pseudo) if pseudo else {},
+    )
+
+
+def _parts(job: Job | None) -> Iterator[Job]:
+    """A run, its burn-in, its stem."""
+    while job is not None:
+        yield job
+        job = job.needs
+
+
+def _curves(points: Mapping[str, Mapping[str, float | None]]) -> dict[str, list[list[float]]]:
+    """Iterations and values of each metric; points without a value are left out."""
+    curves: dict[str, list[list[float]]] = {}
+    for iteration in sorted(points, key=int):
+        for metric in CURVES:
+            value = points[iteration].get(metric)
+            if value is not None:
+                iterations, values = curves.setdefault(metric, [[], []])
+                iterations.append(int(iteration))
+                values.append(round(value, 5))
+    return curves
+
+
+def _reliability(pseudo: Mapping[str, Any]) -> dict[str, list]:
+    """Counts of all unlabelled images, summed over the classes of each group."""
+    groups = torch.tensor(pseudo['groups'])
+    found = {}
+    for name in ('object_raw', 'object'):
+        counts = torch.tensor(pseudo['all'][name]['reliability'])
+        sums = counts.new_zeros(len(counts), len(GROUP_NAMES), counts.shape[-1])
+        found[name] = [
+            [[round(x, 3) for x in row] for row in part]
+            for part in sums.index_add(1, groups, counts).tolist()
+        ]
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
