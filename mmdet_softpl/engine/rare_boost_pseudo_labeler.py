@@ -31,6 +31,7 @@ from mmdet_softpl.engine.data_checks import (
     training_classes,
 )
 from mmdet_softpl.engine.host_adapter import HostLabeling
+from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import (
     FREQUENT,
@@ -46,7 +47,7 @@ from mmdet_softpl.functional import (
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
-from mmdet_softpl.run_records import PSEUDO_LABELS_FILE, append_record
+from mmdet_softpl.run_records import PSEUDO_LABELS_FILE
 
 CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
 GROUP_LETTERS = 'rcf'
@@ -309,12 +310,6 @@ class RareBoostPseudoLabeler(Hook):
         if self._iter % self.interval == 0 or self._iter in early:
             self.refresh()
             self._record(runner)
-            scalars = self.scalars()
-            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
-            runner.logger.info(
-                'pseudo-labels: '
-                + '  '.join(f'{key.split("/", 1)[1]} {value:.3g}' for key, value in scalars.items())
-            )
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -377,46 +372,23 @@ class RareBoostPseudoLabeler(Hook):
         state.clear('score_histogram', 'kept', 'mass', 'num_images')
 
     def _record(self, runner: Runner) -> None:
-        """Append the refresh to the file that the report reads."""
-        if not is_main_process():
-            return
-        path = Path(runner.log_dir) / PSEUDO_LABELS_FILE
-        state = self.class_state
-        if not path.is_file():
-            append_record(
-                path,
-                dict(
-                    start_iter=self._start_iter,
-                    classes=self.statistics.classes,
-                    groups=state.groups.tolist(),
-                    expected_per_image=_rounded(self.labelled_rate, 5),
-                ),
-            )
-        append_record(
-            path,
-            dict(
-                iter=runner.iter + 1,
-                images=round(self.num_images),
-                kept_per_image=_rounded(self.kept_per_image, 5),
-                thresholds=_rounded(state.thresholds, 4),
-                boosts=_rounded(state.boosts, 4),
-            ),
+        """Write down what the refresh did."""
+        scalars = refresh_scalars(self.class_state, self.kept_per_image, self.history['total_kept'])
+        runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+        runner.logger.info(
+            'pseudo-labels: '
+            + '  '.join(f'{key.split("/", 1)[1]} {value:.3g}' for key, value in scalars.items())
         )
-
-    def scalars(self) -> dict[str, float]:
-        """Per group: mean threshold and boost, kept per image, classes never labelled."""
-        state = self.class_state
-        never = self.history['total_kept'] == 0
-        values = {}
-        for index, name in enumerate(GROUP_NAMES):
-            members = state.groups == index
-            if not bool(members.any()):
-                continue
-            values[f'pseudo/threshold_{name}'] = float(state.thresholds[members].mean())
-            values[f'pseudo/boost_{name}'] = float(state.boosts[members].mean())
-            values[f'pseudo/kept_per_image_{name}'] = float(self.kept_per_image[members].sum())
-            values[f'pseudo/never_labelled_{name}'] = float(never[members].sum())
-        return values
+        if is_main_process():
+            write_refresh(
+                Path(runner.log_dir) / PSEUDO_LABELS_FILE,
+                self.class_state,
+                head=dict(start_iter=self._start_iter, classes=self.statistics.classes),
+                iteration=runner.iter + 1,
+                num_images=self.num_images,
+                kept_per_image=self.kept_per_image,
+                labelled_rate=self.labelled_rate,
+            )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the hook's own state (plain tensors)."""
@@ -474,7 +446,3 @@ class RareBoostPseudoLabeler(Hook):
         path = Path(runner.work_dir) / self.audit_file
         write_json(path, audit, indent=1)
         runner.logger.info(f'pseudo-label audit: {path}')
-
-
-def _rounded(values: Tensor, digits: int) -> list[float]:
-    return [round(value, digits) for value in values.tolist()]

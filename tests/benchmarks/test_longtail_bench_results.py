@@ -14,7 +14,7 @@ from scipy import stats
 
 from benchmarks.longtail import plots
 from benchmarks.longtail.presets import PRESETS
-from benchmarks.longtail.report import difference, missing_runs, target_table, write_report
+from benchmarks.longtail.report import missing_runs, write_report
 from benchmarks.longtail.results import (
     Difference,
     Table,
@@ -25,6 +25,7 @@ from benchmarks.longtail.results import (
     spread,
 )
 from benchmarks.longtail.runs import read_runs
+from benchmarks.longtail.tables import difference, target_table
 
 
 def test_mean_and_spread() -> None:

@@ -1,0 +1,257 @@
+"""The tables of ``RESULTS.md``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .arms import ARMS, FULL_METHOD
+from .results import (
+    ONE_HOT_TEACHER,
+    Difference,
+    Spread,
+    Table,
+    mean_ratio,
+    paired_difference,
+    spread,
+)
+
+SUPERVISED, TRUE_LABELS = '0', '0-true'
+AP_COLUMNS = ('AP', 'AP50', 'APr', 'APc', 'APf', 'AP_fixed', 'APr_fixed')
+GROUPS = ('rare', 'common', 'frequent')
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table."""
+    return [
+        f'| {" | ".join(head)} |',
+        '|---' * len(head) + '|',
+        *(f'| {" | ".join(row)} |' for row in rows),
+    ]
+
+
+def _titled(arm: str) -> list[str]:
+    return [arm, ARMS[arm].title]
+
+
+def _by_arm(
+    table: Table, columns: Sequence[tuple[str, str, str]], show: Callable[[Spread], str]
+) -> list[str]:
+    """A row for each arm; columns are (head, split, metric)."""
+    rows = [
+        _titled(arm) + [show(spread(table.by_seed(arm, s, m).values())) for _, s, m in columns]
+        for arm in table.arms
+    ]
+    return markdown(['arm', '', *(head for head, _, _ in columns)], rows)
+
+
+def percent(value: Spread) -> str:
+    """AP in percent; LVIS writes -1 where there is nothing to find."""
+    if value.n == 0 or value.mean < 0:
+        return '-'
+    return f'{100 * value.mean:.1f}' + (
+        f' ± {100 * value.deviation:.1f}' if math.isfinite(value.deviation) else ''
+    )
+
+
+def decimal(value: Spread) -> str:
+    """Three digits."""
+    if value.n == 0:
+        return '-'
+    return f'{value.mean:.3f}' + (
+        f' ± {value.deviation:.3f}' if math.isfinite(value.deviation) else ''
+    )
+
+
+def ap_table(table: Table, split: str, kind: str) -> list[str]:
+    """AP by arm."""
+    heads = [column.replace('_fixed', ' Fixed') for column in AP_COLUMNS]
+    columns = [(h, split, f'{kind}_{c}') for h, c in zip(heads, AP_COLUMNS, strict=True)]
+    return _by_arm(table, columns, percent)
+
+
+def difference(value: Difference) -> str:
+    """Points of AP with the interval; bold where the interval leaves out 0."""
+    if value.n == 0:
+        return '-'
+    text = f'{100 * value.mean:+.1f}'
+    if not math.isfinite(value.low):
+        return f'{text} (1 seed)'
+    text += f' [{100 * value.low:+.1f}, {100 * value.high:+.1f}]'
+    return f'**{text}**' if value.low > 0 or value.high < 0 else text
+
+
+def difference_table(table: Table) -> list[str]:
+    """AP and APr against the arm before, arm 0 and arm 3; bold: the interval leaves out 0."""
+    rows = []
+    for arm in table.arms:
+        previous = ARMS[arm].previous
+        cells = [arm, previous or '-']
+        for other in (previous, SUPERVISED, ONE_HOT_TEACHER):
+            for metric in ('segm_AP', 'segm_APr'):
+                pair = Difference(math.nan, math.nan, math.nan, 0)
+                if other is not None and other != arm:
+                    pair = paired_difference(
+                        table.by_seed(arm, 'test', metric), table.by_seed(other, 'test', metric)
+                    )
+                cells.append(difference(pair))
+        rows.append(cells)
+    head = [
+        'arm',
+        'before',
+        'AP - before',
+        'APr - before',
+        'AP - 0',
+        'APr - 0',
+        'AP - 3',
+        'APr - 3',
+    ]
+    return [*markdown(head, rows), '', 'Bold: the interval leaves out 0.']
+
+
+def calibration_table(table: Table) -> list[str]:
+    """Errors of the test detections, of the pseudo-labels and of all objects seen."""
+    columns = [('ECE', 'test', 'ece'), ('class-cond.', 'test', 'cc_ece')]
+    columns += [(name, 'test', f'cc_ece_{name[0]}') for name in GROUPS]
+    columns += [
+        ('pseudo-labels: ECE', 'unlabeled_all', 'pseudo_ece'),
+        ('class-cond.', 'unlabeled_all', 'pseudo_cc_ece'),
+        ('by chance', 'unlabeled_all', 'pseudo_cc_ece_chance'),
+        ('objects: class-cond., raw', 'unlabeled_all', 'object_raw_cc_ece'),
+        ('by chance', 'unlabeled_all', 'object_raw_cc_ece_chance'),
+        ('calibrated', 'unlabeled_all', 'object_cc_ece'),
+        ('by chance', 'unlabeled_all', 'object_cc_ece_chance'),
+    ]
+    return [
+        *_by_arm(table, columns, decimal),
+        '',
+        'The first five columns are of the detections on `test` (score 0.05 and more); the others '
+        "of the teacher's labels on all unlabelled images: those it keeps, then the surest label "
+        'of every object. Class-conditional: mean over the classes with 10 or more. By chance: '
+        'what perfectly calibrated labels of the same confidences would show there.',
+    ]
+
+
+def pseudo_table(table: Table, about: dict[str, Any]) -> list[str]:
+    """Number, precision and recall of the kept pseudo-labels by group."""
+    rows = []
+    for arm in table.arms:
+
+        def value(metric: str, digits: int, arm: str = arm) -> str:
+            found = spread(table.by_seed(arm, 'unlabeled', metric).values())
+            return f'{found.mean:.{digits}f}' if found.n else '-'
+
+        cells = [arm, value('pseudo_per_image', 2)]
+        for group in GROUPS:
+            cells += [
+                f'{value(f"{group}_pseudo_per_image", 3)} / {value(f"{group}_pseudo_precision", 2)}'
+                f' / {value(f"{group}_pseudo_recall", 2)}'
+            ]
+        cells += [
+            percent(spread(table.by_seed(arm, 'unlabeled', 'pseudo_never_labelled').values())),
+            value('never_labelled_in_training', 1),
+            value('classes_labelled_by_3_alone', 1),
+        ]
+        rows.append(cells)
+    head = ['arm', 'per image', *(f'{g}: per image / precision / recall' for g in GROUPS)]
+    head += ['% classes without', 'classes without in training', 'classes that 3 labels alone']
+    return [
+        *markdown(head, rows),
+        '',
+        f'The last teacher on a fixed sample of {about["pseudo_images"]} unlabelled images with '
+        'its last thresholds, against the hidden labels (box IoU 0.5). A supervised arm labels '
+        'what its moving average would label at its threshold.',
+    ]
+
+
+def cost_table(table: Table) -> list[str]:
+    """Time after the burn-in and memory, as ratios to arm 3."""
+    rows = []
+    for arm in table.arms:
+        cells = _titled(arm)
+        for metric in ('semi_seconds', 'semi_cpu_seconds', 'peak_memory'):
+            ratio = mean_ratio(
+                table.by_seed(arm, 'train', metric), table.by_seed(ONE_HOT_TEACHER, 'train', metric)
+            )
+            cells.append(f'{ratio:.2f}' if math.isfinite(ratio) else '-')
+        rows.append(cells)
+    head = ['arm', '', 'time / arm 3', 'CPU time / arm 3', 'peak memory / arm 3']
+    return [
+        *markdown(head, rows),
+        '',
+        'Iterations after the burn-in, without evaluations. Memory is of the GPU, or of the whole '
+        'process where there is none.',
+    ]
+
+
+def target_table(table: Table) -> list[str]:
+    """What the full method set out to reach, and what it reached."""
+
+    def minus(metric: str, other: str) -> Difference:
+        return paired_difference(
+            table.by_seed(FULL_METHOD, 'test', metric), table.by_seed(other, 'test', metric)
+        )
+
+    def mean(arm: str, metric: str) -> float:
+        return spread(table.by_seed(arm, 'unlabeled', metric).values()).mean
+
+    rows = []
+
+    def add(what: str, wanted: str, reached: str, met: bool | None) -> None:
+        rows.append([what, wanted, reached, '-' if met is None else 'yes' if met else 'no'])
+
+    for metric, other, least in (
+        ('AP', SUPERVISED, 0.028),
+        ('APr', SUPERVISED, 0.103),
+        ('AP', ONE_HOT_TEACHER, 0.010),
+        ('APr', ONE_HOT_TEACHER, 0.030),
+    ):
+        found = minus(f'segm_{metric}', other)
+        met = None if found.n == 0 else found.mean >= least
+        wanted = f'at least {100 * least:+.1f}'
+        if met is not None and metric == 'APr' and other == ONE_HOT_TEACHER:
+            met = met and found.low > 0
+        if metric == 'APr' and other == ONE_HOT_TEACHER:
+            wanted += ', interval above 0'
+        add(f'{metric}, arm {FULL_METHOD} - arm {other}', wanted, difference(found), met)
+    for metric, least in (('recall', 0.30), ('precision', 0.50)):
+        value = mean(FULL_METHOD, f'rare_pseudo_{metric}')
+        met = None if math.isnan(value) else value >= least
+        add(f'{metric} of rare pseudo-labels', f'at least {least:.2f}', _number(value), met)
+    lost = mean(FULL_METHOD, 'classes_labelled_by_3_alone')
+    met = None if math.isnan(lost) else lost == 0
+    add(f'classes that arm 3 labels and arm {FULL_METHOD} does not', '0', _number(lost), met)
+    ratio = mean_ratio(
+        table.by_seed(FULL_METHOD, 'unlabeled_all', 'pseudo_cc_ece'),
+        table.by_seed(ONE_HOT_TEACHER, 'unlabeled_all', 'pseudo_cc_ece'),
+    )
+    met = None if math.isnan(ratio) else ratio <= 0.5
+    add('class-cond. ECE of pseudo-labels / arm 3', 'at most 0.5', _number(ratio), met)
+    return [
+        *markdown(['', 'wanted', 'reached', 'met'], rows),
+        *bound_note(table),
+    ]
+
+
+def bound_note(table: Table) -> list[str]:
+    """What the true labels of all unlabelled images bring in the same time."""
+    found = {
+        metric: paired_difference(
+            table.by_seed(TRUE_LABELS, 'test', f'segm_{metric}'),
+            table.by_seed(SUPERVISED, 'test', f'segm_{metric}'),
+        )
+        for metric in ('AP', 'APr')
+    }
+    if found['AP'].n == 0:
+        return []
+    return [
+        '',
+        f'With the true labels of all unlabelled images (arm {TRUE_LABELS}) AP - arm {SUPERVISED} '
+        f'is {difference(found["AP"])}, APr {difference(found["APr"])}: what faultless labels '
+        'bring in this training.',
+    ]
+
+
+def _number(value: float) -> str:
+    return '-' if math.isnan(value) else f'{value:.3f}'
