@@ -26,7 +26,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 import mmdet_softpl  # noqa: F401  isort: skip
-from benchmarks.speed import counts, evaluation, iteration, losses, records
+from benchmarks.speed import counts, evaluation, iteration, loading, losses, records, scaling
 from benchmarks.speed.planted import Case
 
 HERE = Path(__file__).resolve().parent
@@ -46,12 +46,14 @@ def benches(args: argparse.Namespace, device: str, name: str) -> dict[str, Calla
         'masks': lambda: losses.mask_target_rows(device, name, rounds),
         'state': counts.state_rows,
         'ranks': counts.rank_rows,
-        'loading': counts.decode_rows,
+        'decoding': counts.decode_rows,
+        'loading': lambda: loading.rows(case, rounds),
         'waits': lambda: counts.wait_rows(SIZES['small'], 'cpu'),
         'iteration': lambda: iteration.bare_rows(case, name, rounds),
         'soft_teacher': lambda: iteration.soft_teacher_rows(case, name, rounds),
         'growth': lambda: iteration.growth_rows(case, name, rounds),
         'evaluation': lambda: evaluation.rows(args.images),
+        'scaling': lambda: scaling.rows(dataclasses.replace(case, device='cpu'), rounds),
     }
 
 
@@ -87,6 +89,7 @@ def main() -> None:
         parser.error(f'unknown bench {", ".join(sorted(unknown))}; known: {", ".join(known)}')
     torch.set_num_threads(args.threads)
     init_default_scope('mmdet')
+    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / 'results.json'
     wanted = list(args.which or known)
     if args.resume and path.is_file():

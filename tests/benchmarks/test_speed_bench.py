@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from benchmarks.speed import counts, losses, records
+from benchmarks.speed import counts, loading, losses, records, scaling
 from benchmarks.speed.iteration import against_bare
 from benchmarks.speed.planted import Case
 from benchmarks.speed.timing import interleave, peak_bytes
@@ -100,6 +100,32 @@ def test_what_is_summed_over_ranks_is_what_is_written_down() -> None:
 def test_an_image_is_decoded_once_for_both_views(host_scope: Any) -> None:
     name = 'calibrated-soft-teacher_mask-rcnn_r50_fpn_180k_semi-0.1-coco'
     assert counts.count_decodes(name) == 1
+
+
+def test_the_loader_of_the_bench_is_that_of_a_shipped_config(
+    host_scope: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, 'IMAGES', 2)
+    loading.write_images(tmp_path)
+    batch = next(iter(loading.loader_of(tmp_path, batch_size=2, workers=0)))
+    # mmdet's collate puts None where an image is not of the branch.
+    found = {
+        name: [sample for sample in samples if sample is not None]
+        for name, samples in batch['data_samples'].items()
+    }
+    assert {name: len(samples) for name, samples in found.items()} == {
+        'sup': 1,
+        'unsup_teacher': 1,
+        'unsup_student': 1,
+    }
+    assert len(found['sup'][0].gt_instances) == loading.OBJECTS
+
+
+@pytest.mark.slow
+def test_processes_that_train_one_model_are_timed() -> None:
+    assert len(scaling.launch(2, 3, True, TINY)) == 3
+    with pytest.raises(RuntimeError, match='a rank of 2 failed'):
+        scaling.launch(2, 1, True, dataclasses.replace(TINY, kept=-1))
 
 
 def test_interleaved_runs_take_turns() -> None:
