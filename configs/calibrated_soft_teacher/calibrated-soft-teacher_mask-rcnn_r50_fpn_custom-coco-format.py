@@ -16,7 +16,7 @@ _base_ = [
 ]
 
 data_root = 'data/custom/'
-# All classes, in any order; the names must be those of the json. For one class: ('scratch',).
+# All classes, in the order of `categories` in the labelled json. For one class: ('scratch',).
 metainfo = dict(classes=('scratch', 'dent', 'hole', 'stain'))
 labeled_ann_file = 'labelled.json'
 val_ann_file = 'val.json'

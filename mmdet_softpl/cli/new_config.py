@@ -57,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input raises ``ValueError`` or ``OSError``, and nothing is written.
     """
+    from mmdet_softpl.atomic_json import write_json
     from mmdet_softpl.cli.inspect import image_progress
     from mmdet_softpl.datasets.config_text import config_text
-    from mmdet_softpl.datasets.own_data import check_own_data
+    from mmdet_softpl.datasets.own_data import check_own_data, unlabelled_json
     from mmdet_softpl.datasets.training_plan import ARCHITECTURES, plan_training
 
     out = _checked_out(args.out, args.force)
@@ -68,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
         data = check_own_data(paths, track)
     summary = data.labelled.summary
     assert summary is not None  # check_own_data raises otherwise
+    rest = None
+    if data.left_out:
+        rest = _checked_rest(out, args.force)
+        data = dataclasses.replace(data, paths={**data.paths, 'unlabeled_json': str(rest)})
     plan = plan_training(
         args.arch,
         data.labelled.used_images,
@@ -85,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         gpus=args.gpus,
         gpu_memory=args.gpu_memory,
     )
+    if rest is not None:
+        write_json(rest, unlabelled_json(data))
     _write(out, text)
     warnings = [f'{f.subject}: {f.kind}: {f.detail}\n  -> {f.remedy}' for f in data.warnings]
     if not plan.fits:
@@ -97,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         report = dict(
             config=str(out),
+            unlabeled_json=data.paths['unlabeled_json'],
             arch=args.arch,
             labelled_images=data.labelled.used_images,
             unlabelled_images=data.unlabelled.used_images,
@@ -108,6 +116,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for warning in warnings:
         print(f'warning: {warning}', file=sys.stderr)
+    if rest is not None:
+        print(
+            f'{rest}: the {data.unlabelled.used_images:,} images of --unlabeled-images that are '
+            f'neither labelled nor for validation ({data.left_out:,} are)'
+        )
     print(
         f'{out}: {args.arch}, {len(summary.classes)} classes, {data.labelled.used_images:,} '
         f'labelled and {data.unlabelled.used_images:,} unlabelled images; {plan.max_iters:,} '
@@ -130,6 +143,17 @@ def _checked_out(given: str, force: bool) -> Path:
     if not out.parent.is_dir():
         raise FileNotFoundError(f'--out {out}: the folder {out.parent} does not exist; make it')
     return out
+
+
+def _checked_rest(out: Path, force: bool) -> Path:
+    """Where the list of the unlabelled images goes."""
+    rest = out.with_name(f'{out.stem}-unlabeled.json')
+    if rest.exists() and not force:
+        raise FileExistsError(
+            f'{rest}: exists already, and the list of the unlabelled images would go there; give '
+            'another --out, or --force'
+        )
+    return rest
 
 
 def _paths(args: argparse.Namespace) -> dict[str, str]:

@@ -38,10 +38,13 @@ def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
             dict.
     """
     path = os.fspath(ann_file)
+    if os.path.isdir(path):
+        raise AnnotationError(f'{path}: a folder, but a json is needed. Give the json itself.')
     if not os.path.isfile(path):
         raise AnnotationError(
-            f'{path}: the annotation file does not exist. Correct `ann_file` (it is joined to '
-            '`data_root` when it is relative) or make the file.'
+            f'{path}: the annotation file does not exist. A relative path counts from '
+            f'{os.getcwd()!r}, where the command was started; in a config it is joined to '
+            '`data_root` first. Correct it, or make the file.'
         )
     if os.path.getsize(path) == 0:
         raise AnnotationError(f'{path}: the annotation file is empty (0 bytes). Fetch it again.')

@@ -72,6 +72,9 @@ def _heads(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Find
     labelled = [s for s in sets if s.configured.role == LABELLED and s.summary is not None]
     if not labelled or labelled[0].summary is None:
         return
+    # Of classes that are wrong themselves nothing follows for the heads.
+    if any(f.severity == ERROR and 'classes`' in f.kind + f.detail for f in labelled[0].findings):
+        return
     wanted = len(labelled[0].summary.classes)
     for key, head in _class_heads(cfg.get('model') or {}, 'model'):
         if head['num_classes'] != wanted:
@@ -81,7 +84,8 @@ def _heads(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Find
                 'other number of classes',
                 f'{key}.num_classes={head["num_classes"]}, but {labelled[0].configured.ann_file} '
                 f'gives {wanted} classes',
-                f"set it to {wanted}, or give the data sets' metainfo=dict(classes=...)",
+                f'set it to {wanted}, or correct `metainfo.classes` of the data sets if a name is '
+                'missing or too many there',
             )
 
 
@@ -111,8 +115,9 @@ def _labeller(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[F
             ERROR,
             LABELLER,
             'missing file',
-            f'labeled_ann_file={path!r} does not exist; it is not joined to a data_root',
-            'give the json of the labelled set',
+            f'labeled_ann_file={path!r} does not exist; it is not joined to a data_root, and '
+            f'relative paths count from {os.getcwd()!r}',
+            'start where the paths of the config begin, or give the json of the labelled set',
         )
         return
     own = [s.configured.ann_file for s in sets if s.configured.role == LABELLED]
@@ -143,8 +148,9 @@ def _evaluators(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator
                         ERROR,
                         key,
                         'missing file',
-                        f'{name}={path!r} does not exist; it is not joined to a data_root',
-                        'correct the path',
+                        f'{name}={path!r} does not exist; it is not joined to a data_root, and '
+                        f'relative paths count from {os.getcwd()!r}',
+                        'start where the paths of the config begin, or correct the path',
                     )
                 elif name == 'ann_file' and read and not any(_same(path, r) for r in read):
                     yield Finding(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,11 @@ from .unlabeled_image_dataset import read_image_size
 FILES = ('labeled_json', 'unlabeled_json', 'val_json')
 FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
 _THREADS = 8
+_IMAGE_FOLDERS = {
+    LABELLED: 'labeled_images',
+    UNLABELLED: 'unlabeled_images',
+    VALIDATION: 'val_images',
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class OwnData:
         dataset_types: ``'labelled'`` and ``'validation'`` -> ``'CocoDataset'``, or
             ``'LVISV1Dataset'`` where the images are named by ``coco_url`` alone.
         labelled, unlabelled, validation: what the sets hold.
+        left_out: images of the unlabelled folder that the labelled or the validation json lists;
+            they are not among ``unlabelled``.
         longer_side: median over the labelled images, in pixels.
         warnings: what is doubtful.
     """
@@ -42,6 +51,7 @@ class OwnData:
     labelled: SetContents
     unlabelled: SetContents
     validation: SetContents
+    left_out: int
     longer_side: float
     warnings: tuple[Finding, ...]
 
@@ -102,6 +112,9 @@ def check_own_data(
     labelled = _set(LABELLED, paths['labeled_json'], paths['labeled_images'])
     validation = _set(VALIDATION, paths['val_json'], paths['val_images'])
     unlabelled = _set(UNLABELLED, paths.get('unlabeled_json', ''), paths['unlabeled_images'])
+    everything = len(unlabelled.images)
+    if not paths.get('unlabeled_json'):
+        unlabelled = _without(unlabelled, (labelled, validation))
     sets = (labelled, unlabelled, validation)
     findings = [finding for one in sets for finding in one.findings]
     for one in sets:
@@ -121,9 +134,27 @@ def check_own_data(
         labelled=labelled,
         unlabelled=unlabelled,
         validation=validation,
+        left_out=everything - len(unlabelled.images),
         longer_side=float(np.median([max(i.height, i.width) for i in labelled.images])),
         warnings=tuple(findings),
     )
+
+
+def unlabelled_json(data: OwnData) -> dict[str, Any]:
+    """A json that lists the unlabelled images, with the categories of the labelled file.
+
+    Args:
+        data: its unlabelled set is a folder.
+
+    Returns:
+        ``images`` (``id`` and ``file_name``, relative to the folder), ``annotations`` (empty) and
+        ``categories``.
+    """
+    root = data.unlabelled.configured.image_root
+    names = sorted(os.path.relpath(image.path, root) for image in data.unlabelled.images)
+    images = [dict(id=i, file_name=Path(n).as_posix()) for i, n in enumerate(names, start=1)]
+    categories = load_annotation_file(data.labelled.configured.ann_file)['categories']
+    return dict(images=images, annotations=[], categories=categories)
 
 
 def _set(role: str, ann_file: str, image_root: str) -> SetContents:
@@ -139,7 +170,7 @@ def _set(role: str, ann_file: str, image_root: str) -> SetContents:
         ConfiguredSet(
             name=role,
             role=role,
-            key='new-config',
+            key=flag(_IMAGE_FOLDERS[role]),
             type=type_name,
             kind=kind,
             ann_file=ann_file,
@@ -155,6 +186,24 @@ def _set(role: str, ann_file: str, image_root: str) -> SetContents:
             with_masks=role == LABELLED,
         )
     )
+
+
+def _without(folder: SetContents, others: Sequence[SetContents]) -> SetContents:
+    """A folder without the images that other sets list: one folder may hold all of them."""
+    known = {os.path.realpath(image.path) for other in others for image in other.images}
+    images = tuple(i for i in folder.images if os.path.realpath(i.path) not in known)
+    rest = replace(folder, images=images, used_images=len(images), epoch_images=len(images))
+    if images or not folder.images:
+        return rest
+    finding = Finding(
+        ERROR,
+        folder.configured.name,
+        'no image',
+        f'all {len(folder.images)} images below {folder.configured.image_root!r} are labelled or '
+        'validation images',
+        'give the folder that has the unlabelled ones',
+    )
+    return replace(rest, findings=(*folder.findings, finding))
 
 
 def _broken_images(

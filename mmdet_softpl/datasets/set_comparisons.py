@@ -9,7 +9,7 @@ from itertools import combinations
 
 from .annotation_checks import check_same_categories
 from .annotation_file import AnnotationError
-from .config_sets import FOLDER, LABELLED, TEST, UNLABELLED, VALIDATION
+from .config_sets import FOLDER, LABELLED, TEST, UNLABELLED, VALIDATION, ConfiguredSet
 from .findings import ERROR, WARNING, Finding, examples
 from .image_scan import HOST_CANNOT, ScannedImage
 from .set_contents import SetContents, SetImage
@@ -22,7 +22,8 @@ _LEAKS = {
     (UNLABELLED, TEST): 'the student trains on test images, if without their labels: take them '
     'out of the unlabelled set',
     (LABELLED, UNLABELLED): 'they bring nothing that their labels do not: take them out of the '
-    'unlabelled set (`python -m mmdet_softpl split` writes disjoint files)',
+    'unlabelled set, whose `ann_file` may be a json of the others (`new-config` and `split` write '
+    'one)',
 }
 
 
@@ -49,15 +50,7 @@ def image_findings(
     present = [image for image in contents.images if os.path.isfile(image.path)]
     there = {image.path for image in present}
     missing = [image.path for image in contents.images if image.path not in there]
-    folder = contents.configured.image_root
-    remedy = 'correct `data_root` or `data_prefix` (the two and the file name are joined)'
-    if not os.path.isdir(folder or '.'):
-        remedy += f'; the folder {folder!r} does not exist'
-    elif missing and not present:
-        remedy += '; none is there: this may be the json of another data set'
-    else:
-        remedy += ', or fetch the images'
-    note(ERROR, 'missing image', missing, remedy)
+    note(ERROR, 'missing image', missing, _where_to_look(contents.configured, missing, not present))
     if scanned is None:
         return findings
 
@@ -97,6 +90,27 @@ def image_findings(
         'each counts more than once; remove the copies, above all if their labels differ',
     )
     return findings
+
+
+def _where_to_look(configured: ConfiguredSet, missing: Sequence[str], none_there: bool) -> str:
+    """What to do about missing images."""
+    folder = configured.image_root
+    if configured.key.startswith('--'):
+        remedy = f'correct {configured.key}, to which the file names of {configured.ann_file} are '
+        remedy += 'joined'
+    else:
+        remedy = 'correct `data_root` or `data_prefix` (the two and the file name are joined; '
+        remedy += f'relative paths count from {os.getcwd()!r})'
+    if not os.path.isdir(folder or '.'):
+        return f'{remedy}; the folder {folder!r} does not exist'
+    if not missing:
+        return remedy
+    above = os.path.dirname(os.path.abspath(folder))
+    if os.path.isfile(os.path.join(above, os.path.relpath(missing[0], folder))):
+        return f'{remedy}; the file names begin with the name of the folder already: give {above!r}'
+    if none_there:
+        return f'{remedy}; none is there: this may be the json of another data set'
+    return f'{remedy}, or fetch the images'
 
 
 def leak_findings(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -204,15 +204,15 @@ def _read_folder(configured: ConfiguredSet) -> SetContents:
 
 def _read_json(configured: ConfiguredSet) -> SetContents:
     path, name = configured.ann_file, configured.name
-    empty = SetContents(configured)
+    nothing = SetContents(configured)
     if not path:
         remedy = 'set `ann_file`'
         finding = Finding(ERROR, name, 'no file', f'{configured.key} has no `ann_file`', remedy)
-        return _with(empty, finding)
+        return _with(nothing, finding)
     try:
         data = load_annotation_file(path)
     except (AnnotationError, OSError) as error:
-        return _with(empty, _of_file(ERROR, name, 'unusable file', str(error)))
+        return _with(nothing, _of_file(ERROR, name, 'unusable file', str(error)))
 
     findings: list[Finding] = []
     if configured.kind in (LVIS_V1, LVIS_V05) and importlib.util.find_spec('lvis') is None:
@@ -253,7 +253,7 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         image
         for image in images
         if (image.image_id in classes_of or not configured.filter_empty)
-        and min(image.height, image.width) >= configured.min_size
+        and (min(image.height, image.width) >= configured.min_size or _is_open(configured, image))
     ]
     factors: dict[str, float] = {}
     epoch = len(used)
@@ -267,6 +267,20 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         )
         remedy = 'give the file that has the annotations, or the classes that it defines'
         findings.append(Finding(ERROR, name, 'no image is used', detail, remedy))
+    empty = [i.path for i in images if i.image_id not in classes_of]
+    if configured.filter_empty and configured.role == LABELLED and used and empty:
+        findings.append(
+            Finding(
+                WARNING,
+                name,
+                'image without an annotation',
+                f'{path}: {len(empty)} of {len(images)} images: {examples(empty, 5)}; '
+                'filter_cfg.filter_empty_gt=True leaves them out',
+                'nothing, if they are not labelled yet; if they truly show no object, set '
+                '`filter_empty_gt` to False and they teach what background looks like',
+                len(empty),
+            )
+        )
     statistics = None if summary is None else class_statistics(summary)
     return SetContents(
         configured=configured,
@@ -279,6 +293,11 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         repeat_factors=factors,
         findings=tuple(findings),
     )
+
+
+def _is_open(configured: ConfiguredSet, image: SetImage) -> bool:
+    """Whether the size is known only when the image is opened, as the unlabelled set does."""
+    return configured.kind == FOLDER and not (image.height and image.width)
 
 
 def _size(value: Any) -> int:
@@ -325,6 +344,8 @@ def _summarise(
             return None
     for warning in summary.warnings:
         findings.append(_of_file(WARNING, name, 'doubtful file', f'{path}: {warning}'))
+    if labelled and classes is not None:
+        findings += _left_out_classes(configured, data, classes)
     empty = [c for c, n in zip(summary.classes, summary.image_counts, strict=True) if n == 0]
     if role == VALIDATION and data.get('annotations') and empty:
         findings.append(
@@ -338,6 +359,29 @@ def _summarise(
             )
         )
     return summary
+
+
+def _left_out_classes(
+    configured: ConfiguredSet, data: dict[str, Any], classes: Sequence[str]
+) -> list[Finding]:
+    """Categories of a labelled file that ``metainfo.classes`` does not name."""
+    others = {c['id']: c['name'] for c in data['categories'] if c['name'] not in classes}
+    counts = Counter(a['category_id'] for a in data['annotations'])
+    shown = [f'{name} ({counts[i]} annotations)' for i, name in others.items() if counts[i]]
+    if not shown:
+        return []
+    return [
+        Finding(
+            WARNING,
+            configured.name,
+            'class that is not trained',
+            f'{configured.ann_file}: {len(shown)} of {len(data["categories"])} categories are not '
+            f'in `metainfo.classes`: {examples(shown)}',
+            'add them to `classes`, and to num_classes of the heads; otherwise their objects are '
+            'taught as background',
+            len(shown),
+        )
+    ]
 
 
 def _host_needs(configured: ConfiguredSet, part: dict[str, Any]) -> list[Finding]:

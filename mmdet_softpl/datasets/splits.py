@@ -112,7 +112,7 @@ def write_split(
             if path.exists():
                 raise FileExistsError(
                     f'{path}: the split exists already. Use it, choose another seed or folder, or '
-                    'pass --overwrite (overwrite=True).'
+                    'pass --overwrite.'
                 )
 
     data = load_annotation_file(source)
@@ -153,7 +153,7 @@ def _draw_images(
     rng = np.random.default_rng(seed)
     # Sorted first, so that the order of the images in the file does not change the draw.
     image_ids = np.array(sorted(image['id'] for image in data['images']))
-    order = [int(i) for i in rng.permutation(image_ids)]
+    order = rng.permutation(image_ids).tolist()
     rank = {image_id: position for position, image_id in enumerate(order)}
     images_of: dict[int, set[int]] = {category: set() for category in summary.category_ids}
     classes_of: dict[int, set[int]] = {}

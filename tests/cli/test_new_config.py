@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -84,11 +85,34 @@ def test_several_gpus_and_warnings(
     paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     paths['unlabeled_images'] = paths['val_images']
+    paths['unlabeled_json'] = paths['val_json']
     assert main(_arguments(paths, tmp_path / 'own.py', '--gpus', '4', '--gpu-memory', '1')) == 0
     captured = capsys.readouterr()
     assert '--gpus 4 --launcher pytorch' in captured.out
     assert 'unlabelled, validation: images in both sets' in captured.err
     assert '--gpu-memory 1' in captured.err
+
+
+def test_one_folder_of_everything(
+    paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    together = tmp_path / 'all'
+    for split in ('labeled', 'unlabeled', 'val'):
+        shutil.copytree(paths[f'{split}_images'], together, dirs_exist_ok=True)
+        paths[f'{split}_images'] = str(together)
+    out = tmp_path / 'own.py'
+    assert main(_arguments(paths, out)) == 0
+    assert 'own-unlabeled.json: the 4 images' in capsys.readouterr().out
+    assert main(['inspect', str(out), '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['findings'] == []
+    assert {one['role']: one['used_images'] for one in report['sets']}['unlabelled'] == 4
+    # The list is kept unless one says so, as the config is.
+    out.unlink()
+    assert main(_arguments(paths, out)) == 2
+    assert 'own-unlabeled.json: exists already' in capsys.readouterr().err
+    assert not out.exists()
+    assert main(_arguments(paths, out, '--force')) == 0
 
 
 def test_asks_on_a_terminal(

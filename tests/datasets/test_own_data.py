@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_softpl.datasets.image_scan import ScannedImage
-from mmdet_softpl.datasets.own_data import check_own_data, path_problem
+from mmdet_softpl.datasets.own_data import check_own_data, path_problem, unlabelled_json
 from tests.support.tiny_data import write_data
 
 CLASSES = ('a', 'b', 'c', 'd')
@@ -133,9 +133,44 @@ def test_folder_without_images(paths: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_the_same_images_twice(paths: dict[str, str]) -> None:
-    data = check_own_data(dict(paths, unlabeled_images=paths['val_images']))
+    shared = dict(paths, unlabeled_images=paths['val_images'])
+    with pytest.raises(ValueError, match=r'all 2 images below .* are labelled or validation'):
+        check_own_data(shared)
+    # A json is taken at its word.
+    data = check_own_data(dict(shared, unlabeled_json=paths['val_json']))
     (warning,) = data.warnings
     assert warning.subject == 'unlabelled, validation' and warning.count == 2
+
+
+def test_one_folder_of_everything(paths: dict[str, str], tmp_path: Path) -> None:
+    together = tmp_path / 'all'
+    for split in ('labeled', 'unlabeled', 'val'):
+        shutil.copytree(paths[f'{split}_images'], together, dirs_exist_ok=True)
+    same = dict(paths, **{f'{s}_images': str(together) for s in ('labeled', 'unlabeled', 'val')})
+    data = check_own_data(same)
+    unlabelled = {path.name for path in Path(paths['unlabeled_images']).iterdir()}
+    assert {Path(image.path).name for image in data.unlabelled.images} == unlabelled
+    assert data.unlabelled.used_images == len(unlabelled)
+    assert data.left_out == len(list(together.iterdir())) - len(unlabelled)
+    assert data.warnings == ()
+    written = unlabelled_json(data)
+    assert {image['file_name'] for image in written['images']} == unlabelled
+    assert [c['name'] for c in written['categories']] == list(CLASSES)
+
+
+def test_file_names_that_begin_with_the_folder(paths: dict[str, str]) -> None:
+    folder = Path(paths['labeled_images'])
+
+    def rename(data: dict) -> None:
+        for image in data['images']:
+            image['file_name'] = f'{folder.name}/{image["file_name"]}'
+
+    _edit(paths['labeled_json'], rename)
+    with pytest.raises(ValueError, match='--labeled-images') as caught:
+        check_own_data(paths)
+    assert f'give {str(folder.parent)!r}' in str(caught.value)
+    assert paths['labeled_json'] in str(caught.value)
+    assert check_own_data(dict(paths, labeled_images=str(folder.parent))).labelled.used_images == 4
 
 
 def test_images_named_by_url(paths: dict[str, str], tmp_path: Path) -> None:

@@ -54,7 +54,15 @@ def test_as_the_host_counts(good, write, filter_empty: bool, min_size: int) -> N
     assert contents.used_images == contents.epoch_images == len(host)
     host_paths = {host.get_data_info(i)['img_path'] for i in range(len(host))}
     assert host_paths <= {image.path for image in contents.images}
-    assert contents.num_instances == 3 and not contents.findings
+    assert contents.num_instances == 3
+    left_out = [f.count for f in contents.findings if f.kind == 'image without an annotation']
+    assert left_out == ([1] if filter_empty else []) and len(contents.findings) == len(left_out)
+
+
+def test_a_class_left_out_of_the_config_is_named(good, write) -> None:
+    cfg = dict(_cfg(write(good)), metainfo=dict(classes=('dog',)))
+    (finding,) = _read(cfg).findings
+    assert finding.kind == 'class that is not trained' and 'cat (' in finding.detail
 
 
 def test_repeats_as_the_host_repeats(tiny_shapes: Path) -> None:
