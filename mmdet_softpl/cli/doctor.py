@@ -292,7 +292,11 @@ def _evaluation(name: str) -> Finding:
 
 def _lvis(name: str) -> Finding:
     if not _is_installed('lvis'):
-        return Finding(name, OK, 'not installed (not needed)')
+        return Finding(
+            name,
+            OK,
+            'not installed; only data sets of type LVISV1Dataset need it (pip install lvis)',
+        )
     import numpy as np
 
     if hasattr(np, 'float'):

@@ -69,17 +69,16 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ValueError(f'--batch-size must be at least 1, got {args.batch_size}')
 
-    import torch
-
     from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.engine.device import chosen_device
     from mmdet_softpl.engine.label_gating import claim_folder, gate_labels
     from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 
+    device = chosen_device(args.device)
     cfg = read_config(args.config)
     detector, doubts = load_teacher(cfg, args.checkpoint)
     for doubt in doubts:
         print(f'warning: {doubt}', file=sys.stderr)
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     detector.to(device)
     folder = out.with_name(out.name + '.evidence')
     with _Progress(quiet=args.json) as progress:

@@ -112,11 +112,12 @@ def _look(found: WorkDir, args: argparse.Namespace, missing: list[str]) -> Model
         return None
 
     import mmdet_softpl  # noqa: F401  (stands in for mmcv's ops)
+    from mmdet_softpl.engine.device import chosen_device
     from mmdet_softpl.engine.look_at_run import RunModel, attempt
     from mmdet_softpl.reporting.gallery import example_tile
     from mmdet_softpl.reporting.report_page import ModelFindings
 
-    device = _device(args.device)
+    device = chosen_device(args.device)
     config = found.config
     model: RunModel | None = attempt(
         lambda: RunModel(config, checkpoint, device, args.images),
@@ -140,15 +141,3 @@ def _look(found: WorkDir, args: argparse.Namespace, missing: list[str]) -> Model
     for example in examples:
         tiles.setdefault(example.kind, []).append(example_tile(example, found.classes))
     return ModelFindings(looked_at=looked_at, tiles=tiles, check=check, judged_on=judged_on)
-
-
-def _device(wanted: str | None) -> str:
-    import torch
-
-    if wanted is None:
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        torch.zeros(1, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'--device {wanted}: {str(error).splitlines()[0]}') from error
-    return wanted

@@ -100,9 +100,10 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
         )
         result = _search(args, held_out, out)
+        _write(args, held_out, result, out)
         if args.online:
             result['online'] = _train(args, held_out, result, out)
-        _write(args, held_out, result, out)
+            _write(args, held_out, result, out)
     if args.json:
         print(json.dumps(_finite(result)))
     else:

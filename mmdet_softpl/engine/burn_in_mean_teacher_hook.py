@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.data_checks import check_datasets
+from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.registry import HOOKS
 
 
@@ -102,8 +103,13 @@ class BurnInMeanTeacherHook(Hook):
                 f'{owner}: burn_in_iters={self.burn_in_iters} freezes a teacher that was never '
                 'trained; give model.teacher_checkpoint or load_from, or set supervised_iters.'
             )
+        model.teacher_has_buffers = True
         if not given and runner.iter == 0:
             copy_teacher(model.student, model.teacher)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Weights of another training bring no labelling state with them."""
+        forget_labelling(runner, checkpoint)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None

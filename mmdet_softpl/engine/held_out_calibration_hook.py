@@ -20,6 +20,7 @@ from mmdet_softpl.engine.data_checks import (
     leaves,
     training_classes,
 )
+from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.models.calibrated_soft_teacher import CalibratedSoftTeacher
 from mmdet_softpl.registry import HOOKS
@@ -117,6 +118,10 @@ class HeldOutCalibrationHook(Hook):
             f'{owner}: {len(dataset)} held-out images with {int(counts.sum())} instances of '
             f'{int((counts > 0).sum())} of {len(counts)} classes calibrate the teacher.'
         )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Weights of another training bring no calibration with them."""
+        forget_labelling(runner, checkpoint)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from typing import Any
 
 from mmdet.registry import MODELS
@@ -46,7 +47,9 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         TrainedModelError: the file is missing, a config, damaged, or no checkpoint.
     """
     if not os.path.isfile(checkpoint):
-        raise TrainedModelError(f'{checkpoint}: there is no such checkpoint.')
+        raise TrainedModelError(
+            f'{checkpoint}: there is no such checkpoint; give a .pth of the work directory.'
+        )
     if checkpoint.endswith('.py'):
         raise TrainedModelError(
             f'{checkpoint}: this is a config, not a checkpoint (.pth). CONFIG comes first, '
@@ -56,12 +59,22 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        if not zipfile.is_zipfile(checkpoint) and not _is_pickle(checkpoint):
+            raise TrainedModelError(
+                f'{checkpoint}: not a checkpoint of PyTorch; give a .pth of the work directory.'
+            ) from error
         raise TrainedModelError(f'{checkpoint}: not readable as a checkpoint: {error}') from error
     if not isinstance(loaded, dict) or 'state_dict' not in loaded:
         raise TrainedModelError(
             f'{checkpoint}: there is no entry `state_dict`; give a checkpoint of MMEngine.'
         )
     return loaded
+
+
+def _is_pickle(path: str) -> bool:
+    """Whether a file begins as torch's older format does."""
+    with open(path, 'rb') as file:
+        return file.read(1) == b'\x80'
 
 
 def load_teacher(cfg: Config, checkpoint: str) -> tuple[CalibratedSoftTeacher, list[str]]:

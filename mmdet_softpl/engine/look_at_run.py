@@ -117,9 +117,16 @@ class RunModel:
 
 
 def held_out_pipeline(cfg: Config) -> list[dict]:
-    """The test pipeline, of the validation set."""
-    (leaf,) = dataset_leaves(cfg.val_dataloader.dataset)
-    return list(leaf.pipeline)
+    """The test pipeline, of the validation set, or of the test set where there is none.
+
+    Raises:
+        ValueError: There is neither.
+    """
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    leaves = list(dataset_leaves(loader.dataset)) if loader else []
+    if not leaves:
+        raise ValueError(f'{cfg.filename}: neither val_dataloader nor test_dataloader has a set.')
+    return list(leaves[0].pipeline)
 
 
 def _unlabelled_leaf(cfg: Config) -> Any:
@@ -135,7 +142,13 @@ def _unlabelled_leaf(cfg: Config) -> Any:
 def _labeled_ann_file(cfg: Config) -> str | None:
     hook = find_hook(cfg, 'RareBoostPseudoLabeler')
     path = hook[1].get('labeled_ann_file') if hook else None
-    return path or (cfg.get('val_evaluator') or {}).get('labeled_ann_file')
+    if path:
+        return path
+    given = cfg.get('val_evaluator') or []
+    for metric in given if isinstance(given, (list, tuple)) else [given]:
+        if metric.get('labeled_ann_file'):
+            return metric['labeled_ann_file']
+    return None
 
 
 def attempt(

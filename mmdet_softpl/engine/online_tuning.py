@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,11 @@ import numpy as np
 from mmengine.config import Config
 
 from mmdet_softpl.engine.config_parts import find_hook
-from mmdet_softpl.engine.short_training import main_metric, train_or_resume
+from mmdet_softpl.engine.short_training import (
+    main_metric,
+    read_validations,
+    train_or_resume,
+)
 from mmdet_softpl.engine.tuned_config import apply_settings
 from mmdet_softpl.evaluation.label_replay import LabelSettings
 from mmdet_softpl.progress import Progress
@@ -66,9 +72,22 @@ def train_settings(
     own = next((t for t in trials if t['settings'] == start), None)
     chosen = [own] if own is not None else []
     chosen += [trial for trial in ranked if trial is not own][:count]
+    trainings = {
+        candidate['number']: short_config(
+            cfg,
+            checkpoint,
+            LabelSettings.from_dict(candidate['settings']),
+            iters,
+            seed,
+            temperatures,
+        )
+        for candidate in chosen
+    }
+    base = short_config(cfg, checkpoint, LabelSettings.from_dict(start), iters, seed, temperatures)
     study = optuna.create_study(
         storage=f'sqlite:///{os.path.abspath(work_dir / "study.db")}',
-        study_name=f'{os.path.basename(checkpoint)}-{iters}-{seed}',
+        # Trainings of another config, checkpoint or length are no measure for these.
+        study_name=f'{os.path.basename(checkpoint)}-{iters}-{seed}-{_digest(base)}',
         direction='maximize',
         pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0),
         load_if_exists=True,
@@ -76,22 +95,22 @@ def train_settings(
     for running in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(running.number, state=optuna.trial.TrialState.FAIL)
     known = {
-        old.user_attrs['number']: old
+        old.user_attrs['training']: old
         for old in study.get_trials()
         if old.state.is_finished() and old.state != optuna.trial.TrialState.FAIL
     }
     progress, metric, records = Progress('short trainings'), None, []
     for index, candidate in enumerate(chosen):
         progress(index, len(chosen))
-        if candidate['number'] not in known:
+        training = trainings[candidate['number']]
+        key = _digest(training)
+        folder = work_dir / f'trial_{key}'
+        if key not in known:
             trial = study.ask()
-            trial.set_user_attr('number', candidate['number'])
-            folder = work_dir / f'trial_{candidate["number"]}'
-            settings = LabelSettings.from_dict(candidate['settings'])
-            training = short_config(cfg, checkpoint, settings, iters, seed, temperatures)
+            trial.set_user_attr('training', key)
             _train(study, trial, training, folder)
-            known[candidate['number']] = study.trials[trial.number]
-        finished = known[candidate['number']]
+            known[key] = study.trials[trial.number]
+        finished = known[key]
         metric = finished.user_attrs.get('metric', metric)
         complete = finished.state == optuna.trial.TrialState.COMPLETE
         steps = finished.intermediate_values
@@ -102,7 +121,7 @@ def train_settings(
                 proxy=candidate['proxy'],
                 score=finished.value if complete else (steps[max(steps)] if steps else None),
                 state='complete' if complete else 'pruned',
-                work_dir=str(work_dir / f'trial_{candidate["number"]}'),
+                work_dir=str(folder),
             )
         )
     progress(len(chosen), len(chosen))
@@ -131,6 +150,8 @@ def short_config(
     cfg = Config(copy.deepcopy(cfg.to_dict()), filename=cfg.filename, format_python_code=False)
     apply_settings(cfg, settings, temperatures)
     cfg.load_from, cfg.resume = os.path.abspath(checkpoint), False
+    # A teacher of its own would be overwritten by the checkpoint's.
+    cfg.model.pop('teacher_checkpoint', None)
     cfg.train_cfg.update(max_iters=iters, val_interval=max(iters // VALIDATIONS, 1), val_begin=1)
     cfg.param_scheduler = []
     cfg.randomness = dict(seed=seed)
@@ -145,22 +166,32 @@ def _train(study: Any, trial: Any, cfg: Config, folder: Path) -> None:
     """Train one trial to its end or until it is pruned, and tell the study."""
     import optuna
 
-    score = 0.0
+    scores: dict[int, float] = {}
 
     def heard(iteration: int, metrics: dict[str, float]) -> None:
-        nonlocal score
-        name, score = main_metric(metrics)
+        if iteration in scores:
+            return
+        name, scores[iteration] = main_metric(metrics)
         trial.set_user_attr('metric', name)
-        trial.report(score, iteration)
+        trial.report(scores[iteration], iteration)
         if iteration < cfg.train_cfg.max_iters and trial.should_prune():
             raise optuna.TrialPruned
 
     try:
+        # Of an earlier call that was interrupted.
+        for iteration, metrics in sorted(read_validations(folder).items()):
+            heard(iteration, metrics)
         train_or_resume(cfg, folder, heard)
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     else:
-        study.tell(trial, score)
+        study.tell(trial, scores[cfg.train_cfg.max_iters])
+
+
+def _digest(cfg: Config) -> str:
+    """Short name of a config's values."""
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:

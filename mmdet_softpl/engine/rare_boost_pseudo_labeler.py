@@ -30,6 +30,7 @@ from mmdet_softpl.engine.data_checks import (
     labelled_files,
     training_classes,
 )
+from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.host_adapter import HostLabeling
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
 from mmdet_softpl.engine.runner_model import model_of
@@ -399,7 +400,8 @@ class RareBoostPseudoLabeler(Hook):
         checkpoint[CHECKPOINT_KEY] = saved
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the state on a resume, and nowhere else."""
+        """Remember the state on a resume; weights alone bring none."""
+        forget_labelling(runner, checkpoint)
         if runner._resume:
             self._resumed = checkpoint.get(CHECKPOINT_KEY)
 

@@ -48,6 +48,7 @@ from mmdet_softpl.datasets.review_files import (
     label_studio_config,
     label_studio_tasks,
 )
+from mmdet_softpl.engine.device import chosen_device
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
 from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
@@ -145,9 +146,8 @@ def export_review(
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     write_json(labels_file, key)
 
-    device = options.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     records = label_in_parts(
-        detector.to(device),
+        detector.to(chosen_device(options.device)),
         dataset,
         out / PARTS,
         min_confidence=options.min_confidence,

@@ -18,15 +18,22 @@ VALIDATIONS = 'validations.json'
 class _KeepValidations(Hook):
     """Writes the metrics of every validation by iteration, and hands them on."""
 
-    def __init__(self, path: Path, heard: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        heard: Callable[[int, dict[str, float]], None],
+        iteration: int | None = None,
+    ) -> None:
         self.path = path
         self.heard = heard
+        self.iteration = iteration
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        iteration = runner.iter if self.iteration is None else self.iteration
         known = read_validations(self.path.parent)
-        known[runner.iter] = {key: float(value) for key, value in (metrics or {}).items()}
+        known[iteration] = {key: float(value) for key, value in (metrics or {}).items()}
         write_json(self.path, {str(key): value for key, value in known.items()}, indent=1)
-        self.heard(runner.iter, known[runner.iter])
+        self.heard(iteration, known[iteration])
 
 
 def read_validations(work_dir: Path) -> dict[int, dict[str, float]]:
@@ -44,8 +51,8 @@ def train_or_resume(
 ) -> Path:
     """Train to ``train_cfg.max_iters`` and return the last checkpoint.
 
-    Starts from the last checkpoint in ``work_dir`` if there is one; a training that is over is
-    not started again.
+    Starts from the last checkpoint in ``work_dir`` if there is one. A training that is over is
+    not started again; if it was stopped in its last validation, that is made up for.
 
     Args:
         cfg: Of an iteration-based training; ``work_dir`` and ``resume`` are set here.
@@ -57,19 +64,26 @@ def train_or_resume(
     """
     work_dir = Path(work_dir)
     last = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
-    if last is not None and Path(last).name == f'iter_{cfg.train_cfg.max_iters}.pth':
-        return Path(last)
+    max_iters = cfg.train_cfg.max_iters
+    done = Path(last) if last is not None and last.endswith(f'iter_{max_iters}.pth') else None
+    if done and (not cfg.get('val_cfg') or max_iters in read_validations(work_dir)):
+        return done
     # mmengine formats the config's text at every checkpoint, a second of CPU each time.
     cfg = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)
     cfg.work_dir = str(work_dir)
     if last is not None:
-        cfg.resume, cfg.load_from = True, last
+        cfg.resume, cfg.load_from = done is None, last
     checkpoint = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', {})
     checkpoint.update(type='CheckpointHook', by_epoch=False, save_last=True)
     checkpoint.setdefault('max_keep_ckpts', 1)
     cfg.experiment_name = '-'.join(work_dir.absolute().parts[-3:])
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(_KeepValidations(work_dir / VALIDATIONS, heard))
+    validations = work_dir / VALIDATIONS
+    if done is not None:
+        runner.register_hook(_KeepValidations(validations, heard, max_iters))
+        runner.val()
+        return done
+    runner.register_hook(_KeepValidations(validations, heard))
     runner.train()
     last = find_latest_checkpoint(str(work_dir))
     if last is None:

@@ -69,7 +69,7 @@ class LongTailMetric(BaseMetric):
       scores moves LVIS's cap per image. The model's own ``max_per_img`` should be large for it.
     - ``ece``, ``cc_ece`` and ``cc_ece_r``, ``cc_ece_c``, ``cc_ece_f`` (``calibration``): expected
       calibration error of the boxes at IoU 0.5, over all detections, and the mean of the error
-      within each class that has at least 10 detections (DESIGN, section 5). NaN: no such class.
+      within each class that has at least 10 detections (DESIGN, section 4). NaN: no such class.
 
     Label i is the class ``dataset_meta['classes'][i]``; names are looked up in ``ann_file`` at the
     first evaluation, and a difference is an error there, never an AP of 0.

@@ -20,6 +20,15 @@ def bin_centres(num_bins: int, like: Tensor) -> Tensor:
     return (steps + 0.5) / num_bins
 
 
+def cumulative_sum(x: Tensor) -> Tensor:
+    """Running sum along the last dimension, summed on the CPU.
+
+    On CUDA torch refuses it where a training is to be deterministic, and a sum over triangular
+    ones may be rounded to TF32; these are small tensors that are summed once a refresh.
+    """
+    return x.cpu().cumsum(dim=-1).to(x.device)
+
+
 def class_rows(labels: Tensor, num_classes: int) -> Tensor:
     """Labels with everything outside [0, C) sent to row C, which the callers cut off.
 

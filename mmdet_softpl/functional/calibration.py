@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._tensor import at_least_float32, bin_centres, class_bin_sums
+from ._tensor import at_least_float32, bin_centres, class_bin_sums, cumulative_sum
 from .frequency import GROUP_NAMES
 
 _MAX_TEMPERATURE = 10.0
@@ -376,7 +376,7 @@ def _group_sums(values: Tensor, groups: Tensor) -> Tensor:
 
 def _range_sums(values: Tensor) -> Tensor:
     """Sums (..., B, B) of values[j..k] at [..., j, k]; meaningless below the diagonal."""
-    running = torch.nn.functional.pad(values.cumsum(dim=-1), (1, 0))
+    running = torch.nn.functional.pad(cumulative_sum(values), (1, 0))
     return running[..., None, 1:] - running[..., :-1, None]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._tensor import at_least_float32, class_bin_sums
+from ._tensor import at_least_float32, class_bin_sums, cumulative_sum
 from .frequency import GROUP_NAMES
 
 THRESHOLD_MODES = ('prior', 'curriculum', 'quantile', 'fixed')
@@ -218,7 +218,7 @@ def _score_of_rank(histogram: Tensor, rank: Tensor) -> Tensor:
     Detections are taken as spread evenly inside their bin. 0 where a row has fewer.
     """
     num_bins = histogram.shape[1]
-    at_or_above = histogram.flip(1).cumsum(1).flip(1)
+    at_or_above = cumulative_sum(histogram.flip(1)).flip(1)
     last = (at_or_above >= rank[:, None]).sum(dim=1) - 1
     inside = last.clamp_min(0)[:, None]
     in_bin = histogram.gather(1, inside)[:, 0]

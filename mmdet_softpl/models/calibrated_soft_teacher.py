@@ -153,6 +153,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         self.unsup_scale = 1.0
         self.federated: dict[int | None, tuple[np.ndarray, np.ndarray | None]] = {}
         self.held_out = False
+        # Set by a hook that copies the student's buffers into the teacher.
+        self.teacher_has_buffers = False
         self._iter = 0
         self._silent_iters = 0
 
@@ -367,7 +369,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         mmdet's MeanTeacherHook skips buffers (open-mmlab/mmdetection#10223): the teacher then
         normalises with mean 0 and variance 1 for ever and finds nothing.
         """
-        if not self.has_trainable_batch_norm:
+        if self.teacher_has_buffers or not self.has_trainable_batch_norm:
             return
         for name, module in self.teacher.named_modules():
             if (

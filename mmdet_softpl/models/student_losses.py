@@ -120,7 +120,8 @@ def _homography(sample: DetDataSample) -> Tensor:
     if matrix is None:
         raise KeyError(
             "CalibratedSoftTeacher: a data sample has no 'homography_matrix'; add it to "
-            'PackDetInputs(meta_keys=...) of the weak and the strong pipeline '
+            'PackDetInputs(meta_keys=...) of the weak and the strong pipeline, and give each a '
+            'transform that always records it, such as Resize (RandomFlip does where it flips) '
             f'(image {sample.metainfo.get("img_path")}).'
         )
     return torch.as_tensor(matrix, dtype=torch.float64)

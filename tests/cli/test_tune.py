@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmdet_softpl.__main__ import BAD_INPUT, INTERRUPTED, main
 from mmdet_softpl.engine.config_parts import labeller_of
+from mmdet_softpl.engine.short_training import VALIDATIONS, read_validations, train_or_resume
 from mmdet_softpl.evaluation import label_search
 from tests.support.tiny_pilot import documented_command, make_folder
 
@@ -149,3 +150,15 @@ def test_online(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(arguments) == 0
     after = [path.stat().st_mtime_ns for path in sorted((folder / 'online').rglob('*.pth'))]
     assert after == before
+
+    # Stopped in its last validation, a training has its last checkpoint and no last score.
+    run = Path(online['trainings'][1]['work_dir'])
+    whole = read_validations(run)
+    (run / VALIDATIONS).write_text(json.dumps({'1': whole[1]}))
+    heard = {}
+    (dumped,) = run.glob('*.py')
+    last = train_or_resume(Config.fromfile(dumped), run, heard.__setitem__)
+    assert heard.keys() == {2} and read_validations(run).keys() == {1, 2}
+    assert heard[2][online['metric']] == pytest.approx(whole[2][online['metric']])
+    assert last.name == 'iter_2.pth'
+    assert [p.stat().st_mtime_ns for p in sorted((folder / 'online').rglob('*.pth'))] == before

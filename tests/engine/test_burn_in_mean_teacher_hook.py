@@ -27,6 +27,7 @@ class Semi(nn.Module):
         self.student, self.teacher = Net(), Net()
         self.unsup_scale = 1.0
         self.teacher_checkpoint: str | None = None
+        self.teacher_has_buffers = False
 
 
 @pytest.fixture

@@ -196,6 +196,38 @@ def test_a_stop_writes_what_the_uninterrupted_run_writes(whole: Any, tmp_path: P
     assert torch.equal(a['random_state']['torch'], b['random_state']['torch'])
 
 
+@pytest.mark.parametrize('labeler', [False, True])
+def test_weights_of_another_training_bring_no_labelling_state(
+    whole: Any, tmp_path: Path, labeler: bool
+) -> None:
+    cfg = whole[0].copy()
+    cfg.load_from, cfg.work_dir = f'{cfg.work_dir}/iter_{ITERS}.pth', str(tmp_path)
+    before = torch.load(cfg.load_from, weights_only=True)['state_dict']
+    assert before['num_iters'] == ITERS - SUPERVISED
+    assert (before['class_state.boosts'] != 1).any()
+    cfg.experiment_name = f'load_from_{labeler}'
+    cfg.train_cfg.max_iters = 1
+    mean_teacher, hook, *_ = cfg.custom_hooks
+    cfg.custom_hooks = [mean_teacher, hook] if labeler else [mean_teacher]
+    mean_teacher.update(supervised_iters=0, burn_in_iters=0, ramp_iters=0)
+    hook.interval = 100
+    cfg.model.semi_train_cfg.score_thr = 0.3
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    model = runner.model
+    expected = 0.05 if labeler else 0.3
+    torch.testing.assert_close(
+        model.class_state.thresholds, torch.full_like(model.class_state.thresholds, expected)
+    )
+    assert bool((model.class_state.boosts != 1).any()) == labeler
+    assert model.num_iters == model._iter == 1
+    name = 'roi_head.mask_head.conv_logits.bias'
+    assert not torch.equal(model.student.state_dict()[name], before[f'student.{name}'])
+    torch.testing.assert_close(
+        model.student.state_dict()[name], before[f'student.{name}'], rtol=0.1, atol=0.05
+    )
+
+
 @pytest.mark.slow
 def test_with_data_workers_and_validations(repository: Path, shapes: Path, tmp_path: Path) -> None:
     """The checkpoint of iteration 4 is written right before a validation."""

@@ -469,8 +469,11 @@ def test_a_teacher_without_batch_statistics_is_noticed_at_once() -> None:
         model.loss(*multi_batch())
     with pytest.raises(RuntimeError, match=r'teacher\.backbone.*BurnInMeanTeacherHook'):
         model.loss(*multi_batch())
+    # A hook that copies buffers, but has not come to it yet.
+    model.teacher_has_buffers, model._iter = True, 2
+    model.loss(*multi_batch())
     copy_teacher(model.student, model.teacher)
-    model._iter = 2
+    model.teacher_has_buffers, model._iter = False, 2
     model.loss(*multi_batch())
 
 

@@ -1,0 +1,28 @@
+"""A training that starts from a checkpoint's weights starts its labelling anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
+
+STATE_PREFIX = 'class_state.'
+COUNTER = 'num_iters'
+
+
+def forget_labelling(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    """Take boosts, thresholds, calibration and their counter out of a checkpoint.
+
+    They belong to the labelled set and the teacher of that training. For hooks that are told of a
+    checkpoint before the model gets it; nothing happens on a resume and outside of training.
+
+    Args:
+        runner: About to train with ``load_from``.
+        checkpoint: What it has read; changed.
+    """
+    if runner._resume or not isinstance(getattr(runner, '_train_loop', None), BaseLoop):
+        return
+    state = checkpoint.get('state_dict', checkpoint)
+    for key in [key for key in state if key.startswith(STATE_PREFIX) or key == COUNTER]:
+        del state[key]
