@@ -73,8 +73,8 @@ def load_config(args: argparse.Namespace, work_dir: Path) -> Any:
     from mmdet_softpl.cli.config_path import config_path
 
     cfg = Config.fromfile(str(config_path(CONFIG)))
-    supervised = args.supervised_iters or cfg.supervised_iters
-    iters = args.iters or cfg.max_iters
+    supervised = cfg.supervised_iters if args.supervised_iters is None else args.supervised_iters
+    iters = cfg.max_iters if args.iters is None else args.iters
     if not 0 < supervised < iters:
         raise ValueError(
             f'demo: --supervised-iters {supervised} must lie between 0 and --iters {iters}, so '

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION
@@ -35,6 +36,7 @@ def config_findings(
         *_labeller(cfg, sets),
         *_evaluators(cfg, sets),
         *_sampler(cfg, sets, scanned),
+        *_pretrained(cfg),
     ]
 
 
@@ -103,6 +105,37 @@ def _class_heads(
             return
         for name, child in node.items():
             yield from _class_heads(child, f'{key}.{name}', in_roi or name == 'roi_head')
+
+
+def _pretrained(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    """Weights of torchvision, which a training of ours can do without otherwise."""
+    if importlib.util.find_spec('torchvision') is not None:
+        return
+    for key, checkpoint in _checkpoints(cfg.get('model') or {}, 'model'):
+        if checkpoint.startswith('torchvision://'):
+            # The machine that trains may be another one.
+            yield Finding(
+                WARNING,
+                key,
+                'missing package',
+                f'checkpoint={checkpoint!r} needs torchvision, which is not installed here: a '
+                'training on this machine stops when it begins',
+                'pip install torchvision, in the release that belongs to your torch; or give a '
+                'file, or set init_cfg=None to start from scratch',
+            )
+
+
+def _checkpoints(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Key and value of every ``init_cfg.checkpoint`` of a model."""
+    children: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, (list, tuple)):
+        children = enumerate(node)
+    elif isinstance(node, Mapping):
+        children = node.items()
+        if str(key).endswith('init_cfg') and isinstance(node.get('checkpoint'), str):
+            yield key, node['checkpoint']
+    for name, child in children:
+        yield from _checkpoints(child, f'{key}.{name}')
 
 
 def _labeller(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Finding]:

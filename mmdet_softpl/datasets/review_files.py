@@ -25,7 +25,6 @@ from .review_masks import (
     segmentation_to_rle,
 )
 
-FORMATS = ('coco', 'label-studio')
 COMPLETE, UNFINISHED = 'every object is outlined', 'not finished'
 _COLOURS = ('#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#F0E442')
 

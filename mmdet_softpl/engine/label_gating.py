@@ -22,8 +22,13 @@ from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checks import check_range
-from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
+from mmdet_softpl.datasets.annotation_checks import (
+    AnnotationSummary,
+    check_annotations,
+    check_same_categories,
+)
 from mmdet_softpl.datasets.annotation_file import load_annotation_file
+from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
 from mmdet_softpl.functional.label_gate import (
@@ -87,8 +92,8 @@ def gate_labels(
         ``_describe``).
 
     Raises:
-        AnnotationError: A file cannot be used, or their categories differ from each other's or
-            from the model's.
+        AnnotationError: A file cannot be used, or its categories differ from those of the other
+            one or of the labelled set of the config (where its json is here).
         ValueError: A number is out of range; too few held-out labels; ``precision`` cannot be
             reached.
     """
@@ -103,6 +108,9 @@ def gate_labels(
         held_out_file, num_classes=num_classes, image_root=held_out_root, data=held_out
     )
     check_same_categories(summary, other)
+    trained = _training_summary(cfg)
+    if trained is not None:
+        check_same_categories(trained, summary)
     labels = {category: i for i, category in enumerate(summary.category_ids)}
     with_masks = detector.teacher.roi_head.with_mask and all(
         a.get('segmentation') for part in (data, held_out) for a in part['annotations']
@@ -154,6 +162,15 @@ def gate_labels(
     return _judge(data, evidence['generated'], gate, threshold, summary.category_ids) | {
         'gate': info
     }
+
+
+def _training_summary(cfg: Config) -> AnnotationSummary | None:
+    """Of the labelled set, whose order of classes is that of the teacher's labels."""
+    for one in configured_sets(cfg):
+        if one.role == LABELLED and os.path.isfile(one.ann_file):
+            classes = None if isinstance(one.classes, str) else one.classes
+            return check_annotations(one.ann_file, classes=classes, require_annotations=False)
+    return None
 
 
 def _report(progress: Callable[[str, int, int], None], name: str, total: int, done: int) -> None:

@@ -195,6 +195,29 @@ def test_files_that_do_not_fit(folder: Path, teacher: list[str], capsys) -> None
     assert teacher == []
 
 
+def test_files_in_another_order_than_the_training(folder: Path, teacher: list[str], capsys) -> None:
+    """They agree with each other, and every label would be judged as another class."""
+    held_out = folder / 'data' / 'annotations' / 'instances_train2017.json'
+    labelled = folder / 'labelled.json'
+    labelled.write_text(held_out.read_text())
+    train = dict(
+        type='CocoDataset',
+        ann_file=str(labelled),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[dict(type='LoadAnnotations')],
+    )
+    with open(folder / 'config.py', 'a') as file:
+        file.write(f'train_dataloader = {dict(dataset=train)!r}\n')
+    assert run(folder) == 0
+    for path in (folder / 'generated.json', held_out):
+        content = json.loads(path.read_text())
+        content['categories'].reverse()
+        path.write_text(json.dumps(content))
+    assert run(folder, '--overwrite') == 2
+    error = capsys.readouterr().err
+    assert 'other order' in error and 'labelled.json' in error
+
+
 def test_a_foreign_folder_is_left_alone(folder: Path, teacher: list[str], capsys) -> None:
     foreign = folder / 'gated.json.evidence'
     foreign.mkdir()

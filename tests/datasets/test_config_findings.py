@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,29 @@ def test_number_of_classes(cfg: dict, head: str) -> None:
     one['num_classes'] = 80
     assert _findings(cfg) == [(ERROR, 'model', 'other number of classes')]
     one['class_agnostic'] = True
+    assert _findings(cfg) == []
+
+
+def test_classes_that_are_wrong_say_nothing_about_the_heads(cfg: dict) -> None:
+    cfg['train_dataloader']['dataset']['datasets'][0]['metainfo'] = dict(classes=('a', 'b', 'nil'))
+    assert _findings(cfg) == []
+
+
+@pytest.mark.parametrize('installed', [False, True])
+def test_weights_of_torchvision(
+    cfg: dict, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        'find_spec',
+        lambda name: (installed or None) if name == 'torchvision' else find_spec(name),
+    )
+    weights = dict(type='Pretrained', checkpoint='torchvision://resnet50')
+    cfg['model']['detector']['backbone'] = dict(stages=[dict(init_cfg=weights)])
+    key = 'model.detector.backbone.stages.0.init_cfg'
+    assert _findings(cfg) == ([] if installed else [(WARNING, key, 'missing package')])
+    weights['checkpoint'] = 'resnet50.pth'
     assert _findings(cfg) == []
 
 
