@@ -74,6 +74,7 @@ def config_path(name: str) -> Path:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
+    parser.epilog = 'example: python -m mmdet_softpl config-path --list'
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('name', nargs='?', metavar='NAME', help='file name of a config')
     what.add_argument('--list', action='store_true', help='list the names of all configs')

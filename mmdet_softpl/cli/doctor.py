@@ -60,6 +60,7 @@ def diagnose() -> list[Finding]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
+    parser.epilog = 'example: python -m mmdet_softpl doctor'
     parser.add_argument('--json', action='store_true', help='print a JSON object')
 
 

@@ -24,6 +24,7 @@ IMPORT_EXAMPLE = """example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``."""
+    parser.epilog = 'examples: `review export --help`, `review import --help`'
     actions = parser.add_subparsers(dest='action', required=True, metavar='export|import')
     raw = argparse.RawDescriptionHelpFormatter
     export = actions.add_parser(

@@ -11,6 +11,7 @@ HELP = 'generate the long-tail shapes data set'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``; the defaults are those of ``ShapesConfig``."""
+    parser.epilog = 'example: python -m mmdet_softpl shapes data/shapes --num-train 40'
     parser.add_argument('root', help='folder of the data set, such as data/longtail_shapes')
     parser.add_argument('--num-classes', type=int, help='2 to 96')
     parser.add_argument('--image-size', type=int, help='side of the square images in pixels')

@@ -21,6 +21,9 @@ GROUP_NAMES = {'r': 'rare', 'c': 'common', 'f': 'frequent'}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``."""
+    parser.epilog = (
+        'example: python -m mmdet_softpl split data/parts/all.json --percent 10 --out data/parts'
+    )
     parser.add_argument('ann_file', help='COCO or LVIS json with annotations')
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument('--percent', type=float, help='labelled share of the images, in (0, 100]')

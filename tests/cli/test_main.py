@@ -117,3 +117,10 @@ def test_closed_pipe_is_quiet(repository: Path) -> None:
         ['bash', '-c', command], capture_output=True, text=True, cwd=repository
     )
     assert 'Traceback' not in process.stderr
+
+
+@pytest.mark.parametrize('command', commands(), ids=lambda command: command.NAME)
+def test_every_help_has_an_example(command: types.ModuleType, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([command.NAME, '--help'])
+    assert 'example' in capsys.readouterr().out
