@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from benchmarks.longtail.arms import (
     stem_config,
 )
 from benchmarks.longtail.presets import PRESETS
+from mmdet_softpl.cli.config_path import config_path
+from mmdet_softpl.engine import RareBoostPseudoLabeler
 
 HEAD = 'model.detector.roi_head.bbox_head.'
 SEMI = 'model.semi_train_cfg.'
@@ -162,3 +165,21 @@ def test_differences() -> None:
     old = dict(a=1, b=[1, dict(c=2)], d=dict(e=3))
     new = dict(a=1, b=[1, dict(c=4)], f=5)
     assert differences(old, new) == {'b.1.c': (2, 4), 'd': (dict(e=3), None), 'f': (None, 5)}
+
+
+def test_the_arm_of_the_shipped_settings_has_them(configs: dict[str, Config]) -> None:
+    from mmdet_softpl.models.semi_train_cfg import DEFAULTS
+
+    found = configs['7-shipped']
+    given = found.model.semi_train_cfg
+    # The interval is the preset's: its trainings are a hundredth as long.
+    assert {k: v for k, v in given.items() if v != DEFAULTS[k]} == dict(
+        refresh_interval=PRESETS['cpu'].refresh_interval
+    )
+    shipped = Config.fromfile(config_path('semi_coco_instance')).pseudo_labeler
+    hook = dict(found.custom_hooks[2])
+    defaults = inspect.signature(RareBoostPseudoLabeler).parameters
+    for key, parameter in defaults.items():
+        if key not in ('labeled_ann_file', 'interval'):
+            expected = shipped.get(key, parameter.default)
+            assert hook.get(key, parameter.default) == expected, key
