@@ -27,7 +27,7 @@ from .frequency import (
     frequency_groups,
 )
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mask_boxes, warp_points
-from .matching import match_detections, match_indices
+from .matching import match_indices
 from .similarity import (
     ClassSimilarity,
     effective_neighbours,
@@ -74,7 +74,6 @@ __all__ = [
     'histogram_calibrator',
     'isotonic',
     'mask_quality',
-    'match_detections',
     'match_indices',
     'never_raising',
     'per_class_thresholds',

@@ -83,35 +83,6 @@ def match_indices(
     return torch.empty_like(matched).scatter_(0, order, matched)
 
 
-def match_detections(
-    bboxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    gt_bboxes: Tensor,
-    gt_labels: Tensor,
-    iou_thr: float = 0.5,
-    ignore: Tensor | None = None,
-) -> Tensor:
-    """True for each detection that finds an object of its own class.
-
-    The rules, arguments and errors of :func:`match_indices`. A detection that only falls onto
-    an ignored region is not correct; whoever must leave it out of a count uses
-    :func:`match_indices`.
-
-    Shape: (N, 4), (N,), (N,), (M, 4), (M,) -> (N,) bool.
-    """
-    matched = match_indices(bboxes, scores, labels, gt_bboxes, gt_labels, iou_thr, ignore)
-    return _counts(matched, ignore)
-
-
-def _counts(matched: Tensor, ignore: Tensor | None) -> Tensor:
-    """Matches that are not matches with an ignored ground truth, (N,) bool."""
-    correct = matched >= 0
-    if ignore is None or len(ignore) == 0:
-        return correct
-    return correct & ~ignore.bool()[matched.clamp(min=0)]
-
-
 def _overlaps(bboxes: Tensor, gt_bboxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Intersections (N, M), detection areas (N, 1) and unions (N, M), in square pixels."""
     top_left = torch.maximum(bboxes[:, None, :2], gt_bboxes[None, :, :2])

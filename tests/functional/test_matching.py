@@ -6,7 +6,16 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_softpl.functional.matching import match_detections, match_indices
+from mmdet_softpl.functional.matching import match_indices
+
+
+def match_detections(*args, ignore=None, **kwargs):
+    """Whether each detection finds an object that is not to be ignored, (N,) bool."""
+    matched = match_indices(*args, ignore=ignore, **kwargs)
+    correct = matched >= 0
+    if ignore is None or len(ignore) == 0:
+        return correct
+    return correct & ~ignore.bool()[matched.clamp(min=0)]
 
 
 def random_image(seed, num_dets=40, num_gts=15, num_classes=3):
