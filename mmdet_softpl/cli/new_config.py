@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='PATH',
         help='json of the unlabelled images, such as `split` writes (default: the whole folder)',
     )
+    parser.add_argument(
+        '--held-out-json',
+        metavar='PATH',
+        help='labelled images to calibrate on and not to train on, such as `split --held-out` '
+        'writes; in the folder of the labelled ones (default: calibrate on the labelled batch)',
+    )
     parser.add_argument('--arch', choices=ARCHS, default=ARCHS[0], help='default: %(default)s')
     parser.add_argument('--gpus', type=int, default=1, help='0 for the CPU (default: 1)')
     parser.add_argument(
@@ -118,8 +124,8 @@ def run(args: argparse.Namespace) -> int:
         print(f'warning: {warning}', file=sys.stderr)
     if rest is not None:
         print(
-            f'{rest}: the {data.unlabelled.used_images:,} images of --unlabeled-images that are '
-            f'neither labelled nor for validation ({data.left_out:,} are)'
+            f'{rest}: the {data.unlabelled.used_images:,} images of --unlabeled-images that no '
+            f'other json lists ({data.left_out:,} are left out)'
         )
     print(
         f'{out}: {args.arch}, {len(summary.classes)} classes, {data.labelled.used_images:,} '
@@ -160,7 +166,8 @@ def _paths(args: argparse.Namespace) -> dict[str, str]:
     """The arguments, completed by questions where somebody is there to answer."""
     from mmdet_softpl.datasets.own_data import flag
 
-    paths = {name: getattr(args, name) or '' for name in (*REQUIRED, 'unlabeled_json')}
+    optional = ('unlabeled_json', 'held_out_json')
+    paths = {name: getattr(args, name) or '' for name in (*REQUIRED, *optional)}
     missing = [name for name in REQUIRED if not paths[name]]
     if missing and not sys.stdin.isatty():
         lines = '\n'.join(f'  {flag(name)} PATH: {QUESTIONS[name]}' for name in missing)

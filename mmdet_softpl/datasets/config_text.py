@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .config_sets import LABELLED, VALIDATION
-from .own_data import OwnData
+from .own_data import HELD_OUT, OwnData
 from .training_plan import (
     ARCHITECTURES,
     BASE_BATCH,
@@ -101,7 +101,7 @@ custom_hooks.append(
         interval={refresh_interval},
     )
 )
-'''
+{calibration}'''
 
 _ONE_HEAD = """\
 num_classes = len(classes)
@@ -137,6 +137,33 @@ unlabeled_dataset.pipeline[2].unsup_student[0].scale = scale
 val_pipeline = _base_.test_pipeline
 val_pipeline[1].scale = ({0}, {3})
 val_dataset.update(pipeline=val_pipeline)
+"""
+
+_HELD_OUT = """
+# ---- calibration -------------------------------------------------------------------------
+# On labelled images that nobody trains on; the pipeline is that of validation with labels.
+held_out_pipeline = list(val_dataset.get('pipeline', _base_.test_pipeline))
+held_out_pipeline.insert(1, dict(type='LoadAnnotations', with_bbox=True))
+custom_hooks.append(
+    dict(
+        type='mmdet_softpl.HeldOutCalibrationHook',
+        dataloader=dict(
+            batch_size=4,
+            num_workers=2,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(
+                type={type!r},
+                data_root='',
+                metainfo=metainfo,
+                ann_file={file!r},
+                data_prefix=dict(img={images!r}),
+                test_mode=True,
+                pipeline=held_out_pipeline,
+            ),
+        ),
+        interval={interval},
+    )
+)
 """
 
 _BALANCED = """
@@ -195,6 +222,16 @@ def config_text(
             else ''
         ),
         labelled_source='labeled_dataset' if plan.oversample_thr is None else 'balanced_dataset',
+        calibration=(
+            _HELD_OUT.format(
+                type=data.dataset_types[HELD_OUT],
+                file=data.paths['held_out_json'],
+                images=data.paths['labeled_images'],
+                interval=plan.refresh_interval,
+            )
+            if data.held_out is not None
+            else ''
+        ),
         batch_reason=_batch_reason(plan, gpus, gpu_memory),
         schedule_reason=_schedule_reason(data, plan),
         lr=float(f'{base_lr * plan.lr_factor:.6g}'),

@@ -16,11 +16,12 @@ from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding, examples
 from .image_scan import scan_image
 from .set_comparisons import class_findings, image_findings, leak_findings
-from .set_contents import SetContents, read_set
+from .set_contents import NO_VALIDATION_IMAGE, SetContents, read_set
 from .unlabeled_image_dataset import read_image_size
 
-FILES = ('labeled_json', 'unlabeled_json', 'val_json')
+FILES = ('labeled_json', 'unlabeled_json', 'val_json', 'held_out_json')
 FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
+HELD_OUT = 'held-out'
 _THREADS = 8
 _IMAGE_FOLDERS = {
     LABELLED: 'labeled_images',
@@ -36,12 +37,13 @@ class OwnData:
     Attributes:
         paths: argument -> path as given: ``labeled_json``, ``labeled_images``,
             ``unlabeled_images``, ``unlabeled_json`` (empty for all of the folder), ``val_json``,
-            ``val_images``.
-        dataset_types: ``'labelled'`` and ``'validation'`` -> ``'CocoDataset'``, or
+            ``val_images``, ``held_out_json`` (empty for none).
+        dataset_types: ``'labelled'``, ``'validation'`` and ``'held-out'`` -> ``'CocoDataset'``, or
             ``'LVISV1Dataset'`` where the images are named by ``coco_url`` alone.
         labelled, unlabelled, validation: what the sets hold.
-        left_out: images of the unlabelled folder that the labelled or the validation json lists;
-            they are not among ``unlabelled``.
+        held_out: labelled images to calibrate on, if there are any.
+        left_out: images of the unlabelled folder that another json lists; they are not among
+            ``unlabelled``.
         longer_side: median over the labelled images, in pixels.
         warnings: what is doubtful.
     """
@@ -51,6 +53,7 @@ class OwnData:
     labelled: SetContents
     unlabelled: SetContents
     validation: SetContents
+    held_out: SetContents | None
     left_out: int
     longer_side: float
     warnings: tuple[Finding, ...]
@@ -70,7 +73,7 @@ def path_problem(argument: str, path: str) -> str | None:
     """
     if argument in FILES:
         if os.path.isdir(path):
-            swapped = argument.replace('json', 'images')
+            swapped = argument.replace('held_out', 'labeled').replace('json', 'images')
             return (
                 f'{flag(argument)} {path}: a folder, but a json is needed; was it swapped with '
                 f'{flag(swapped)}?'
@@ -97,7 +100,8 @@ def check_own_data(
     Images are opened, but decoded only where their end looks wrong.
 
     Args:
-        paths: as :class:`OwnData` has them; ``unlabeled_json`` may be left out.
+        paths: as :class:`OwnData` has them; ``unlabeled_json`` and ``held_out_json`` may be left
+            out.
         track: called with the number of images to open; returns what is called after each.
 
     Returns:
@@ -112,14 +116,19 @@ def check_own_data(
     labelled = _set(LABELLED, paths['labeled_json'], paths['labeled_images'])
     validation = _set(VALIDATION, paths['val_json'], paths['val_images'])
     unlabelled = _set(UNLABELLED, paths.get('unlabeled_json', ''), paths['unlabeled_images'])
+    held_out = None
+    if paths.get('held_out_json'):
+        held_out = _held_out(paths['held_out_json'], paths['labeled_images'])
+    judged = (validation,) if held_out is None else (validation, held_out)
     everything = len(unlabelled.images)
     if not paths.get('unlabeled_json'):
-        unlabelled = _without(unlabelled, (labelled, validation))
-    sets = (labelled, unlabelled, validation)
+        unlabelled = _without(unlabelled, (labelled, *judged))
+    sets = (labelled, unlabelled, *judged)
     findings = [finding for one in sets for finding in one.findings]
     for one in sets:
         findings += image_findings(one, None)
-    findings += [*class_findings(sets), *leak_findings(sets, None)]
+    findings += class_findings(sets)
+    findings += [_strict(finding) for finding in leak_findings(sets, None)]
     if not any(finding.severity == ERROR for finding in findings):
         findings += _broken_images(sets, track)
     errors = [finding for finding in findings if finding.severity == ERROR]
@@ -130,10 +139,11 @@ def check_own_data(
         )
     return OwnData(
         paths=dict(paths),
-        dataset_types={one.configured.role: one.configured.type for one in (labelled, validation)},
+        dataset_types={one.configured.name: one.configured.type for one in (labelled, *judged)},
         labelled=labelled,
         unlabelled=unlabelled,
         validation=validation,
+        held_out=held_out,
         left_out=everything - len(unlabelled.images),
         longer_side=float(np.median([max(i.height, i.width) for i in labelled.images])),
         warnings=tuple(findings),
@@ -188,6 +198,27 @@ def _set(role: str, ann_file: str, image_root: str) -> SetContents:
     )
 
 
+def _held_out(ann_file: str, image_root: str) -> SetContents:
+    """Checked as a validation set; a class without an image takes its group's calibration."""
+    contents = _set(VALIDATION, ann_file, image_root)
+    findings = [f for f in contents.findings if f.kind != NO_VALIDATION_IMAGE]
+    configured = replace(contents.configured, name=HELD_OUT, key=flag('labeled_images'))
+    renamed = tuple(replace(finding, subject=HELD_OUT) for finding in findings)
+    return replace(contents, configured=configured, findings=renamed)
+
+
+def _strict(leak: Finding) -> Finding:
+    """The training refuses to calibrate on images that it trains on."""
+    if leak.subject != f'{LABELLED}, {HELD_OUT}':
+        return leak
+    return replace(
+        leak,
+        severity=ERROR,
+        remedy='take them out of one of the two (`python -m mmdet_softpl split --held-out` cuts a '
+        'labelled json in disjoint parts)',
+    )
+
+
 def _without(folder: SetContents, others: Sequence[SetContents]) -> SetContents:
     """A folder without the images that other sets list: one folder may hold all of them."""
     known = {os.path.realpath(image.path) for other in others for image in other.images}
@@ -199,8 +230,8 @@ def _without(folder: SetContents, others: Sequence[SetContents]) -> SetContents:
         ERROR,
         folder.configured.name,
         'no image',
-        f'all {len(folder.images)} images below {folder.configured.image_root!r} are labelled or '
-        'validation images',
+        f'all {len(folder.images)} images below {folder.configured.image_root!r} are in one of the '
+        'other json files',
         'give the folder that has the unlabelled ones',
     )
     return replace(rest, findings=(*folder.findings, finding))

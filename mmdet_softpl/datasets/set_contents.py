@@ -30,6 +30,7 @@ from .findings import ERROR, WARNING, Finding, examples
 from .unlabeled_image_dataset import IMAGE_EXTENSIONS, find_images
 from .usable_part import usable_part
 
+NO_VALIDATION_IMAGE = 'class without a validation image'
 _COCO_SERVER = 'http://images.cocodataset.org/'
 
 
@@ -352,7 +353,7 @@ def _summarise(
             Finding(
                 WARNING,
                 name,
-                'class without a validation image',
+                NO_VALIDATION_IMAGE,
                 f'{path}: {len(empty)} of {len(summary.classes)} classes: {examples(empty)}',
                 'add images of them: they have no AP (-1), and the mean leaves them out',
                 len(empty),

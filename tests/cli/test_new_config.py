@@ -116,6 +116,33 @@ def test_one_folder_of_everything(
     assert main(_arguments(paths, out, '--force')) == 0
 
 
+def test_calibrates_on_held_out_images(
+    paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    labelled = Path(paths['labeled_json'])
+    options = ['--percent', '60', '--held-out', '--out', str(tmp_path)]
+    assert main(['split', str(labelled), *options]) == 0
+    fit, held_out = sorted(tmp_path.glob('*60*.json'), key=lambda path: 'heldout' in path.name)
+    given = dict(paths, labeled_json=str(fit), held_out_json=str(held_out))
+    out = tmp_path / 'own.py'
+    assert main(_arguments(given, out)) == 0
+    cfg = make_tiny(Config.fromfile(out), tmp_path / 'data', tmp_path / 'work')
+    runner, losses, metrics = train(cfg)
+    assert_trained(losses, metrics)
+    assert runner.model.held_out
+    seen = runner.model.class_state.reliability.sum()
+    assert seen > 0
+    capsys.readouterr()
+
+    # The labelled images themselves are none.
+    out.unlink()
+    assert main(_arguments(dict(given, held_out_json=str(fit)), out)) == 2
+    assert 'labelled, held-out: images in both sets' in capsys.readouterr().err
+    given['held_out_json'] = paths['labeled_images']
+    assert main(_arguments(given, tmp_path / 'other.py')) == 2
+    assert 'swapped with --labeled-images' in capsys.readouterr().err
+
+
 def test_asks_on_a_terminal(
     paths: dict[str, str],
     tmp_path: Path,

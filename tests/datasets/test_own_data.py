@@ -134,7 +134,7 @@ def test_folder_without_images(paths: dict[str, str], tmp_path: Path) -> None:
 
 def test_the_same_images_twice(paths: dict[str, str]) -> None:
     shared = dict(paths, unlabeled_images=paths['val_images'])
-    with pytest.raises(ValueError, match=r'all 2 images below .* are labelled or validation'):
+    with pytest.raises(ValueError, match=r'all 2 images below .* are in one of the other'):
         check_own_data(shared)
     # A json is taken at its word.
     data = check_own_data(dict(shared, unlabeled_json=paths['val_json']))
