@@ -10,7 +10,7 @@ from typing import Any
 
 from .presets import PRESETS, Preset
 from .results import CONFIDENCE, Record, Table, collect, merged
-from .runs import Runs, kept_runs, read_runs
+from .runs import Runs, carried_runs, in_order, read_runs
 from .tables import (
     ap_table,
     calibration_table,
@@ -25,7 +25,8 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
     """Collect the runs of ``out`` and write everything into ``results``.
 
     What ``results`` has of other presets is kept, and so is what it has of other runs of this one
-    with the same settings: parts of the benchmark may run on several machines.
+    with the present settings, unless the folder has them finished: parts of the benchmark may run
+    on several machines.
 
     Returns:
         The files written.
@@ -36,9 +37,11 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
     records_file, about_file = results / 'results.json', results / 'runs.json'
     about = json.loads(about_file.read_text()) if about_file.is_file() else {}
     old = json.loads(records_file.read_text()) if records_file.is_file() else []
-    runs = kept_runs(about.get(preset.name, {}).get('runs', {}), read_runs(preset, out), preset)
+    new = read_runs(preset, out)
+    carried = carried_runs(about.get(preset.name, {}).get('runs', {}), new, preset)
+    runs = in_order(new | carried)
     about[preset.name] = dict(sizes_of(preset), runs=runs)
-    keys = [(run['arm'], run['seed']) for run in runs.values()]
+    keys = {(run['arm'], run['seed']) for run in carried.values()}
     records = merged(old, collect(preset.name, out), preset.name, keys)
     # A record a line: a new run is a few lines of a diff.
     lines = ',\n'.join(json.dumps(record, allow_nan=False) for record in records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,25 +90,23 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def merged(
-    old: Iterable[Record], new: Iterable[Record], preset: str, runs: Iterable[tuple[str, int]]
+    old: Iterable[Record], new: Iterable[Record], preset: str, carried: Container[tuple[str, int]]
 ) -> list[Record]:
-    """``new``, with what ``old`` has of other presets and of those ``runs`` that are not in it.
+    """``new`` with what ``old`` has of other presets and of the runs that are carried over.
 
     Args:
         old: Records there were.
         new: Records of ``preset``.
         preset: Its name.
-        runs: Arm and seed of the runs of the preset that count.
+        carried: Arm and seed of the runs of the preset whose old records count.
     """
-    fresh = list(new)
-    known = {(record['arm'], record['seed']) for record in fresh}
-    wanted = set(runs) - known
+
+    def is_carried(record: Record) -> bool:
+        return (record['arm'], record['seed']) in carried
+
     others = [record for record in old if record['preset'] != preset]
-    kept = [
-        record
-        for record in old
-        if record['preset'] == preset and (record['arm'], record['seed']) in wanted
-    ]
+    kept = [record for record in old if record['preset'] == preset and is_carried(record)]
+    fresh = [record for record in new if not is_carried(record)]
     order = list(ARMS)
     # Stable: splits and metrics stay in their order.
     mine = sorted([*kept, *fresh], key=lambda r: (order.index(r['arm']), r['seed']))

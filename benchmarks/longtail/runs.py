@@ -47,34 +47,39 @@ def read_runs(preset: Preset, out: Path) -> Runs:
         (metric to iterations and values) and ``reliability`` (``object_raw`` and ``object``, each
         (3, G, B), empty for a supervised run that has no teacher).
     """
-    jobs = jobs_in(out)
-    settings = {arm: digest(arm, preset) for arm in {job.arm for job in jobs}}
-    return {job.name: _read_run(job, settings[job.arm], out) for job in jobs}
+    return {job.name: _read_run(job, preset, out) for job in jobs_in(out)}
 
 
-def kept_runs(old: Mapping[str, Run], new: Runs, preset: Preset) -> Runs:
-    """``new`` with those of ``old`` that are not in it and were run with the present settings."""
-    arms = {run['arm'] for name, run in old.items() if name not in new} & ARMS.keys()
-    settings = {arm: digest(arm, preset) for arm in arms}
-    kept = {
+def carried_runs(old: Mapping[str, Run], new: Mapping[str, Run], preset: Preset) -> Runs:
+    """Runs of ``old`` with the present settings that ``new`` lacks, or has not finished."""
+    settings = {arm: digest(arm, preset) for arm in {run['arm'] for run in old.values()} & {*ARMS}}
+    return {
         name: run
         for name, run in old.items()
-        if name not in new and settings.get(run['arm']) == run['settings']
+        if settings.get(run['arm']) == run['settings']
+        and not new.get(name, {}).get('finished', False)
     }
+
+
+def in_order(runs: Mapping[str, Run]) -> Runs:
+    """Runs by arm and seed."""
     order = list(ARMS)
 
     def place(item: tuple[str, Run]) -> tuple[int, int]:
         return order.index(item[1]['arm']), item[1]['seed']
 
-    return dict(sorted((kept | new).items(), key=place))
+    return dict(sorted(runs.items(), key=place))
 
 
 def digest(arm: str, preset: Preset) -> str:
-    """Short name of all that the runs of an arm depend on but code, seed and device."""
-    config = comparable(config_of(Job(arm, 0), preset, 'cpu'))
+    """Short name of all that a new run of an arm depends on but code, seed and device."""
+    return _digest(comparable(config_of(Job(arm, 0), preset, 'cpu')), preset)
+
+
+def _digest(config: Mapping[str, Any], preset: Preset) -> str:
     settings = dict(
         data=VERSION,
-        config=config,
+        config={key: value for key, value in config.items() if key != 'randomness'},
         stem_iters=preset.stem_iters,
         pseudo_images=preset.pseudo_images,
         curve_images=preset.curve_images,
@@ -82,14 +87,16 @@ def digest(arm: str, preset: Preset) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _read_run(job: Job, settings: str, out: Path) -> Run:
+def _read_run(job: Job, preset: Preset, out: Path) -> Run:
     folder = job.folder(out)
+    # What it was begun with, which the arm's config need not be any more.
+    config = _read(folder / 'settings.json')
     origins = [_read(part.folder(out) / 'origin.json') for part in _parts(job)]
     pseudo = _read(folder / 'pseudo.json')
     return dict(
         arm=job.arm,
         seed=job.seed,
-        settings=settings,
+        settings=_digest(config, preset) if config else digest(job.arm, preset),
         finished=all((folder / name).is_file() for name in ('test.json', 'pseudo.json')),
         **{key: sorted({origin[key] for origin in origins if origin}) for key in ORIGIN},
         curves=_curves(_read(folder / 'curves.json')),

@@ -39,10 +39,14 @@ def _by_arm(
     table: Table, columns: Sequence[tuple[str, str, str]], show: Callable[[Spread], str]
 ) -> list[str]:
     """A row for each arm; columns are (head, split, metric)."""
-    rows = [
-        _titled(arm) + [show(spread(table.by_seed(arm, s, m).values())) for _, s, m in columns]
-        for arm in table.arms
-    ]
+    rows = []
+    for arm in table.arms:
+        seeds = len(table.by_seed(arm, 'test', 'segm_AP'))
+        found = [spread(table.by_seed(arm, split, metric).values()) for _, split, metric in columns]
+        rows.append(
+            _titled(arm)
+            + [show(v) + (f' (1 seed of {seeds})' if v.n == 1 < seeds else '') for v in found]
+        )
     return markdown(['arm', '', *(head for head, _, _ in columns)], rows)
 
 

@@ -23,6 +23,7 @@ from mmdet_softpl.cli.config_path import config_path
 
 CONFIG = 'calibrated-soft-teacher_mask-rcnn_r50_fpn_180k_semi-0.1-coco'
 WORKERS, IMAGES, BATCHES = 4, 64, 32
+AHEAD_SECONDS = 3
 SIZE, OBJECTS = (480, 640), 7
 
 
@@ -81,13 +82,14 @@ def seconds_per_batch(root: Path, batch_size: int) -> float:
         return usage.ru_utime + usage.ru_stime
 
     before = used()
-    batches = iter(loader_of(root, batch_size, WORKERS))
+    loader = loader_of(root, batch_size, WORKERS)
+    batches = iter(loader)
     for _ in range(BATCHES):
         next(batches)
-    # Ends the workers; those batches that they had ready by then are loaded too.
+    # The workers are ahead by so many batches; then they are ended, for their time to count.
+    time.sleep(AHEAD_SECONDS)
     del batches
-    time.sleep(1)
-    return (used() - before) / BATCHES
+    return (used() - before) / (BATCHES + WORKERS * loader.prefetch_factor)
 
 
 def rows(case: Case, rounds: int) -> list[Record]:

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,7 @@ from benchmarks.speed.iteration import describe
 from benchmarks.speed.planted import Case, batch_of, calibrated_soft_teacher, copied
 from benchmarks.speed.records import Record, of_rounds
 
+ROOT = Path(__file__).resolve().parents[2]
 RANKS = 2
 # Throughput of two ranks over that of one.
 WANTED = 1.7
@@ -77,9 +79,19 @@ def launch(ranks: int, rounds: int, joined: bool, case: Case) -> list[float]:
             stdout=subprocess.PIPE,
             text=True,
             env=dict(os.environ, OMP_NUM_THREADS='1'),
+            cwd=ROOT,
         )
         for rank in range(ranks)
     ]
+    try:
+        while any(process.poll() is None for process in processes):
+            # One that failed leaves the others waiting for it.
+            if any(process.poll() for process in processes):
+                break
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            process.kill()
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError(f'{case}: a rank of {ranks} failed, see above.')

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--unlabeled-json',
         metavar='PATH',
-        help='json of the unlabelled images, such as `split` writes (default: the whole folder)',
+        help='json of the unlabelled images, such as `split` writes (default: all of the folder '
+        'that no other json lists)',
     )
     parser.add_argument(
         '--held-out-json',

@@ -132,7 +132,7 @@ def _checkpoints(node: Any, key: str) -> Iterator[tuple[str, str]]:
         children = enumerate(node)
     elif isinstance(node, Mapping):
         children = node.items()
-        if str(key).endswith('init_cfg') and isinstance(node.get('checkpoint'), str):
+        if isinstance(node.get('checkpoint'), str):
             yield key, node['checkpoint']
     for name, child in children:
         yield from _checkpoints(child, f'{key}.{name}')

@@ -16,8 +16,8 @@ from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding, examples
 from .image_scan import scan_image
 from .set_comparisons import class_findings, image_findings, leak_findings
-from .set_contents import NO_VALIDATION_IMAGE, SetContents, read_set
-from .unlabeled_image_dataset import read_image_size
+from .set_contents import NO_VALIDATION_IMAGE, SetContents, SetImage, read_set
+from .unlabeled_image_dataset import size_or_error
 
 FILES = ('labeled_json', 'unlabeled_json', 'val_json', 'held_out_json')
 FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
@@ -120,17 +120,21 @@ def check_own_data(
     if paths.get('held_out_json'):
         held_out = _held_out(paths['held_out_json'], paths['labeled_images'])
     judged = (validation,) if held_out is None else (validation, held_out)
-    everything = len(unlabelled.images)
+    left_out, everything = 0, len(unlabelled.images)
     if not paths.get('unlabeled_json'):
         unlabelled = _without(unlabelled, (labelled, *judged))
+        left_out = everything - len(unlabelled.images)
     sets = (labelled, unlabelled, *judged)
     findings = [finding for one in sets for finding in one.findings]
     for one in sets:
         findings += image_findings(one, None)
     findings += class_findings(sets)
     findings += [_strict(finding) for finding in leak_findings(sets, None)]
+    findings += _calibration_on_validation(validation, held_out)
     if not any(finding.severity == ERROR for finding in findings):
-        findings += _broken_images(sets, track)
+        broken, sizes = _broken_images(sets, track)
+        findings += broken
+        unlabelled = _with_sizes(unlabelled, sizes)
     errors = [finding for finding in findings if finding.severity == ERROR]
     if errors:
         raise ValueError(
@@ -144,7 +148,7 @@ def check_own_data(
         unlabelled=unlabelled,
         validation=validation,
         held_out=held_out,
-        left_out=everything - len(unlabelled.images),
+        left_out=left_out,
         longer_side=float(np.median([max(i.height, i.width) for i in labelled.images])),
         warnings=tuple(findings),
     )
@@ -157,12 +161,19 @@ def unlabelled_json(data: OwnData) -> dict[str, Any]:
         data: its unlabelled set is a folder.
 
     Returns:
-        ``images`` (``id`` and ``file_name``, relative to the folder), ``annotations`` (empty) and
-        ``categories``.
+        ``images`` (``id``, ``file_name`` relative to the folder, ``height``, ``width``),
+        ``annotations`` (empty) and ``categories``.
     """
     root = data.unlabelled.configured.image_root
-    names = sorted(os.path.relpath(image.path, root) for image in data.unlabelled.images)
-    images = [dict(id=i, file_name=Path(n).as_posix()) for i, n in enumerate(names, start=1)]
+    images = [
+        dict(
+            id=i,
+            file_name=Path(os.path.relpath(image.path, root)).as_posix(),
+            height=image.height,
+            width=image.width,
+        )
+        for i, image in enumerate(data.unlabelled.images, start=1)
+    ]
     categories = load_annotation_file(data.labelled.configured.ann_file)['categories']
     return dict(images=images, annotations=[], categories=categories)
 
@@ -221,7 +232,12 @@ def _strict(leak: Finding) -> Finding:
 
 def _without(folder: SetContents, others: Sequence[SetContents]) -> SetContents:
     """A folder without the images that other sets list: one folder may hold all of them."""
-    known = {os.path.realpath(image.path) for other in others for image in other.images}
+    known = {
+        os.path.realpath(image.path)
+        for other in others
+        for image in other.images
+        if image.path not in other.without_annotation
+    }
     images = tuple(i for i in folder.images if os.path.realpath(i.path) not in known)
     rest = replace(folder, images=images, used_images=len(images), epoch_images=len(images))
     if images or not folder.images:
@@ -237,35 +253,64 @@ def _without(folder: SetContents, others: Sequence[SetContents]) -> SetContents:
     return replace(rest, findings=(*folder.findings, finding))
 
 
+def _with_sizes(contents: SetContents, sizes: Mapping[str, tuple[int, int]]) -> SetContents:
+    """A folder's images with their sizes, without those that training leaves out."""
+    if contents.configured.ann_file:
+        return contents
+    images = tuple(SetImage(i.path, *sizes[i.path]) for i in contents.images if i.path in sizes)
+    return replace(contents, images=images, used_images=len(images), epoch_images=len(images))
+
+
+def _calibration_on_validation(
+    validation: SetContents, held_out: SetContents | None
+) -> list[Finding]:
+    paths = {os.path.realpath(image.path) for image in validation.images}
+    shared = [
+        image.path
+        for image in (held_out.images if held_out is not None else ())
+        if os.path.realpath(image.path) in paths
+    ]
+    if not shared:
+        return []
+    return [
+        Finding(
+            WARNING,
+            f'{VALIDATION}, {HELD_OUT}',
+            'images in both sets',
+            f'{len(shared)} of {len(paths)}: {examples(shared, 5)}',
+            'the calibration errors of the evaluation look better than they are: take them out of '
+            'one of the sets',
+            len(shared),
+        )
+    ]
+
+
 def _broken_images(
     sets: tuple[SetContents, ...], track: Callable[[int], Callable[[], None]] | None
-) -> list[Finding]:
+) -> tuple[list[Finding], dict[str, tuple[int, int]]]:
+    """Findings, and height and width of the sound images by path."""
     total = sum(len(one.images) for one in sets)
     advance = track(total) if track is not None else None
 
-    def problem(path: str) -> str:
-        try:
-            read_image_size(path)
-        except OSError as error:
-            return 'not an image' if 'cannot identify' in str(error) else str(error)
-        return ''
-
-    findings = []
+    findings: list[Finding] = []
+    sizes: dict[str, tuple[int, int]] = {}
     pool = ThreadPoolExecutor(_THREADS)
     try:
         for one in sets:
             paths = [image.path for image in one.images]
             broken = []
-            for path, error in zip(paths, pool.map(problem, paths), strict=True):
-                if error:
-                    broken.append((path, error))
+            for path, found in zip(paths, pool.map(size_or_error, paths), strict=True):
+                if isinstance(found, str):
+                    broken.append((path, found))
+                else:
+                    sizes[path] = found
                 if advance is not None:
                     advance()
             findings += _image_findings(one, broken)
     finally:
         # After Ctrl-C the files that nobody has begun are left alone.
         pool.shutdown(cancel_futures=True)
-    return findings
+    return findings, sizes
 
 
 def _image_findings(one: SetContents, broken: list[tuple[str, str]]) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import combinations
 
 from .annotation_checks import check_same_categories
@@ -105,8 +105,10 @@ def _where_to_look(configured: ConfiguredSet, missing: Sequence[str], none_there
         return f'{remedy}; the folder {folder!r} does not exist'
     if not missing:
         return remedy
-    above = os.path.dirname(os.path.abspath(folder))
-    if os.path.isfile(os.path.join(above, os.path.relpath(missing[0], folder))):
+    above, own = os.path.split(os.path.abspath(folder))
+    name = os.path.relpath(missing[0], folder)
+    doubled = name.split(os.sep)[0] == own and os.path.isfile(os.path.join(above, name))
+    if none_there and doubled:
         return f'{remedy}; the file names begin with the name of the folder already: give {above!r}'
     if none_there:
         return f'{remedy}; none is there: this may be the json of another data set'
@@ -125,7 +127,8 @@ def leak_findings(
     Returns:
         The findings, all of them warnings.
     """
-    contents = [(one, _by_content(one, scanned)) for one in sets]
+    # What is not labelled yet may well be among the unlabelled images.
+    contents = [(one, _by_content(one, scanned, one.without_annotation)) for one in sets]
     findings = []
     for (a, images_a), (b, images_b) in combinations(contents, 2):
         roles = (a.configured.role, b.configured.role)
@@ -197,11 +200,15 @@ def _sizes(image: SetImage, scanned: ScannedImage) -> str:
 
 
 def _by_content(
-    contents: SetContents, scanned: Mapping[str, ScannedImage] | None
+    contents: SetContents,
+    scanned: Mapping[str, ScannedImage] | None,
+    but: Container[str] = (),
 ) -> dict[str, list[str]]:
     """Paths of the images by what is in them; without a scan, by the real path."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for image in contents.images:
+        if image.path in but:
+            continue
         found = None if scanned is None else scanned.get(image.path)
         if found is not None and found.digest:
             groups[found.digest].append(image.path)

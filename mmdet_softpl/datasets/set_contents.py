@@ -64,6 +64,8 @@ class SetContents:
         summary: of the file, None likewise.
         repeat_factors: class name -> repeat factor >= 1 of ``ClassBalancedDataset``; empty
             without one.
+        without_annotation: paths of labelled images that training leaves out, because the file
+            has no annotation of them.
         findings: what is wrong with the set's file.
     """
 
@@ -75,6 +77,7 @@ class SetContents:
     statistics: ClassStatistics | None = None
     summary: AnnotationSummary | None = None
     repeat_factors: Mapping[str, float] = field(default_factory=dict)
+    without_annotation: frozenset[str] = frozenset()
     findings: tuple[Finding, ...] = ()
 
 
@@ -268,8 +271,12 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         )
         remedy = 'give the file that has the annotations, or the classes that it defines'
         findings.append(Finding(ERROR, name, 'no image is used', detail, remedy))
-    empty = [i.path for i in images if i.image_id not in classes_of]
-    if configured.filter_empty and configured.role == LABELLED and used and empty:
+    annotated = {annotation['image_id'] for annotation in part['annotations']}
+    empty = [i.path for i in images if i.image_id not in annotated]
+    if not (configured.filter_empty and configured.role == LABELLED and used):
+        empty = []
+    # A federated file says nothing about most classes of any image.
+    if empty and not (summary is not None and summary.federated):
         findings.append(
             Finding(
                 WARNING,
@@ -277,8 +284,9 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
                 'image without an annotation',
                 f'{path}: {len(empty)} of {len(images)} images: {examples(empty, 5)}; '
                 'filter_cfg.filter_empty_gt=True leaves them out',
-                'nothing, if they are not labelled yet; if they truly show no object, set '
-                '`filter_empty_gt` to False and they teach what background looks like',
+                'if they are not labelled yet, they may be among the unlabelled images; if they '
+                'truly show no object, set `filter_empty_gt` to False and they teach what '
+                'background looks like',
                 len(empty),
             )
         )
@@ -292,6 +300,7 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         statistics=statistics,
         summary=summary,
         repeat_factors=factors,
+        without_annotation=frozenset(empty),
         findings=tuple(findings),
     )
 

@@ -123,7 +123,7 @@ class UnlabeledImageDataset(BaseDetDataset):
                 '`data_prefix`.'
             )
         with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-            sizes = list(pool.map(_size_or_error, paths))
+            sizes = list(pool.map(size_or_error, paths))
         readable = [(p, s) for p, s in zip(paths, sizes, strict=True) if isinstance(s, tuple)]
         bad = [f'{p} ({s})' for p, s in zip(paths, sizes, strict=True) if isinstance(s, str)]
         if bad:
@@ -235,7 +235,8 @@ def _tail(path: str | os.PathLike) -> bytes:
         return file.read()
 
 
-def _size_or_error(path: str) -> tuple[int, int] | str:
+def size_or_error(path: str) -> tuple[int, int] | str:
+    """``read_image_size``, or what is wrong with the image."""
     try:
         return read_image_size(path)
     except OSError as error:

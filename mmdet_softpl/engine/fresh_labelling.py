@@ -21,7 +21,9 @@ def forget_labelling(runner: Runner, checkpoint: dict[str, Any]) -> None:
         runner: About to train with ``load_from``.
         checkpoint: What it has read; changed.
     """
-    if runner._resume or not isinstance(getattr(runner, '_train_loop', None), BaseLoop):
+    if runner._resume or runner._has_loaded:
+        return
+    if not isinstance(getattr(runner, '_train_loop', None), BaseLoop):
         return
     state = checkpoint.get('state_dict', checkpoint)
     for key in [key for key in state if key.startswith(STATE_PREFIX) or key == COUNTER]:

@@ -21,6 +21,7 @@ from mmdet_softpl.engine.short_training import (
 )
 from mmdet_softpl.engine.tuned_config import apply_settings
 from mmdet_softpl.evaluation.label_replay import LabelSettings
+from mmdet_softpl.evaluation.teacher_dump import file_key
 from mmdet_softpl.progress import Progress
 
 VALIDATIONS = 4
@@ -87,7 +88,7 @@ def train_settings(
     study = optuna.create_study(
         storage=f'sqlite:///{os.path.abspath(work_dir / "study.db")}',
         # Trainings of another config, checkpoint or length are no measure for these.
-        study_name=f'{os.path.basename(checkpoint)}-{iters}-{seed}-{_digest(base)}',
+        study_name=f'{os.path.basename(checkpoint)}-{iters}-{seed}-{_digest(base, checkpoint)}',
         direction='maximize',
         pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0),
         load_if_exists=True,
@@ -103,7 +104,7 @@ def train_settings(
     for index, candidate in enumerate(chosen):
         progress(index, len(chosen))
         training = trainings[candidate['number']]
-        key = _digest(training)
+        key = _digest(training, checkpoint)
         folder = work_dir / f'trial_{key}'
         if key not in known:
             trial = study.ask()
@@ -188,9 +189,10 @@ def _train(study: Any, trial: Any, cfg: Config, folder: Path) -> None:
         study.tell(trial, scores[cfg.train_cfg.max_iters])
 
 
-def _digest(cfg: Config) -> str:
-    """Short name of a config's values."""
-    text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+def _digest(cfg: Config, checkpoint: str) -> str:
+    """Short name of a config's values and of the file that the training starts from."""
+    values = dict(config=cfg.to_dict(), checkpoint=file_key(checkpoint))
+    text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 
 from benchmarks.longtail import plots
+from benchmarks.longtail.job import Job, comparable, config_of
 from benchmarks.longtail.presets import PRESETS
 from benchmarks.longtail.report import missing_runs, write_report
 from benchmarks.longtail.results import (
@@ -24,7 +25,7 @@ from benchmarks.longtail.results import (
     paired_difference,
     spread,
 )
-from benchmarks.longtail.runs import read_runs
+from benchmarks.longtail.runs import digest, read_runs
 from benchmarks.longtail.tables import difference, target_table
 
 
@@ -131,7 +132,7 @@ def test_other_presets_and_runs_of_other_machines_are_kept() -> None:
     ]
     # Seed 1 was run anew, arm 8 counts no longer.
     new = [record('cpu', '7', 1, 5), record('cpu', '0', 1, 6)]
-    assert merged(old, new, 'cpu', [('0', 1), ('7', 0), ('7', 1)]) == [
+    assert merged(old, new, 'cpu', {('7', 0)}) == [
         record('gpu', '7', 0, 4),
         record('cpu', '0', 1, 6),
         record('cpu', '7', 0, 1),
@@ -162,8 +163,36 @@ def test_runs_with_other_settings_are_left_out(
     results, elsewhere = tmp_path / 'results', tmp_path / 'elsewhere'
     write_report(PRESETS['tiny'], out, results)
     longer = replace(PRESETS['tiny'], max_iters=9)
+    # One of them has begun again, with the new settings.
+    (elsewhere / 'runs' / 'arm-7-seed0').mkdir(parents=True)
     write_report(longer, elsewhere, results)
     assert json.loads((results / 'results.json').read_text()) == []
+    assert 'arm-7-seed0' in (results / 'RESULTS.md').read_text()
+
+
+def test_a_run_that_has_begun_again_keeps_its_results_until_it_is_done(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, 'draw_all', lambda *args: [])
+    results, elsewhere = tmp_path / 'results', tmp_path / 'elsewhere'
+    write_report(PRESETS['tiny'], out, results)
+    before = [(results / name).read_text() for name in ('results.json', 'runs.json')]
+    (elsewhere / 'runs' / 'arm-7-seed0').mkdir(parents=True)
+    write_report(PRESETS['tiny'], elsewhere, results)
+    assert [(results / name).read_text() for name in ('results.json', 'runs.json')] == before
+
+
+def test_a_run_counts_with_the_settings_that_it_was_begun_with(tmp_path: Path) -> None:
+    preset = PRESETS['tiny']
+    make_run(tmp_path, '7', 1, 0.2)
+    job = Job('7', 1)
+    settings = comparable(config_of(job, preset, 'cpu'))
+    path = job.folder(tmp_path) / 'settings.json'
+    path.write_text(json.dumps(settings))
+    assert read_runs(preset, tmp_path)[job.name]['settings'] == digest('7', preset)
+    settings['model']['semi_train_cfg']['unsup_weight'] = 9
+    path.write_text(json.dumps(settings))
+    assert read_runs(preset, tmp_path)[job.name]['settings'] != digest('7', preset)
 
 
 def test_reliability_of_a_run_is_summed_over_the_classes_of_a_group(tmp_path: Path) -> None:

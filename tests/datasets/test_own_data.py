@@ -155,7 +155,45 @@ def test_one_folder_of_everything(paths: dict[str, str], tmp_path: Path) -> None
     assert data.warnings == ()
     written = unlabelled_json(data)
     assert {image['file_name'] for image in written['images']} == unlabelled
+    assert all({i['height'], i['width']} == {96, 128} for i in written['images'])
     assert [c['name'] for c in written['categories']] == list(CLASSES)
+
+    # A damaged file is left out of the list as it is of a folder.
+    (together / 'broken.jpg').write_bytes(b'no image')
+    again = check_own_data(same)
+    assert unlabelled_json(again)['images'] == written['images']
+    assert again.unlabelled.used_images == 4 and again.left_out == data.left_out
+    (warning,) = again.warnings
+    assert 'broken.jpg' in warning.detail
+
+
+def test_images_of_the_labelled_json_that_nobody_has_labelled(
+    paths: dict[str, str], tmp_path: Path
+) -> None:
+    def unlabel(content: dict) -> None:
+        first = content['images'][0]['id']
+        content['annotations'] = [a for a in content['annotations'] if a['image_id'] != first]
+
+    _edit(paths['labeled_json'], unlabel)
+    together = tmp_path / 'all'
+    for split in ('labeled', 'unlabeled'):
+        shutil.copytree(paths[f'{split}_images'], together, dirs_exist_ok=True)
+    data = check_own_data(dict(paths, labeled_images=str(together), unlabeled_images=str(together)))
+    assert (data.labelled.used_images, data.unlabelled.used_images) == (3, 5)
+    assert 'image without an annotation' in [w.kind for w in data.warnings]
+    assert 'images in both sets' not in [w.kind for w in data.warnings]
+
+
+def test_held_out_images_that_are_those_of_validation(paths: dict[str, str]) -> None:
+    same = dict(paths, held_out_json=paths['val_json'], labeled_images=paths['val_images'])
+    same['labeled_json'] = paths['val_json']
+    with pytest.raises(ValueError, match='labelled, held-out: images in both sets'):
+        check_own_data(same)
+    root = Path(paths['labeled_images'])
+    for path in Path(paths['val_images']).iterdir():
+        shutil.copy(path, root)
+    same = dict(paths, held_out_json=paths['val_json'], val_images=paths['labeled_images'])
+    assert 'validation, held-out' in [w.subject for w in check_own_data(same).warnings]
 
 
 def test_file_names_that_begin_with_the_folder(paths: dict[str, str]) -> None:

@@ -61,6 +61,8 @@ def test_scores_are_those_of_their_settings(
 
     monkeypatch.setattr(online_tuning, 'train_or_resume', train_or_resume)
     cfg = Config.fromfile(config_path(CONFIG))
+    checkpoint = tmp_path / 'a.pth'
+    checkpoint.write_bytes(b'1')
 
     def search(*thresholds: float) -> list[float]:
         trials = [
@@ -72,7 +74,15 @@ def test_scores_are_those_of_their_settings(
             for number, threshold in enumerate(thresholds)
         ]
         found = online_tuning.train_settings(
-            cfg, 'a.pth', trials[0]['settings'], trials, 2, 8, tmp_path, seed=0, temperatures=()
+            cfg,
+            str(checkpoint),
+            trials[0]['settings'],
+            trials,
+            2,
+            8,
+            tmp_path,
+            seed=0,
+            temperatures=(),
         )
         return [record['score'] for record in found['trainings']]
 
@@ -82,6 +92,10 @@ def test_scores_are_those_of_their_settings(
     assert search(0.5, 0.8, 0.7) == [0.5, 0.8, 0.7]
     assert trained == [0.5, 0.6, 0.7, 0.8]
     assert search(0.4, 0.3, 0.2) == [0.4, 0.3, 0.2]
+    # The checkpoint was written anew.
+    checkpoint.write_bytes(b'12')
+    search(0.5, 0.6, 0.7)
+    assert trained[-3:] == [0.5, 0.6, 0.7]
 
 
 def test_what_was_heard_before_an_interruption_counts(
@@ -93,9 +107,11 @@ def test_what_was_heard_before_an_interruption_counts(
         raise KeyboardInterrupt
 
     cfg = Config.fromfile(config_path(CONFIG))
+    checkpoint = tmp_path / 'a.pth'
+    checkpoint.write_bytes(b'1')
     settings = asdict(LabelSettings('fixed', fixed_thr=0.5))
     trials = [dict(number=0, proxy=0.0, settings=settings)]
-    given = (cfg, 'a.pth', settings, trials, 1, 8, tmp_path)
+    given = (cfg, str(checkpoint), settings, trials, 1, 8, tmp_path)
     monkeypatch.setattr(online_tuning, 'train_or_resume', interrupted)
     with pytest.raises(KeyboardInterrupt):
         online_tuning.train_settings(*given, seed=0, temperatures=())
