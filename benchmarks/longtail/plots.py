@@ -179,8 +179,8 @@ def draw_arm_reliability(runs: Runs, arm: str) -> Figure | None:
         for name in ('object_raw', 'object')
     )
     # The rows are groups already. An arm without calibration has nothing to show after it.
-    groups = range(len(GROUPS))
-    return draw_reliability(raw, groups, None if torch.equal(raw, calibrated) else calibrated)
+    after = None if torch.equal(raw, calibrated) else calibrated
+    return draw_reliability(raw, range(len(GROUPS)), after, found[0]['classes'])
 
 
 def draw_ablation(table: Table) -> Figure:

@@ -44,8 +44,8 @@ def read_runs(preset: Preset, out: Path) -> Runs:
     Returns:
         Name to ``arm``, ``seed``, ``settings`` (a digest of them), ``finished``, the lists
         ``commit``, ``date``, ``hardware`` and ``torch`` of the parts of the run, ``curves``
-        (metric to iterations and values) and ``reliability`` (``object_raw`` and ``object``, each
-        (3, G, B), empty for a supervised run that has no teacher).
+        (metric to iterations and values) and ``reliability`` (``classes`` (G,), ``object_raw`` and
+        ``object``, each (3, G, B); empty for a supervised run that has no teacher).
     """
     return {job.name: _read_run(job, preset, out) for job in jobs_in(out)}
 
@@ -127,7 +127,7 @@ def _curves(points: Mapping[str, Mapping[str, float | None]]) -> dict[str, list[
 def _reliability(pseudo: Mapping[str, Any]) -> dict[str, list]:
     """Counts of all unlabelled images, summed over the classes of each group."""
     groups = torch.tensor(pseudo['groups'])
-    found = {}
+    found: dict[str, list] = dict(classes=groups.bincount(minlength=len(GROUP_NAMES)).tolist())
     for name in ('object_raw', 'object'):
         counts = torch.tensor(pseudo['all'][name]['reliability'])
         sums = counts.new_zeros(len(counts), len(GROUP_NAMES), counts.shape[-1])

@@ -30,7 +30,10 @@ SERIES = (('before calibration', PALETTE[1], 's'), ('after calibration', PALETTE
 
 
 def draw_reliability(
-    reliability: Tensor, groups: Sequence[int] | Tensor, after: Tensor | None = None
+    reliability: Tensor,
+    groups: Sequence[int] | Tensor,
+    after: Tensor | None = None,
+    class_counts: Sequence[int] | None = None,
 ) -> Figure:
     """Accuracy against confidence for rare, common and frequent classes, counts below.
 
@@ -43,6 +46,8 @@ def draw_reliability(
             :func:`mmdet_softpl.functional.calibration.reliability_counts`.
         groups: (C,) 0 rare, 1 common, 2 frequent.
         after: (3, C, B) after calibration, to compare with ``reliability`` as before.
+        class_counts: (G,) classes of each group for its title, where the rows are sums over
+            classes; None: the rows of the group.
 
     Raises:
         ValueError: Lengths differ.
@@ -58,7 +63,8 @@ def draw_reliability(
     for column, name in enumerate(GROUP_NAMES):
         members = torch.from_numpy(group == column)
         parts = [tensor[:, members] for tensor in tensors]
-        _draw_group(grid[0, column], grid[1, column], name, parts)
+        count = int(members.sum()) if class_counts is None else class_counts[column]
+        _draw_group(grid[0, column], grid[1, column], f'{name} ({count} classes)', parts)
     grid[0, 0].set_ylabel('share right', fontsize=FONT_SIZE)
     grid[1, 0].set_ylabel('detections', fontsize=FONT_SIZE)
     if after is not None:
@@ -72,7 +78,7 @@ def draw_reliability(
     return figure
 
 
-def _draw_group(curve: Axes, histogram: Axes, name: str, parts: Sequence[Tensor]) -> None:
+def _draw_group(curve: Axes, histogram: Axes, title: str, parts: Sequence[Tensor]) -> None:
     """One panel: (3, c, B) of the c classes of a group, before and, if given, after."""
     for axes in (curve, histogram):
         style_axes(axes)
@@ -80,7 +86,7 @@ def _draw_group(curve: Axes, histogram: Axes, name: str, parts: Sequence[Tensor]
     curve.set_ylim(0, 1)
     curve.plot([0, 1], [0, 1], linestyle='--', linewidth=0.8, color=GREY)
     histogram.set_xlabel('confidence', fontsize=FONT_SIZE)
-    num_classes, num_bins = parts[0].shape[1:]
+    num_bins = parts[0].shape[-1]
     edges = np.linspace(0, 1, num_bins + 1)
     errors = []
     for part, (label, color, marker) in zip(parts, SERIES, strict=False):
@@ -103,7 +109,7 @@ def _draw_group(curve: Axes, histogram: Axes, name: str, parts: Sequence[Tensor]
     else:
         histogram.set_yscale('symlog', linthresh=1)
     curve.set_title(
-        f'{name} ({num_classes} classes), ECE ' + ' → '.join(map(_error, errors)),
+        f'{title}, ECE ' + ' → '.join(map(_error, errors)),
         fontsize=FONT_SIZE + 1,
     )
 

@@ -87,3 +87,16 @@ def test_no_detections(num_classes, tmp_path):
 def test_lengths_are_checked():
     with pytest.raises(ValueError, match='groups has 2 rows, expected 3'):
         draw_reliability(torch.zeros(3, 3, 5), [0, 1])
+
+
+def test_rows_that_are_sums_over_classes_give_the_same_picture() -> None:
+    counts = torch.rand(3, 5, 15, generator=torch.Generator().manual_seed(0))
+    counts[1:] *= counts[:1]
+    groups = torch.tensor([0, 2, 2, 1, 0])
+    sums = torch.zeros(3, 3, 15).index_add(1, groups, counts)
+    whole = draw_reliability(counts, groups)
+    summed = draw_reliability(sums, range(3), class_counts=[2, 1, 2])
+    for a, b in zip(whole.axes, summed.axes, strict=True):
+        assert a.get_title() == b.get_title()
+        for one, other in zip(a.lines, b.lines, strict=True):
+            np.testing.assert_allclose(one.get_xydata(), other.get_xydata(), rtol=1e-5)
