@@ -204,17 +204,23 @@ def reliability(
 def calibration_errors(counts: Tensor, groups: Tensor) -> dict[str, float]:
     """``ece``, ``cc_ece`` (``_chance``: of perfectly calibrated ones; ``_r``, ``_c``, ``_f``).
 
-    NaN where nothing can be said.
+    Also ``confidence_r``, ``_c``, ``_f``, the mean of a group's. NaN where nothing can be said.
 
     Shape: (3, C, B), (C,) 0 rare, 1 common, 2 frequent.
     """
     per_class = class_conditional_ece(counts, MIN_PER_CLASS)
     means = group_mean(per_class, groups).tolist()
+    sums = counts.sum(dim=2).new_zeros(3, len(GROUP_LETTERS))
+    number, _, confidence = sums.index_add(1, groups, counts.sum(dim=2))
     return dict(
         ece=float(expected_calibration_error(counts)) if counts[0].sum() else float('nan'),
         cc_ece=float(per_class.nanmean()),
         cc_ece_chance=float(chance_ece(counts, MIN_PER_CLASS).nanmean()),
         **{f'cc_ece_{letter}': mean for letter, mean in zip(GROUP_LETTERS, means, strict=True)},
+        **{
+            f'confidence_{letter}': mean
+            for letter, mean in zip(GROUP_LETTERS, (confidence / number).tolist(), strict=True)
+        },
     )
 
 

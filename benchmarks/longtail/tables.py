@@ -166,7 +166,39 @@ def pseudo_table(table: Table, about: dict[str, Any]) -> list[str]:
         f'The last teacher on a fixed sample of {about["pseudo_images"]} unlabelled images with '
         'its last thresholds, against the hidden labels (box IoU 0.5). A supervised arm labels '
         'what its moving average would label at its threshold.',
+        '',
+        *confidence_table(table),
+        '',
+        'The same on all unlabelled images, for the seeds named; a confidence above the precision '
+        'is too sure.',
     ]
+
+
+def confidence_table(table: Table) -> list[str]:
+    """Mean confidence of the kept labels beside their precision, on all unlabelled images."""
+    rows = []
+    for arm in table.arms:
+        seeds = table.by_seed(arm, 'unlabeled_all', 'pseudo_per_image')
+        if not seeds:
+            continue
+        cells = [arm, ', '.join(map(str, seeds)), f'{spread(seeds.values()).mean:.2f}']
+        for group in GROUPS:
+            metrics = (
+                f'{group}_pseudo_per_image',
+                f'pseudo_confidence_{group[0]}',
+                f'{group}_pseudo_precision',
+                f'{group}_pseudo_recall',
+            )
+            found = [spread(table.by_seed(arm, 'unlabeled_all', m).values()) for m in metrics]
+            digits = (3, 2, 2, 3)
+            cells.append(
+                ' / '.join(
+                    f'{v.mean:.{d}f}' if v.n else '-' for v, d in zip(found, digits, strict=True)
+                )
+            )
+        rows.append(cells)
+    columns = 'per image / confidence / precision / recall'
+    return markdown(['arm', 'seeds', 'per image', *(f'{g}: {columns}' for g in GROUPS)], rows)
 
 
 def cost_table(table: Table) -> list[str]:

@@ -14,6 +14,7 @@ from scipy import stats
 
 from benchmarks.longtail import plots
 from benchmarks.longtail.job import Job, comparable, config_of
+from benchmarks.longtail.measure import calibration_errors
 from benchmarks.longtail.presets import PRESETS
 from benchmarks.longtail.report import missing_runs, write_report
 from benchmarks.longtail.results import (
@@ -264,3 +265,12 @@ def test_what_true_labels_bring_is_said(out: Path) -> None:
         make_run(out, '0-true', seed, 0.30 + shift)
     (line,) = target_table(Table(collect('p', out), 'p'))[-1:]
     assert 'AP - arm 0 is **+10.0 [+10.0, +10.0]**, APr **+5.0 [+5.0, +5.0]**' in line
+
+
+def test_mean_confidence_of_a_group() -> None:
+    counts = torch.zeros(3, 3, 15)
+    counts[0, 0, 3], counts[2, 0, 3] = 4, 1.0
+    counts[0, 2, 14], counts[2, 2, 14] = 1, 0.95
+    found = calibration_errors(counts, torch.tensor([1, 2, 1]))
+    assert found['confidence_c'] == pytest.approx(1.95 / 5)
+    assert math.isnan(found['confidence_r']) and math.isnan(found['confidence_f'])
