@@ -116,9 +116,10 @@ def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
     for one in axes:
         handles, labels = one.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
+    ordered = [label for arm in ARMS for label in entries if label.startswith(f'arm {arm} (')]
     figure.legend(
-        list(entries.values()),
-        list(entries),
+        [entries[label] for label in ordered],
+        ordered,
         loc='outside lower center',
         ncols=5,
         fontsize=FONT_SIZE,
