@@ -53,7 +53,7 @@ ARMS = {
     '0-true': Arm('0 + true labels of the unlabelled images: a bound', '0', 'plain'),
     '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', 'rfs', unlabeled=False),
     '7-rfs': Arm('7 + repeat-factor sampling', '7', 'similarity-rfs', 'rfs'),
-    '7-shipped': Arm('7 with the settings of the shipped configs', '7', 'similarity'),
+    '7-defaults': Arm('7 with the defaults of detector and labeller', '7', 'similarity'),
     '7-heldout': Arm('7, calibrated on a held-out tenth', '7', 'similarity-fit', 'fit'),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmdet.registry import MODELS
@@ -22,6 +24,7 @@ from benchmarks.longtail.arms import (
 from benchmarks.longtail.presets import PRESETS
 from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.engine import RareBoostPseudoLabeler
+from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 
 HEAD = 'model.detector.roi_head.bbox_head.'
 SEMI = 'model.semi_train_cfg.'
@@ -167,19 +170,35 @@ def test_differences() -> None:
     assert differences(old, new) == {'b.1.c': (2, 4), 'd': (dict(e=3), None), 'f': (None, 5)}
 
 
-def test_the_arm_of_the_shipped_settings_has_them(configs: dict[str, Config]) -> None:
-    from mmdet_softpl.models.semi_train_cfg import DEFAULTS
+def labeller_settings(hook: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a labeller that are no file and no matter of length."""
+    parameters = inspect.signature(RareBoostPseudoLabeler).parameters
+    return {
+        key: hook.get(key, parameter.default)
+        for key, parameter in parameters.items()
+        if key not in ('labeled_ann_file', 'interval')
+    }
 
-    found = configs['7-shipped']
+
+def test_the_full_method_has_the_settings_of_the_shipped_configs(
+    configs: dict[str, Config],
+) -> None:
+    name = 'calibrated-soft-teacher_mask-rcnn_r50_fpn_180k_semi-0.1-coco'
+    shipped, arm = Config.fromfile(config_path(name)), configs['7']
+    found, given = (cfg.model.semi_train_cfg for cfg in (arm, shipped))
+    settings, expected = DEFAULTS | dict(found), DEFAULTS | dict(given)
+    # As many labelled batches in a refresh: its trainings are a hundredth as long.
+    batches = settings['refresh_interval'] / settings['calibration_interval']
+    assert batches == expected['refresh_interval'] / expected['calibration_interval']
+    for key in ('refresh_interval', 'calibration_interval'):
+        del settings[key], expected[key]
+    assert settings == expected
+    assert labeller_settings(arm.custom_hooks[2]) == labeller_settings(shipped.custom_hooks[-1])
+
+
+def test_the_arm_of_the_defaults_has_them(configs: dict[str, Config]) -> None:
+    found = configs['7-defaults']
     given = found.model.semi_train_cfg
-    # The interval is the preset's: its trainings are a hundredth as long.
-    assert {k: v for k, v in given.items() if v != DEFAULTS[k]} == dict(
-        refresh_interval=PRESETS['cpu'].refresh_interval
-    )
-    shipped = Config.fromfile(config_path('semi_coco_instance')).pseudo_labeler
-    hook = dict(found.custom_hooks[2])
-    defaults = inspect.signature(RareBoostPseudoLabeler).parameters
-    for key, parameter in defaults.items():
-        if key not in ('labeled_ann_file', 'interval'):
-            expected = shipped.get(key, parameter.default)
-            assert hook.get(key, parameter.default) == expected, key
+    assert {key for key, value in given.items() if value != DEFAULTS[key]} == {'refresh_interval'}
+    mine, defaults = (labeller_settings(hook) for hook in (found.custom_hooks[2], {}))
+    assert {key for key in mine if mine[key] != defaults[key]} == {'boost_gamma', 'max_boost'}

@@ -1,4 +1,4 @@
-"""Arm 7-shipped: arm 7 with the settings of the shipped configs."""
+"""Arm 7-defaults: arm 7 with the defaults of detector and labeller, but for the boost."""
 
 _base_ = './arm-7.py'
 
