@@ -51,13 +51,13 @@ def read_runs(preset: Preset, out: Path) -> Runs:
 
 
 def carried_runs(old: Mapping[str, Run], new: Mapping[str, Run], preset: Preset) -> Runs:
-    """Runs of ``old`` with the present settings that ``new`` lacks, or has not finished."""
+    """Runs of ``old`` with the present settings that ``new`` lacks, or lacks finished."""
     settings = {arm: digest(arm, preset) for arm in {run['arm'] for run in old.values()} & {*ARMS}}
     return {
         name: run
         for name, run in old.items()
         if settings.get(run['arm']) == run['settings']
-        and not new.get(name, {}).get('finished', False)
+        and (name not in new or (run['finished'] and not new[name]['finished']))
     }
 
 

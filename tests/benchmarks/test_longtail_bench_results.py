@@ -26,7 +26,7 @@ from benchmarks.longtail.results import (
     paired_difference,
     spread,
 )
-from benchmarks.longtail.runs import digest, read_runs
+from benchmarks.longtail.runs import carried_runs, digest, read_runs
 from benchmarks.longtail.tables import difference, target_table
 
 
@@ -181,6 +181,13 @@ def test_a_run_that_has_begun_again_keeps_its_results_until_it_is_done(
     (elsewhere / 'runs' / 'arm-7-seed0').mkdir(parents=True)
     write_report(PRESETS['tiny'], elsewhere, results)
     assert [(results / name).read_text() for name in ('results.json', 'runs.json')] == before
+
+    # One that was not finished either goes on.
+    old = dict(arm='7', seed=2, settings=digest('7', PRESETS['tiny']), finished=False)
+    for finished in (False, True):
+        new = {'arm-7-seed2': dict(old, finished=finished)}
+        assert carried_runs({'arm-7-seed2': old}, new, PRESETS['tiny']) == {}
+    assert carried_runs({'arm-7-seed2': old}, {}, PRESETS['tiny']) == {'arm-7-seed2': old}
 
 
 def test_a_run_counts_with_the_settings_that_it_was_begun_with(tmp_path: Path) -> None:
