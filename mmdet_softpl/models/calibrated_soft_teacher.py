@@ -72,7 +72,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
               ``'histogram'``,
             - ``student_correction``: whether the student's logits carry offsets (off: in runs so
-              far they cost AP, docs/DESIGN.md),
+              far they brought no AP, docs/DESIGN.md),
             - ``calibration_interval`` (>= 1): iterations between two passes of the teacher
               over the labelled batch, whose detections make the reliability statistics
               (optimistic, since the student trains on these images, so calibration only lowers
