@@ -35,7 +35,7 @@ def test_hooks_build(text: str, tmp_path: Path) -> None:
 
 def test_options_exist(text: str) -> None:
     options = re.findall(r'^\| `(--[a-z-]+)', text, re.M)
-    assert len(options) == 5
+    assert len(options) == 6
     for option in options:
         values = [] if option == '--json' else ['1']
         build_parser().parse_args(['report', 'work_dirs/parts', option, *values])

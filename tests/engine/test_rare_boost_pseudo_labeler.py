@@ -78,6 +78,7 @@ def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: 
         log_dir=str(tmp_path),
         hooks=kwargs.get('hooks', []),
         logger=SimpleNamespace(info=lambda text: None, warning=warnings.append),
+        _has_loaded=False,
         warnings=warnings,
         visualizer=SimpleNamespace(
             add_scalars=lambda values, step: scalars.append((step, dict(values)))
