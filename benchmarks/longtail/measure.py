@@ -210,8 +210,9 @@ def calibration_errors(counts: Tensor, groups: Tensor) -> dict[str, float]:
     """
     per_class = class_conditional_ece(counts, MIN_PER_CLASS)
     means = group_mean(per_class, groups).tolist()
-    sums = counts.sum(dim=2).new_zeros(3, len(GROUP_LETTERS))
-    number, _, confidence = sums.index_add(1, groups, counts.sum(dim=2))
+    number, _, confidence = counts.new_zeros(3, len(GROUP_LETTERS)).index_add(
+        1, groups, counts.sum(dim=2)
+    )
     return dict(
         ece=float(expected_calibration_error(counts)) if counts[0].sum() else float('nan'),
         cc_ece=float(per_class.nanmean()),

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mmdet_softpl.functional import GROUP_NAMES as GROUPS
+
 from .arms import ARMS, FULL_METHOD
 from .results import (
     ONE_HOT_TEACHER,
@@ -19,7 +21,6 @@ from .results import (
 
 SUPERVISED, TRUE_LABELS = '0', '0-true'
 AP_COLUMNS = ('AP', 'AP50', 'APr', 'APc', 'APf', 'AP_fixed', 'APr_fixed')
-GROUPS = ('rare', 'common', 'frequent')
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     if rest is not None:
         print(
             f'{rest}: the {data.unlabelled.used_images:,} images of --unlabeled-images that no '
-            f'other json lists ({data.left_out:,} are left out)'
+            f'other json has labels of ({data.left_out:,} are left out)'
         )
     print(
         f'{out}: {args.arch}, {len(summary.classes)} classes, {data.labelled.used_images:,} '

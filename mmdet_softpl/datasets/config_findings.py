@@ -126,7 +126,7 @@ def _pretrained(cfg: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _checkpoints(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Key and value of every ``init_cfg.checkpoint`` of a model."""
+    """Key and value of every ``checkpoint`` in a model, those of ``init_cfg``."""
     children: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, (list, tuple)):
         children = enumerate(node)

@@ -42,8 +42,8 @@ class OwnData:
             ``'LVISV1Dataset'`` where the images are named by ``coco_url`` alone.
         labelled, unlabelled, validation: what the sets hold.
         held_out: labelled images to calibrate on, if there are any.
-        left_out: images of the unlabelled folder that another json lists; they are not among
-            ``unlabelled``.
+        left_out: images of the unlabelled folder that another json has labels of; they are not
+            among ``unlabelled``.
         longer_side: median over the labelled images, in pixels.
         warnings: what is doubtful.
     """

@@ -143,7 +143,10 @@ def test_an_interrupted_export_goes_on(
         (lambda c, k, d: (c, c), ['a config, not a checkpoint']),
         (lambda c, k, d: (c, 'none.pth'), ['none.pth', 'no such checkpoint']),
         (lambda c, k, d: ('none.py', k), ['none.py', 'no such config']),
-        (lambda c, k, d: (c, d + '/annotations/instances_train2017.json'), ['not a checkpoint of PyTorch']),
+        (
+            lambda c, k, d: (c, d + '/annotations/instances_train2017.json'),
+            ['not a checkpoint of PyTorch'],
+        ),
         (lambda c, k, d: (c, k, '--hours', '0'), ['--hours', '0']),
         (lambda c, k, d: (c, k, '--min-confidence', '20'), ['--min-confidence', '20']),
         (lambda c, k, d: (c, k, '--images', d + '/nowhere'), ['nowhere', 'does not exist']),
