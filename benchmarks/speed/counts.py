@@ -1,13 +1,11 @@
-"""What is counted, not timed: waits for the device, bytes of state and between ranks, decodes.
+"""What is counted, not timed: bytes of state and between ranks, decodes.
 
 Shape letters: **C** foreground classes, **D** feature size.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,111 +17,17 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
-from benchmarks.speed.iteration import describe, step
-from benchmarks.speed.planted import Case, batch_of, calibrated_soft_teacher
 from benchmarks.speed.records import Record, of_number
 from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
-# On a GPU the host waits for the size or the value of what these return.
-WAITING = {
-    'aten::_local_scalar_dense',
-    'aten::nonzero',
-    'aten::masked_select',
-    'aten::equal',
-    'aten::_unique2',
-    'aten::unique_dim',
-    'aten::repeat_interleave.Tensor',
-}
-LOSS_PATH = ('roi_losses', 'loss')
 LABELLER_INTERVAL = 500
 FEATURE_SIZE = 1024
 RANKS = 8
-
-
-class Waits(TorchDispatchMode):
-    """Counts operations that wait for the device, by who asked for them.
-
-    Attributes:
-        by_place: (file, line, whether inside the losses of student or box head) -> times, for those
-            of our own code. Ops that stand in for mmcv's count as the host's.
-        by_host: Of everybody else.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_place: Counter[tuple[str, int, bool]] = Counter()
-        self.by_host = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.name() in WAITING or _indexes_by_mask(func.name(), args):
-            self._note()
-        return func(*args, **(kwargs or {}))
-
-    def _note(self) -> None:
-        frame, place, in_loss = sys._getframe(2), None, False
-        while frame is not None:
-            name = frame.f_code.co_filename
-            if place is None and any(f'/{p}/' in name for p in ('mmdet', 'mmcv', 'mmengine')):
-                place = ('', 0)
-            if '/mmdet_softpl/' in name:
-                if place is None:
-                    own = '/ops/' not in name
-                    place = (Path(name).name, frame.f_lineno) if own else ('', 0)
-                in_loss = in_loss or (
-                    frame.f_code.co_name in LOSS_PATH
-                    and Path(name).name in ('student_losses.py', 'smoothed_ce_head.py')
-                )
-            frame = frame.f_back
-        if place is None or not place[0]:
-            self.by_host += 1
-        else:
-            self.by_place[(*place, in_loss)] += 1
-
-
-def _indexes_by_mask(name: str, args: tuple) -> bool:
-    if not name.startswith(('aten::index.Tensor', 'aten::index_put', 'aten::_index_put')):
-        return False
-    masks = [i for i in args[1] if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)]
-    # Assigning one number through a mask has a known size.
-    return bool(masks) and not (name.startswith('aten::index_put') and args[2].numel() == 1)
-
-
-def count_waits(case: Case) -> Waits:
-    """Waits of one iteration."""
-    model = calibrated_soft_teacher(case)
-    inputs, samples = batch_of(case)
-    run = step(model, inputs, samples)
-    run()
-    waits = Waits()
-    with waits:
-        run()
-    return waits
-
-
-def wait_rows(case: Case, name: str) -> list[Record]:
-    """Host-device synchronisations of an iteration that we cause."""
-    waits = count_waits(case)
-    loss = sum(n for (*_, in_loss), n in waits.by_place.items() if in_loss)
-    other = Counter({f'{f}:{line}': n for (f, line, in_loss), n in waits.by_place.items()})
-    places = ', '.join(f'{place} ({n})' for place, n in sorted(other.items()))
-    return [
-        of_number(
-            loss,
-            what='waits for the device that we cause in the loss path',
-            against='',
-            case=describe(case),
-            device=name,
-            target=0,
-            note=f'counted on the CPU by the operations that would wait on a GPU; while labelling '
-            f'ours are {sum(other.values()) - loss} ({places}), the host has {waits.by_host}',
-        )
-    ]
 
 
 def state_bytes(num_classes: int, feature_size: int = FEATURE_SIZE) -> int:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.bare import BareNetwork
@@ -15,6 +16,8 @@ from benchmarks.speed.planted import (
     batch_of,
     calibrated_soft_teacher,
     copied,
+    host_networks,
+    planted_truth,
     soft_teacher,
 )
 from benchmarks.speed.records import Record, of_rounds
@@ -122,6 +125,55 @@ def bare_rows(case: Case, name: str, rounds: int) -> list[Record]:
             )
         )
     return records
+
+
+def against_host(case: Case, rounds: int) -> tuple[list[float], float]:
+    """Ratios to what the same networks cost in mmdet's own code, and by the clock.
+
+    That is an iteration of its supervised detector on the labelled images, another one on as many
+    images with ``case.kept`` objects, and the teacher's boxes on these.
+    """
+    model, inputs, samples = _ours(case)
+    ours = step(model, inputs, samples)
+    networks = host_networks(case)
+    truth = planted_truth(case, samples['unsup_student'])
+
+    def host() -> None:
+        student, teacher = networks.student, networks.teacher
+        networks.zero_grad()
+        with torch.no_grad():
+            seen = copied(samples)
+            x = teacher.extract_feat(inputs['unsup_teacher'])
+            proposals = teacher.rpn_head.predict(x, seen['unsup_teacher'], rescale=False)
+            metas = [sample.metainfo for sample in seen['unsup_teacher']]
+            teacher.roi_head.predict_bbox(
+                x, metas, proposals, teacher.roi_head.test_cfg, rescale=False
+            )
+        losses = [
+            networks.parse_losses(student.loss(inputs[branch], targets))[0]
+            for branch, targets in (('sup', seen['sup']), ('unsup_student', truth))
+        ]
+        torch.stack(losses).sum().backward()
+
+    times = interleave({'ours': ours, 'host': host}, rounds, case.device)
+    extra = _seldom(model, inputs, samples, rounds, case.device)
+    return times.ratios('ours', 'host', extra), times.wall_ratio('ours', 'host')
+
+
+def host_rows(case: Case, name: str, rounds: int) -> list[Record]:
+    """Mask R-CNN at 1,203 classes."""
+    ratios, clock = against_host(case, rounds)
+    return [
+        of_rounds(
+            ratios,
+            what='iteration of CalibratedSoftTeacher',
+            against="mmdet's supervised iterations on as many images, and the teacher's boxes",
+            case=describe(case),
+            device=name,
+            target=1.10 if case.device == 'cpu' else 1.15,
+            wall_ratio=clock,
+        )
+    ]
 
 
 def growth_rows(case: Case, name: str, rounds: int) -> list[Record]:

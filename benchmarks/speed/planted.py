@@ -109,6 +109,11 @@ def soft_teacher(case: Case, test_score_thr: float) -> nn.Module:
     return _build(case, detector, 'mmdet.SoftTeacher', cfg)
 
 
+def host_networks(case: Case) -> nn.Module:
+    """Student and teacher of mmdet's own detector, with masks, over the planted network."""
+    return _build(case, detector_config(case, False), 'mmdet.SemiBaseDetector', {})
+
+
 def _build(case: Case, detector: Any, kind: str, semi_train_cfg: dict) -> nn.Module:
     torch.manual_seed(0)
     wrapper = dict(
@@ -231,6 +236,19 @@ def _objects(case: Case, count: int, generator: torch.Generator) -> tuple[Tensor
     jittered = torch.minimum((boxes + jitter).view(-1, 4).clamp(min=0), limit)
     labels = torch.randint(0, case.num_classes, (count,), generator=generator)
     return boxes.to(case.device), jittered.to(case.device), labels.to(case.device)
+
+
+def planted_truth(case: Case, samples: list[DetDataSample]) -> list[DetDataSample]:
+    """Data samples of student views with what is planted in them as their ground truth."""
+    result = []
+    for sample in samples:
+        planted = sample.metainfo['planted']
+        count = len(planted['labels'])
+        # The first copy of each object.
+        objects = (planted['proposals'][:count], planted['proposals'], planted['labels'])
+        key, homography = planted['key'], sample.metainfo['homography_matrix']
+        result.append(_sample(case, key, objects, homography, True))
+    return result
 
 
 def _sample(

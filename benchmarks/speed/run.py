@@ -26,7 +26,16 @@ import torch
 from mmengine.registry import init_default_scope
 
 import mmdet_softpl  # noqa: F401  isort: skip
-from benchmarks.speed import counts, evaluation, iteration, loading, losses, records, scaling
+from benchmarks.speed import (
+    counts,
+    evaluation,
+    iteration,
+    loading,
+    losses,
+    records,
+    scaling,
+    waits,
+)
 from benchmarks.speed.planted import Case
 
 HERE = Path(__file__).resolve().parent
@@ -39,7 +48,7 @@ SIZES = {
 
 def benches(args: argparse.Namespace, device: str, name: str) -> dict[str, Callable]:
     """Rows of each bench."""
-    case = dataclasses.replace(SIZES[args.size], device=device)
+    case = dataclasses.replace(SIZES[args.size], device=device, batch=args.batch)
     rounds = args.rounds
     return {
         'loss': lambda: losses.smoothed_cross_entropy_rows(device, name, rounds),
@@ -48,8 +57,9 @@ def benches(args: argparse.Namespace, device: str, name: str) -> dict[str, Calla
         'ranks': counts.rank_rows,
         'decoding': counts.decode_rows,
         'loading': lambda: loading.rows(case, rounds),
-        'waits': lambda: counts.wait_rows(SIZES['small'], 'cpu'),
+        'waits': lambda: waits.wait_rows(dataclasses.replace(SIZES['small'], device=device), name),
         'iteration': lambda: iteration.bare_rows(case, name, rounds),
+        'host': lambda: iteration.host_rows(case, name, rounds),
         'soft_teacher': lambda: iteration.soft_teacher_rows(case, name, rounds),
         'growth': lambda: iteration.growth_rows(case, name, rounds),
         'evaluation': lambda: evaluation.rows(args.images),
@@ -76,6 +86,9 @@ def main() -> None:
     )
     parser.add_argument('which', nargs='*', help='benches; default all')
     parser.add_argument('--size', choices=SIZES, default='quarter', help='of the iterations')
+    parser.add_argument(
+        '--batch', type=int, default=1, help='labelled images of an iteration, and unlabelled ones'
+    )
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--images', type=int, default=1000, help='of the evaluation')

@@ -39,7 +39,9 @@ def warp_boxes(boxes: Tensor, homography: Tensor, shape: tuple[int, int] | Tenso
     Returns:
         (K, 4) float32.
     """
-    corners = at_least_float32(boxes)[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2)
+    x1, y1, x2, y2 = at_least_float32(boxes).unbind(1)
+    # A list as an index would be copied to the device, and the host would wait for it.
+    corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], dim=1).view(-1, 4, 2)
     return _hulls(warp_points(corners, homography.expand(len(corners), 3, 3)), shape)
 
 

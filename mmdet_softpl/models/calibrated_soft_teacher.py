@@ -27,6 +27,7 @@ from mmdet_softpl.functional import (
 )
 from mmdet_softpl.models.checkpoint_parts import check_head, network_part
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
+from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.labelled_statistics import observe_image
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
@@ -140,6 +141,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
         for network in (self.student, self.teacher):
             network.rpn_head.register_forward_hook(keep_proposal_precision)
+            take_shortcuts(network)
         for module in self.modules():
             if isinstance(module, BaseRoIExtractor):
                 module.register_forward_pre_hook(keep_roi_precision)

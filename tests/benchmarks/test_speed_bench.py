@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from benchmarks.speed import counts, loading, losses, records, scaling
+from benchmarks.speed import counts, loading, losses, records, scaling, waits
 from benchmarks.speed.iteration import against_bare
 from benchmarks.speed.planted import Case
 from benchmarks.speed.timing import interleave, peak_bytes
@@ -29,11 +29,18 @@ def host_scope():
 
 
 def test_nothing_waits_for_the_device_in_the_loss_path(host_scope: Any) -> None:
-    waits = counts.count_waits(TINY)
-    assert not [place for place in waits.by_place if place[2]]
+    found = waits.count_waits(TINY)
+    assert not [place for place in found.by_place if place[2]]
     # The labelling has to know how many detections there are.
-    assert waits.by_place
-    assert waits.by_host > 0
+    assert found.by_place
+    assert found.by_host > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_nothing_waits_in_the_loss_path_on_a_gpu(host_scope: Any) -> None:
+    found = waits.count_waits(dataclasses.replace(TINY, device='cuda'))
+    assert not [place for place in found.by_place if place[2]]
+    assert found.by_place and found.by_host > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -73,13 +80,13 @@ def test_the_class_and_mask_losses_do_not_wait_on_a_gpu(host_scope: Any) -> None
 
 
 def test_a_wait_is_noticed_and_attributed() -> None:
-    waits = counts.Waits()
+    found = waits.Waits()
     x = torch.arange(4.0)
-    with waits:
+    with waits.WouldWait(found):
         x[x > 1]
         x.sum().item()
         x[x > 1] = 0.0
-    assert waits.by_host == 2 and not waits.by_place
+    assert found.by_host == 2 and not found.by_place
 
 
 def test_state_is_linear_in_the_number_of_classes() -> None:

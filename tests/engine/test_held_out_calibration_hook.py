@@ -54,7 +54,8 @@ def counted(hook: HeldOutCalibrationHook, model) -> torch.Tensor:
             model.teacher, data['inputs'], samples, model.class_state, model.labeling_cfg
         )
         for seen, sample in zip(view.detections, samples, strict=True):
-            truth, taken = sample.gt_instances, set()
+            seen = seen.cpu()
+            truth, taken = sample.gt_instances.cpu(), set()
             order = seen.scores.argsort(descending=True, stable=True).tolist()
             for i in (i for i in order if seen.surest[i]):
                 label, score = int(seen.labels[i]), float(seen.scores[i])
@@ -92,12 +93,12 @@ def test_statistics_are_those_of_the_held_out_images(
     expected = counted(hook, model)
     assert expected[0].sum() > 0
     hook.calibrate(model)
-    torch.testing.assert_close(model.class_state.reliability, expected)
+    torch.testing.assert_close(model.class_state.reliability.cpu(), expected)
     # Once more: the same images are not counted twice.
     table = model.class_state.calibration.clone()
     expected = counted(hook, model)
     hook.calibrate(model)
-    torch.testing.assert_close(model.class_state.reliability, expected)
+    torch.testing.assert_close(model.class_state.reliability.cpu(), expected)
     assert table.shape == model.class_state.calibration.shape
     assert not model.class_state.new_reliability.any()
     assert not model.class_state.offset_counts.any()

@@ -57,7 +57,10 @@ def test_equals_stored_compiled_output(request, path, threshold, offset):
         boxes, scores = (torch.from_numpy(stored[f'nms_{k}']) for k in ('boxes', 'scores'))
         expected = stored[f'nms_{threshold}_{offset}'].tolist()
     assert 10 < len(expected) < len(boxes)
-    assert nms(boxes, scores, threshold, offset).tolist() == expected
+    found = nms(boxes, scores, threshold, offset).tolist()
+    # The order of equal scores is open.
+    assert set(found) == set(expected)
+    assert scores[found].tolist() == scores[expected].tolist()
 
 
 @pytest.mark.parametrize('offset', [0, 1])

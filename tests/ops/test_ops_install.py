@@ -18,7 +18,8 @@ LITE = ops.active() in ('torch', 'torchvision')
 
 
 def python(code, *first_on_path):
-    path = os.pathsep.join(str(p) for p in (*first_on_path, PACKAGE_ROOT))
+    last = filter(None, [os.environ.get('PYTHONPATH')])
+    path = os.pathsep.join(str(p) for p in (*first_on_path, PACKAGE_ROOT, *last))
     return subprocess.run(
         [sys.executable, '-c', code],
         env={**os.environ, 'PYTHONPATH': path},

@@ -276,7 +276,8 @@ def test_cuda_equals_cpu(monkeypatch, path, mode, ratio, aligned):
     settings = {'scale': 0.25, 'ratio': ratio, 'mode': mode, 'aligned': aligned}
     expected, *argmax = forward(maps, rois, (7, 7), **settings)
     output, *_ = forward(maps.cuda(), rois.cuda(), (7, 7), **settings)
-    torch.testing.assert_close(output.cpu(), expected, rtol=1e-4, atol=1e-5)
+    # Sums of up to 16 samples in another order.
+    torch.testing.assert_close(output.cpu(), expected, rtol=1e-4, atol=5e-5)
     on_gpu = [a.cuda() for a in argmax]
     grad = backward(output, rois.cuda(), on_gpu, maps.shape, **settings)
     wanted = backward(expected, rois, argmax, maps.shape, **settings)
