@@ -39,7 +39,13 @@ from mmdet_softpl.models.roi_adapter import (
 from mmdet_softpl.models.semi_train_cfg import checked_settings
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
-from mmdet_softpl.models.teacher_labels import LabelingCfg, TeacherView, add_masks, teacher_detect
+from mmdet_softpl.models.teacher_labels import (
+    LabelingCfg,
+    TeacherView,
+    add_masks,
+    chosen,
+    teacher_detect,
+)
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
 
@@ -266,7 +272,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         view = teacher_detect(
             self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
         )
-        objects = [seen[seen.is_object] for seen in view.detections]
+        objects = [chosen(seen, seen.is_object) for seen in view.detections]
         if record:
             state = self.class_state
             for seen, found in zip(view.detections, objects, strict=True):
@@ -326,7 +332,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         )
         for detections, sample in zip(view.detections, batch_data_samples, strict=True):
             # One label an object, right or wrong in its class: what a student would learn from.
-            seen = detections[detections.surest]
+            seen = chosen(detections, detections.surest)
             observe_image(self.class_state, seen, sample, self.federated)
 
     @torch.no_grad()

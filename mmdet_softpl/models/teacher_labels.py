@@ -126,7 +126,8 @@ def teacher_detect(
     rows = (1 - scores[:, -1] > 0.999 * cfg.score_floor).nonzero().squeeze(1)
     evidence = evidence_of(teacher.roi_head, state.prototype_weights, len(rois), rows)
     rois, scores, deltas = rois[rows], scores[rows], deltas[rows]
-    counts = torch.bincount(rois[:, 0].long(), minlength=len(metas)).tolist()
+    # On the CPU: on a GPU the function itself would wait twice more.
+    counts = torch.bincount(rois[:, 0].cpu().long(), minlength=len(metas)).tolist()
     priors = rois[:, 1:].split(counts)
     mirrored = mirror_view(teacher, batch_inputs) if cfg.mirror else None
     if mirrored is not None:
@@ -201,6 +202,11 @@ def find_candidates(
     return InstanceData(bboxes=bboxes.float(), labels=labels, scores=values, roi_inds=roi_inds)
 
 
+def chosen(instances: InstanceData, mask: Tensor) -> InstanceData:
+    """Those of a mask (K,): with a mask as index each of the fields would wait for the device."""
+    return instances[mask.nonzero().squeeze(1)]
+
+
 def name_objects(found: InstanceData, state: ClassState, cfg: LabelingCfg) -> InstanceData:
     """Calibrate candidates of one image and say which of them are kept, in place.
 
@@ -232,7 +238,7 @@ def _surest(bboxes: Tensor, scores: Tensor, above: Tensor, iou_thr: float) -> Te
             dict(type='nms', iou_threshold=iou_thr),
             class_agnostic=True,
         )
-        surest[keep] = True
+        surest.index_fill_(0, keep, True)
     return surest
 
 
