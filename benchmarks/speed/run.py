@@ -30,6 +30,7 @@ from benchmarks.speed import (
     counts,
     evaluation,
     iteration,
+    launches,
     loading,
     losses,
     records,
@@ -58,6 +59,9 @@ def benches(args: argparse.Namespace, device: str, name: str) -> dict[str, Calla
         'decoding': counts.decode_rows,
         'loading': lambda: loading.rows(case, rounds),
         'waits': lambda: waits.wait_rows(dataclasses.replace(SIZES['small'], device=device), name),
+        'launches': lambda: launches.launch_rows(
+            dataclasses.replace(SIZES['small'], detector='faster-rcnn', num_classes=80)
+        ),
         'iteration': lambda: iteration.bare_rows(case, name, rounds),
         'host': lambda: iteration.host_rows(case, name, rounds),
         'soft_teacher': lambda: iteration.soft_teacher_rows(case, name, rounds),

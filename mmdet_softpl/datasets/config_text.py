@@ -301,13 +301,18 @@ def _batch_reason(plan: TrainingPlan, gpus: int, gpu_memory: float) -> str:
     return text
 
 
+def _passes(count: float) -> str:
+    return f'{count:,.0f}' if count >= 100 else f'{count:.3g}'
+
+
 def _schedule_reason(data: OwnData, plan: TrainingPlan) -> str:
     half: Any = plan.batch / 2
-    labelled = plan.supervised_iters * half / data.labelled.used_images
-    unlabelled = (plan.max_iters - plan.supervised_iters) * half / data.unlabelled.used_images
+    labelled = _passes(plan.supervised_iters * half / data.labelled.used_images)
+    rest = plan.max_iters - plan.supervised_iters
+    unlabelled = _passes(rest * half / data.unlabelled.used_images)
     return (
-        f'Labelled images alone first: {labelled:.3g} passes (the rule is {LABELLED_PASSES}, but '
-        f'between 2,000 and\n# 20,000 iterations of {BASE_BATCH} images), then {unlabelled:.3g} '
+        f'Labelled images alone first: {labelled} passes (the rule is {LABELLED_PASSES}, but '
+        f'between 2,000 and\n# 20,000 iterations of {BASE_BATCH} images), then {unlabelled} '
         f'passes over the unlabelled ones (the rule is {UNLABELLED_PASSES},\n# but between 4 '
         f'times the first part and 160,000 iterations of {BASE_BATCH} images).'
     )

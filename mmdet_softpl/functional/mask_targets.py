@@ -17,15 +17,14 @@ from ._tensor import at_least_float32
 def warp_points(points: Tensor, homography: Tensor) -> Tensor:
     """Map points (P, M, 2) through homographies (P, 3, 3): (P, M, 2), float32.
 
-    Written out instead of a matrix product: reduced-precision products (autocast, TF32) would move
-    a point by a pixel.
+    Products and a sum instead of a matrix product, which in reduced precision (autocast, TF32)
+    would move a point by a pixel.
     """
-    points, h = at_least_float32(points), at_least_float32(homography)
-    x, y = points[..., 0], points[..., 1]
-    rows = [h[:, i, 0:1] * x + h[:, i, 1:2] * y + h[:, i, 2:3] for i in range(3)]
+    points, h = at_least_float32(points), at_least_float32(homography)[:, None]
+    mapped = (h[..., :2] * points[:, :, None]).sum(dim=3) + h[..., 2]
+    scale = mapped[..., 2:]
     tiny = torch.finfo(points.dtype).eps
-    scale = torch.where(rows[2].abs() < tiny, torch.full_like(rows[2], tiny), rows[2])
-    return torch.stack([rows[0] / scale, rows[1] / scale], dim=-1)
+    return mapped[..., :2] / torch.where(scale.abs() < tiny, tiny, scale)
 
 
 def warp_boxes(boxes: Tensor, homography: Tensor, shape: tuple[int, int] | Tensor) -> Tensor:
