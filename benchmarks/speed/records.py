@@ -101,7 +101,7 @@ def page(content: dict) -> str:
     notes = [r for r in content['records'] if r['note']]
     if notes:
         lines += ['', '## Notes', '']
-        lines += [f'- {r["what"]} ({r["case"]}): {r["note"]}' for r in notes]
+        lines += [f'- {r["what"]} ({r["case"]}, {r["device"]}): {r["note"]}' for r in notes]
     runs = sorted({(r['date'], r['commit'], r['machine'], r['load']) for r in content['records']})
     lines += ['', '## Where and when', '']
     lines += [
