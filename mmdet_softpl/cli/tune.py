@@ -146,7 +146,6 @@ def _search(args: argparse.Namespace, held_out: HeldOut, out: Path) -> dict[str,
         proxy=dict(
             beta=args.beta,
             calibration_weight=args.calibration_weight,
-            counts='probability' if start.label_mode == 'soft' else 'kept labels',
             formula='mean over groups of F-beta - calibration_weight * mean over groups of ECE',
         ),
         class_mix_weighted=held_out.object_weights is not None,
@@ -254,8 +253,6 @@ def _print(result: dict[str, Any], out: Path) -> None:
         for kind in ('precision', 'recall')
         if f'{kind}_{group}' in old
     ]
-    if result['proxy']['counts'] == 'probability':
-        print('precision and recall are those of the probability in soft labels')
     for title, key in rows:
         table.add_row(title, _number(old[key]), _number(new[key]))
     console = Console()

@@ -1,8 +1,7 @@
 """Labelling replayed from a dump under other settings, with the functions that training uses.
 
 Shape legend: I images, R stored RoIs of an image, C foreground classes, k stored classes of a RoI,
-K detections of an image, D surest detections of all images, B confidence bins, S score bins, G = 3
-frequency groups.
+K detections of an image, D surest detections of all images, B confidence bins, S score bins.
 """
 
 from __future__ import annotations
@@ -17,19 +16,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_softpl.datasets.class_statistics import ClassStatistics
-from mmdet_softpl.evaluation.ground_truth import (
-    FREQUENCY_LETTERS,
-    ImageTruth,
-    judge_detections,
-)
+from mmdet_softpl.evaluation.ground_truth import FREQUENCY_LETTERS, judge_detections
 from mmdet_softpl.evaluation.teacher_dump import DumpedImage, TeacherDump
 from mmdet_softpl.functional import (
-    GROUP_NAMES,
     apply_calibrator,
     boost_scores,
     frequency_boost,
     histogram_calibrator,
-    match_indices,
     never_raising,
     per_class_thresholds,
     reliability_counts,
@@ -63,8 +56,6 @@ class LabelSettings:
     Attributes:
         temperature: Of the prototype evidence, > 0; None: the head's own.
         calibration: ``semi_train_cfg.calibration``.
-        label_mode: ``semi_train_cfg.label_mode``: whether the student learns the kept labels
-            (``'hard'``) or the distribution of every object.
         held_out: Training calibrates on images of its own (``HeldOutCalibrationHook``); if not,
             on those it trains on, and lowers scores only.
     """
@@ -80,7 +71,6 @@ class LabelSettings:
     prototype_weight: tuple[float, float, float] = (1.0, 0.5, 0.0)
     temperature: float | None = None
     calibration: str = 'histogram'
-    label_mode: str = 'soft'
     held_out: bool = False
 
     @classmethod
@@ -103,9 +93,8 @@ class LabelSettings:
         for key in ('thr_range', 'prototype_weight'):
             if key in given:
                 given[key] = tuple(float(value) for value in given[key])
-        for key in ('calibration', 'label_mode'):
-            if key in semi_train_cfg:
-                given[key] = semi_train_cfg[key]
+        if 'calibration' in semi_train_cfg:
+            given['calibration'] = semi_train_cfg['calibration']
         return cls(held_out=held_out, **given)
 
 
@@ -119,13 +108,8 @@ class Replay:
         labels: (D,) int64.
         scores: (D,) boosted class scores.
         kept: (D,) bool, above the threshold of the class.
-        is_object: (D,) bool, kept or of enough objectness: the student learns its distribution.
         judged: (D,) bool, the annotations say something about it.
         correct: (D,) bool, takes an object of its class at box IoU 0.5.
-        others: (D, G) how what the label leaves is shared among the other classes of each group;
-            background and classes that the dump does not have take the rest.
-        true_labels: (D,) class of the object that it lies on, whatever its own; -1: none.
-        true_share: (D,) share of that class among the others.
         weights: (D,) see ``replay``.
         objects: (I, C) ground-truth objects of each image, weighted.
     """
@@ -135,12 +119,8 @@ class Replay:
     labels: Tensor
     scores: Tensor
     kept: Tensor
-    is_object: Tensor
     judged: Tensor
     correct: Tensor
-    others: Tensor
-    true_labels: Tensor
-    true_share: Tensor
     weights: Tensor
     objects: Tensor
 
@@ -232,11 +212,7 @@ def candidates_of(
     state: ClassState,
     cfg: LabelingCfg,
 ) -> InstanceData:
-    """Detections of one image after boost and per-class NMS.
-
-    Beside the fields of ``find_candidates``: ``objectness`` (K,), ``classes`` (K, k) and
-    ``score_vectors`` (K, k + 2), boosted, of these classes, all others and background.
-    """
+    """Detections of one image after boost and per-class NMS, with their ``objectness``."""
     temperature = settings.temperature
     if temperature is None and dump.temperatures:
         temperature = dump.temperatures[0]
@@ -259,10 +235,7 @@ def candidates_of(
         return image.bboxes[roi_inds, torch.zeros_like(columns) if agnostic else columns]
 
     found = find_candidates(scores[:, :-2], decode, cfg, image.classes)
-    roi_inds = found.pop('roi_inds')
-    found.objectness = 1 - image.scores[roi_inds, -1]
-    found.score_vectors = scores[roi_inds]
-    found.classes = image.classes[roi_inds]
+    found.objectness = 1 - image.scores[found.pop('roi_inds'), -1]
     return found
 
 
@@ -364,52 +337,17 @@ def _judge(
     parts: list[tuple[Tensor, ...]] = []
     for index, (image, detections, weight) in enumerate(zip(images, found, weights, strict=True)):
         name_objects(detections, state, cfg)
-        surest = detections[detections.surest]
-        weight = weight[detections.surest]
-        judged, correct = judge_detections(image.truth, surest.bboxes, surest.scores, surest.labels)
-        where = torch.full_like(surest.labels, index)
-        parts.append(
-            (
-                where,
-                surest.labels,
-                surest.scores,
-                surest.kept,
-                surest.is_object,
-                judged,
-                correct,
-                *_distribution(surest, image.truth, state.groups),
-                weight,
-            )
-        )
+        rows = detections.surest
+        bboxes, labels = detections.bboxes[rows], detections.labels[rows]
+        scores = detections.scores[rows]
+        judged, correct = judge_detections(image.truth, bboxes, scores, labels)
+        where = torch.full_like(labels, index)
+        kept = detections.kept[rows]
+        parts.append((where, labels, scores, kept, judged, correct, weight[rows]))
         true_labels = image.truth.labels[~image.truth.crowd]
         objects[index] = torch.bincount(true_labels, minlength=state.num_classes)
     if object_weights is not None:
         objects *= object_weights
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return Replay(state, *[*columns, objects])
-
-
-def _distribution(
-    found: InstanceData, truth: ImageTruth, groups: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``others``, ``true_labels`` and ``true_share`` of ``Replay`` for detections of one image."""
-    matched = match_indices(
-        found.bboxes, found.scores, None, truth.bboxes.float(), None, ignore=truth.crowd
-    )
-    lies_on = (matched >= 0) & ~_taken(truth.crowd, matched)
-    true_labels = torch.where(lies_on, _taken(truth.labels, matched), -1)
-    vectors = found.score_vectors.clone()
-    vectors[:, :-2].masked_fill_(found.classes == found.labels[:, None], 0)
-    share = vectors / vectors.sum(1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
-    share = share[:, :-2]
-    others = share.new_zeros(len(found), len(GROUP_NAMES))
-    others.scatter_add_(1, groups[found.classes], share)
-    true_share = (share * (found.classes == true_labels[:, None])).sum(1)
-    return others, true_labels, true_share
-
-
-def _taken(values: Tensor, matched: Tensor) -> Tensor:
-    """``values`` (M,) at ``matched`` (K,) in [-1, M); what -1 gives means nothing."""
-    if not len(values):
-        return values.new_zeros(len(matched))
-    return values[matched.clamp_min(0)]
+    columns = (torch.cat(column) for column in zip(*parts, strict=True))
+    image_inds, labels, scores, kept, judged, correct, weight = columns
+    return Replay(state, image_inds, labels, scores, kept, judged, correct, weight, objects)

@@ -122,7 +122,7 @@ class LabelSearch:
     def _cross_fitted(self, settings: LabelSettings, indices: Sequence[int]) -> dict[str, float]:
         found = self._replay(settings, indices)
         confidences = cross_calibrated(found, settings, every_second(len(indices)))
-        return self._proxy(group_statistics(found, confidences, settings.label_mode == 'soft'))
+        return self._proxy(group_statistics(found, confidences))
 
     def _proxy(self, statistics: GroupStatistics) -> dict[str, float]:
         counts, reliability = total(statistics)
@@ -134,7 +134,7 @@ class LabelSearch:
         table = fit_calibration(settings, first.reliability(), first.state.groups)
         found = self._replay(settings, self.report_half)
         confidences = apply_calibrator(found.scores, found.labels, table)
-        statistics = group_statistics(found, confidences, settings.label_mode == 'soft')
+        statistics = group_statistics(found, confidences)
         return self._proxy(statistics), statistics
 
     def compare(self, old: LabelSettings, new: LabelSettings) -> dict[str, Any]:

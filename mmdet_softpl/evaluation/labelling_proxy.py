@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_softpl.evaluation.label_replay import Replay
@@ -25,8 +24,7 @@ class GroupStatistics:
     """What the proxy is made of, of each image, so that images can be drawn again.
 
     Attributes:
-        counts: (I, 4, G) kept, judged, right pseudo-labels (or what of soft labels goes to the
-            group, is judged and is right), and objects.
+        counts: (I, 4, G) kept, judged, right pseudo-labels, and objects.
         reliability: (I, 3, G, B) count, correct and confidence sums of the surest detections.
     """
 
@@ -34,43 +32,26 @@ class GroupStatistics:
     reliability: Tensor
 
 
-def group_statistics(found: Replay, confidences: Tensor, soft: bool = False) -> GroupStatistics:
+def group_statistics(found: Replay, confidences: Tensor) -> GroupStatistics:
     """Sums per image and frequency group.
 
     Args:
         found: The replay.
         confidences: (D,) calibrated.
-        soft: What the student of soft labels learns, instead of the kept labels: the distribution
-            of every object, by the probability that goes to the classes of a group, and of it to
-            the true class.
     """
     groups, num_images = found.state.groups, len(found.objects)
-    num_groups = len(GROUP_NAMES)
-    own = groups[found.labels]
-    if soft:
-        left = 1 - confidences
-        mass = found.others * left[:, None]
-        mass = mass + F.one_hot(own, num_groups) * confidences[:, None]
-        mass = mass * (found.weights * found.is_object)[:, None]
-        hit = found.true_labels == found.labels
-        true_mass = torch.where(hit, confidences, left * found.true_share)
-        known = found.true_labels >= 0
-        true_groups = groups[found.true_labels.clamp_min(0)]
-        right = F.one_hot(true_groups, num_groups) * (known * true_mass)[:, None]
-        right = right * (found.weights * found.is_object)[:, None]
-    else:
-        mass = F.one_hot(own, num_groups) * (found.weights * found.kept)[:, None]
-        right = mass * found.correct[:, None]
-    values = torch.stack([mass, mass * found.judged[:, None], right])
-    counts = torch.zeros(3, num_images, num_groups).index_add(1, found.image, values)
-    objects = torch.zeros(num_images, num_groups).index_add(1, groups, found.objects)
-    rows, size = found.image * num_groups + own, num_images * num_groups
+    rows = found.image * len(GROUP_NAMES) + groups[found.labels]
+    size = num_images * len(GROUP_NAMES)
+    kept = found.weights * found.kept
+    values = torch.stack([kept, kept * found.judged, kept * found.correct])
+    counts = torch.zeros(3, size).index_add(1, rows, values).view(3, num_images, -1)
+    objects = torch.zeros(num_images, len(GROUP_NAMES)).index_add(1, groups, found.objects)
     reliability = reliability_counts(
         confidences, rows, found.correct, size, CONFIDENCE_BINS, found.weights * found.judged
     )
     return GroupStatistics(
         torch.cat([counts, objects[None]]).transpose(0, 1),
-        reliability.view(3, num_images, num_groups, -1).transpose(0, 1),
+        reliability.view(3, num_images, len(GROUP_NAMES), -1).transpose(0, 1),
     )
 
 

@@ -25,7 +25,7 @@ from tests.support import tiny_labelling
 optuna = pytest.importorskip('optuna')
 STATISTICS = tiny_labelling.statistics()
 # Keeps nothing: nearly everything is better.
-BAD = LabelSettings('fixed', fixed_thr=0.94, calibration='none', label_mode='hard')
+BAD = LabelSettings('fixed', fixed_thr=0.94, calibration='none')
 
 
 def make(num_images: int = 40, **options) -> LabelSearch:

@@ -20,7 +20,6 @@ from mmdet_softpl.evaluation.labelling_proxy import (
     total,
 )
 from mmdet_softpl.evaluation.pseudo_label_quality import pseudo_label_quality
-from mmdet_softpl.functional import soft_targets
 from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects
 from tests.support import tiny_labelling
 
@@ -82,44 +81,6 @@ def test_statistics_are_sums_over_images(found) -> None:
     twice = total(statistics, torch.full((40,), 2))
     torch.testing.assert_close(twice[0], counts * 2)
     assert total(statistics, torch.zeros(40))[1].sum() == 0
-
-
-def test_soft_statistics_are_those_of_the_targets_of_training() -> None:
-    """Against ``soft_targets`` itself, one object at a time; the dump has every class."""
-    dump = tiny_labelling.made_up_dump()
-    cfg = LabelingCfg(objectness_thr=0.5)
-    settings = LabelSettings('fixed', fixed_thr=0.3)
-    found = replay(dump, settings, STATISTICS, cfg)
-    confidences = torch.rand(len(found.labels), generator=torch.Generator().manual_seed(0))
-    counts, reliability = total(group_statistics(found, confidences, soft=True))
-    groups = found.state.groups
-    expected = torch.zeros(4, 3)
-    row = hits = misses = 0
-    for image in dump.images:
-        seen = candidates_of(dump, image, settings, found.state, cfg)
-        seen = name_objects(seen, found.state, cfg)
-        for i in seen.surest.nonzero().squeeze(1).tolist():
-            vector = torch.cat([seen.score_vectors[i, :-2], seen.score_vectors[i, -1:]])[None]
-            target = soft_targets(vector, seen.labels[i : i + 1], confidences[row : row + 1])[0]
-            row += 1
-            if not seen.is_object[i]:
-                continue
-            expected[:2] += torch.zeros(3).index_add(0, groups, target[:-1])
-            # In this dump a RoI is an object's box or nowhere near one.
-            on = (image.truth.bboxes.float() == seen.bboxes[i]).all(1).nonzero().flatten()
-            if len(on):
-                true = int(image.truth.labels[on[0]])
-                expected[2, groups[true]] += target[true]
-                hits += true == int(seen.labels[i])
-                misses += true != int(seen.labels[i])
-        labels = image.truth.labels
-        expected[3] += torch.bincount(groups[labels], minlength=3)
-    assert row == len(found.labels) and hits > 5 and misses > 5
-    torch.testing.assert_close(counts, expected)
-    # Calibration is judged of the labels either way.
-    hard = total(group_statistics(found, confidences))
-    torch.testing.assert_close(reliability, hard[1])
-    assert not torch.allclose(counts, hard[0])
 
 
 def test_difference_with_itself_and_with_something_better(found) -> None:
