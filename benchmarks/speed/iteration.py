@@ -35,9 +35,9 @@ MASKS_NOTE = (
 )
 
 HOST_NOTE = (
-    '. On this GPU an iteration of so few images takes as long as the host needs to launch it, and '
-    "mmdet's proposals, assignment, sampling and targets are most of what is launched beside the "
-    "network (see operations); against mmdet's own supervised iterations see the row of that name"
+    ". A GPU waits for the host where a batch is small, and mmdet's proposals, assignment, "
+    'sampling and targets are most of what is launched beside the network (see operations, counted '
+    "for Faster R-CNN); against mmdet's own supervised iterations see the row of that name"
 )
 
 
@@ -66,7 +66,7 @@ def against_bare(case: Case, rounds: int) -> tuple[list[float], float]:
     ours()
     kept = float(model.class_state.kept.sum()) / case.batch
     # In a large batch the long tail of small scores gets one in now and then.
-    if round(kept) != case.kept:
+    if abs(kept - case.kept) > (0.5 if case.kept else 0):
         raise RuntimeError(f'{case}: the teacher kept {kept:g} instances an image')
     network = BareNetwork(model, inputs, copied(samples))
 

@@ -1,7 +1,8 @@
 """Operations of an iteration. On a GPU each is a kernel to launch, and a small one costs no more.
 
-Counted on the CPU. Views launch nothing and are left out, and so are RoIAlign and NMS, which are
-one kernel on a GPU and many steps of our stand-ins here.
+Counted on the CPU. Views and allocations launch nothing and are left out, and so are RoIAlign and
+NMS, which are one kernel on a GPU and many steps of our stand-ins here; what RoIAlign's stand-in
+does in the backward pass is counted.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ class Launches(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         owner = _owner()
-        if owner and not _is_view(func):
+        if owner and _launches(func):
             self.count[owner] += 1
         return func(*args, **(kwargs or {}))
 
 
-def _is_view(func) -> bool:
+def _launches(func) -> bool:
+    """Neither a view, nor an allocation alone."""
+    if func.name().startswith(('aten::empty', 'aten::new_empty', 'aten::_unsafe_view')):
+        return False
     aliases = [value.alias_info for value in func._schema.returns]
-    return any(alias is not None and not alias.is_write for alias in aliases)
+    return not any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _owner() -> str | None:

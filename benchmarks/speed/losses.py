@@ -19,7 +19,7 @@ from mmdet_softpl.functional import ClassSimilarity, resample_roi_masks, smoothe
 NEIGHBOURS = 16
 LAUNCH_NOTE = (
     'at this size a GPU takes as long as the host needs to launch the operations, of which the '
-    'sparse target has more than hard labels; torch.compile does not win either'
+    'sparse target has more than hard labels'
 )
 
 

@@ -137,7 +137,7 @@ def wait_rows(case: Case, name: str) -> list[Record]:
         if case.device == 'cuda'
         else 'counted on the CPU by the operations that would wait on a GPU'
     )
-    note = f'{how}; while labelling ours are {_listed(other)}, the host has {waits.by_host}'
+    note = f'{how}; elsewhere ours are {_listed(other)}, the host has {waits.by_host}'
     return [
         of_number(
             sum(loss.values()),

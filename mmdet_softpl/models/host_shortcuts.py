@@ -84,15 +84,18 @@ class RememberedGrids:
         device: torch.device | str = 'cuda',
     ) -> Tensor:
         """(A, 4) anchors of a level; a copy, which the caller may change."""
+        host = AnchorGenerator.single_level_grid_priors
+        height, width = featmap_size
+        # A traced size is no number, and a traced grid must not outlive its trace.
+        if torch.jit.is_tracing():
+            return host(self.generator, featmap_size, level_idx, dtype=dtype, device=device)
         key = (level_idx, dtype, torch.device(device))
-        height, width = (int(side) for side in featmap_size)
         grid = self._grids.get(key)
         rows, columns = (0, 0) if grid is None else grid.shape[:2]
         if grid is None or rows < height or columns < width:
             size = (max(rows, height), max(columns, width))
-            grid = AnchorGenerator.single_level_grid_priors(
-                self.generator, size, level_idx, dtype=dtype, device=device
-            ).view(*size, -1, 4)
+            anchors = host(self.generator, size, level_idx, dtype=dtype, device=device)
+            grid = anchors.view(*size, self.generator.num_base_priors[level_idx], 4)
             self._grids[key] = grid
         return grid[:height, :width].clone().view(-1, 4)
 
@@ -156,6 +159,16 @@ class JointRPNLoss:
     ) -> dict[str, list[Tensor]]:
         """``loss_rpn_cls`` and ``loss_rpn_bbox``, arguments as the host's."""
         rpn = self.rpn_head
+        # Its losses may have been replaced since.
+        if not self.fits(rpn):
+            return RPNHead.loss_by_feat(
+                rpn,
+                cls_scores,
+                bbox_preds,
+                batch_gt_instances,
+                batch_img_metas,
+                batch_gt_instances_ignore=batch_gt_instances_ignore,
+            )
         sizes = [level.shape[-2:] for level in cls_scores]
         anchors, flags = rpn.get_anchors(sizes, batch_img_metas, device=cls_scores[0].device)
         *targets, avg_factor = rpn.get_targets(
@@ -189,8 +202,7 @@ def take_shortcuts(detector: TwoStageDetector) -> None:
         if type(generator) is AnchorGenerator and not generator.use_box_type:
             generator.single_level_grid_priors = RememberedGrids(generator)
             generator.single_level_valid_flags = AllValid(generator)
-        if JointRPNLoss.fits(rpn):
-            rpn.loss_by_feat = JointRPNLoss(rpn)
+        rpn.loss_by_feat = JointRPNLoss(rpn)
         if hasattr(rpn, 'assigner'):
             rpn.assigner = OneWaitAssigner.of(rpn.assigner)
     roi_head = detector.roi_head

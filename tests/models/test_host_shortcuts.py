@@ -18,7 +18,6 @@ from mmdet_softpl.models.host_shortcuts import (
     JointRPNLoss,
     OneWaitAssigner,
     RememberedGrids,
-    take_shortcuts,
 )
 from tests.support.tiny import detector_config, multi_batch, semi_config
 
@@ -89,7 +88,13 @@ def test_grids_are_those_of_the_host(dtype: torch.dtype) -> None:
     host, ours = generator(), generator()
     ours.single_level_grid_priors = RememberedGrids(ours)
     # Growing in one side, in the other, shrinking, the same again, nothing at all.
-    for sizes in ([(3, 5), (2, 3)], [(7, 4), (2, 9)], [(1, 1), (1, 2)], [(7, 5), (0, 3)]):
+    for sizes in (
+        [(0, 3), (2, 3)],
+        [(3, 5), (2, 3)],
+        [(7, 4), (2, 9)],
+        [(1, 1), (1, 2)],
+        [(7, 5), (0, 3)],
+    ):
         for _ in range(2):
             expected = host.grid_priors(sizes, dtype=dtype, device='cpu')
             found = ours.grid_priors(sizes, dtype=dtype, device='cpu')
@@ -97,6 +102,19 @@ def test_grids_are_those_of_the_host(dtype: torch.dtype) -> None:
                 torch.testing.assert_close(a, b, rtol=0, atol=0)
             # What a caller does to its anchors does nothing to the next one's.
             found[0].zero_()
+
+
+def test_a_trace_is_good_for_other_sizes() -> None:
+    host, ours = generator(), generator()
+    ours.single_level_grid_priors = RememberedGrids(ours)
+
+    def anchors(x: Tensor) -> Tensor:
+        return ours.single_level_grid_priors(x.shape[-2:], 0, device='cpu')
+
+    ours.grid_priors([(9, 9), (2, 2)], device='cpu')
+    traced = torch.jit.trace(anchors, torch.zeros(1, 1, 3, 5))
+    expected = host.single_level_grid_priors((6, 7), 0, device='cpu')
+    torch.testing.assert_close(traced(torch.zeros(1, 1, 6, 7)), expected)
 
 
 def test_flags_are_those_of_the_host() -> None:
@@ -139,13 +157,21 @@ def test_rpn_loss_and_gradients_are_those_of_the_host(counts: tuple[int, int]) -
     assert (results[0][1] > 0) == (sum(counts) > 1)
 
 
-def test_losses_that_are_no_sums_over_anchors_stay_as_they_are() -> None:
-    cfg = detector_config()
-    cfg.rpn_head.loss_bbox = dict(type='GIoULoss', loss_weight=1.0)
-    cfg.rpn_head.reg_decoded_bbox = True
-    detector = MODELS.build(cfg)
-    take_shortcuts(detector)
-    assert 'loss_by_feat' not in vars(detector.rpn_head)
+def test_losses_that_are_no_sums_over_anchors_are_the_hosts() -> None:
+    torch.manual_seed(0)
+    host = MODELS.build(detector_config()).rpn_head
+    host.sampler.num = 10**6
+    # Replaced after the detector was built.
+    host.loss_bbox, host.reg_decoded_bbox = MODELS.build(dict(type='GIoULoss')), True
+    ours = copy.deepcopy(host)
+    ours.loss_by_feat = JointRPNLoss(ours)
+    assert not JointRPNLoss.fits(ours)
+    x = [torch.randn(1, 16, 16 // 2**i, 24 // 2**i) for i in range(5)]
+    truth = [InstanceData(bboxes=4 * random_boxes(3, 3), labels=torch.zeros(3, dtype=torch.long))]
+    metas = [dict(img_shape=(64, 96), pad_shape=(64, 96))]
+    expected, found = (head.loss_by_feat(*head(x), truth, metas) for head in (host, ours))
+    for name, levels in expected.items():
+        assert [float(level) for level in levels] == [float(level) for level in found[name]]
 
 
 @pytest.mark.parametrize('name', ['mask-rcnn', 'cascade-mask-rcnn'])
