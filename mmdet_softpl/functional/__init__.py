@@ -39,7 +39,14 @@ from .similarity import (
     tilt_similarity,
     update_prototypes,
 )
-from .smoothing import smoothed_cross_entropy, smoothed_targets, soft_cross_entropy
+from .smoothing import (
+    SmoothingTable,
+    smoothed_cross_entropy,
+    smoothed_targets,
+    smoothing_table,
+    soft_cross_entropy,
+    sparse_cross_entropy,
+)
 from .thresholds import (
     THRESHOLD_MODES,
     curriculum_thresholds,
@@ -58,6 +65,7 @@ __all__ = [
     'RARE',
     'THRESHOLD_MODES',
     'ClassSimilarity',
+    'SmoothingTable',
     'align_boosts',
     'apply_calibrator',
     'boost_scores',
@@ -90,8 +98,10 @@ __all__ = [
     'smooth_thresholds',
     'smoothed_cross_entropy',
     'smoothed_targets',
+    'smoothing_table',
     'soft_cross_entropy',
     'soft_targets',
+    'sparse_cross_entropy',
     'student_offsets',
     'sum_features',
     'temperature_calibrator',

@@ -6,11 +6,58 @@ Source: "Smoothed cross entropy" of docs/DESIGN.md, section 4.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ._tensor import at_least_float32
 from .similarity import ClassSimilarity
+
+
+@dataclass(frozen=True)
+class SmoothingTable:
+    """The smoothed target of every label, sparse.
+
+    Each of the C + 1 entries of a target has ``uniform``, and the given entries their coefficient
+    on top; one that comes up twice has the sum.
+
+    Attributes:
+        entries: (C+1, k+2) int64 in [0, C].
+        coefficients: (C+1, k+2).
+        uniform: (C+1,).
+    """
+
+    entries: Tensor
+    coefficients: Tensor
+    uniform: Tensor
+
+
+def smoothing_table(epsilon: Tensor, similarity: ClassSimilarity) -> SmoothingTable:
+    """Targets t = (1 - e_y) onehot(y) + e_y Q[y] of all labels; background is one-hot.
+
+    Args:
+        epsilon: (C,) smoothing of each class, in [0, 1).
+        similarity: (C, k) rows Q; a zero row is uniform over the other classes.
+    """
+    num_classes = len(epsilon)
+    # Alone, a class has nobody to be confused with.
+    smooth = epsilon if num_classes > 1 else torch.zeros_like(epsilon)
+    weights = similarity.weights.to(epsilon.dtype)
+    # The mass that each other class gets, 0 on rows that have neighbours.
+    uniform = smooth * (weights.sum(dim=1) == 0) / max(num_classes - 1, 1)
+    labels = torch.arange(num_classes, device=epsilon.device)
+    background = torch.full_like(labels, num_classes)
+    entries = torch.cat([labels[:, None], background[:, None], similarity.indices], dim=1)
+    # The uniform part is in all C + 1 entries; background and the label get none of it.
+    coefficients = torch.cat(
+        [(1 - smooth - uniform)[:, None], -uniform[:, None], smooth[:, None] * weights], dim=1
+    )
+    entries, coefficients = F.pad(entries, (0, 0, 0, 1)), F.pad(coefficients, (0, 0, 0, 1))
+    entries[-1, :2] = num_classes
+    coefficients[-1, 0] = 1
+    return SmoothingTable(entries, coefficients, F.pad(uniform, (0, 1)))
 
 
 def smoothed_cross_entropy(
@@ -18,9 +65,8 @@ def smoothed_cross_entropy(
 ) -> Tensor:
     """Cross entropy with t = (1 - e_y) onehot(y) + e_y Q[y] on foreground rows.
 
-    Equal to the dense form on `smoothed_targets`, but the target is never built: it has k + 1
-    entries and, on uniform rows, a constant, so the loss is a gather and a sum over
-    log-probabilities. Background rows are the plain cross entropy, and so is everything with C = 1.
+    Equal to the dense form on `smoothed_targets`. Background rows are the plain cross entropy, and
+    so is everything with C = 1.
 
     Args:
         logits: (N, C+1).
@@ -31,18 +77,30 @@ def smoothed_cross_entropy(
     Returns:
         (N,) loss, float32, differentiable in ``logits``.
     """
+    return sparse_cross_entropy(logits, labels, smoothing_table(epsilon, similarity))
+
+
+def sparse_cross_entropy(logits: Tensor, labels: Tensor, table: SmoothingTable) -> Tensor:
+    """`smoothed_cross_entropy` with targets that are made once for many batches.
+
+    A target is never built: it has k + 2 entries and a constant, so the loss is a gather and a sum
+    over log-probabilities.
+
+    Args:
+        logits: (N, C+1).
+        labels: (N,) int64 in [0, C].
+        table: Of the classes.
+
+    Returns:
+        (N,) loss, float32, differentiable in ``logits``.
+    """
     logits = at_least_float32(logits)
-    num_classes = logits.shape[1] - 1
-    smooth, indices, weights, uniform = _row_smoothing(
-        labels, epsilon.to(logits.dtype), similarity, num_classes
+    return _SparseCrossEntropy.apply(
+        logits,
+        table.entries[labels],
+        table.coefficients[labels].to(logits.dtype),
+        table.uniform[labels].to(logits.dtype),
     )
-    background = torch.full_like(labels, num_classes)
-    entries = torch.cat([labels[:, None], background[:, None], indices], dim=1)
-    # The uniform part is a sum over all C + 1 entries, less background and the label.
-    coefficients = torch.cat(
-        [(1 - smooth - uniform)[:, None], -uniform[:, None], smooth[:, None] * weights], dim=1
-    )
-    return _SparseCrossEntropy.apply(logits, entries, coefficients, uniform)
 
 
 class _SparseCrossEntropy(torch.autograd.Function):
@@ -87,33 +145,12 @@ def smoothed_targets(
     Returns:
         (N, C+1) float32, rows sum to 1.
     """
-    smooth, indices, weights, uniform = _row_smoothing(
-        labels, at_least_float32(epsilon), similarity, num_classes
-    )
-    targets = uniform[:, None].repeat(1, num_classes + 1)
-    targets[:, -1] = 0
-    targets = targets.scatter(1, labels[:, None], (1 - smooth)[:, None])
-    return targets.scatter_add(1, indices, smooth[:, None] * weights)
+    table = smoothing_table(at_least_float32(epsilon), similarity)
+    targets = table.uniform[labels, None].repeat(1, num_classes + 1)
+    return targets.scatter_add(1, table.entries[labels], table.coefficients[labels])
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy of logits (N, C+1) against target distributions (N, C+1): (N,), float32."""
     log_probs = torch.log_softmax(at_least_float32(logits), dim=1)
     return -(targets.to(log_probs.dtype) * log_probs).sum(dim=1)
-
-
-def _row_smoothing(
-    labels: Tensor, epsilon: Tensor, similarity: ClassSimilarity, num_classes: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per row: smoothing (N,), neighbours (N, k), their weights (N, k), uniform mass (N,).
-
-    The uniform mass is what *each* other class gets, 0 on rows that have neighbours.
-    """
-    # Background rows read the last class and multiply it by 0.
-    rows = labels.clamp_max(num_classes - 1)
-    smoothed = (labels < num_classes) & (num_classes > 1)
-    smooth = epsilon[rows] * smoothed
-    weights = similarity.weights.to(epsilon.dtype)[rows]
-    is_uniform = weights.sum(dim=1) == 0
-    uniform = smooth * is_uniform / max(num_classes - 1, 1)
-    return smooth, similarity.indices[rows], weights, uniform

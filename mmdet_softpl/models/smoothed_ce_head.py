@@ -22,12 +22,14 @@ from torch import Tensor
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import (
     ClassSimilarity,
+    SmoothingTable,
     effective_neighbours,
     similarity_from_confusion,
     similarity_from_matrix,
     similarity_from_prototypes,
-    smoothed_cross_entropy,
+    smoothing_table,
     soft_cross_entropy,
+    sparse_cross_entropy,
     sum_features,
     tilt_similarity,
     update_prototypes,
@@ -123,6 +125,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         c, k = self.num_classes, self.topk
         self._iter = 0
         self._features: Tensor | None = None
+        self._table: SmoothingTable | None = None
+        self._table_of: tuple = ()
         if not self.smooths:
             return
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
@@ -175,6 +179,15 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             return self.smoothing
         ramp = (self._iter - self.warmup_iters) / self.warmup_iters
         return self.smoothing * min(max(ramp, 0.0), 1.0)
+
+    def _target_table(self) -> SmoothingTable:
+        """Targets of all classes, made anew when the strength or the similarity has changed."""
+        parts = (self.similarity_indices, self.similarity_weights)
+        state = (self.current_smoothing(), *map(id, parts), *(part._version for part in parts))
+        if self._table is None or state != self._table_of:
+            epsilon = torch.full_like(self.similarity_weights[:, 0], state[0])
+            self._table, self._table_of = smoothing_table(epsilon, self.similarity), state
+        return self._table
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Host's forward of two shared layers, keeping the penultimate feature.
@@ -231,8 +244,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             elif self.smooths:
                 if self.training:
                     self._observe(cls_score, labels)
-                epsilon = torch.full_like(self.similarity_weights[:, 0], self.current_smoothing())
-                raw = smoothed_cross_entropy(cls_score, labels, epsilon, self.similarity)
+                raw = sparse_cross_entropy(cls_score, labels, self._target_table())
             else:
                 raw = None
             if raw is None and len(labels):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -99,6 +100,44 @@ def test_loss_is_the_dense_targets_cross_entropy(mode: str) -> None:
         dense[background],
         torch.nn.functional.one_hot(torch.tensor(6), 7).float().expand_as(dense[background]),
     )
+
+
+def test_targets_follow_whatever_changes_them() -> None:
+    """They are kept between batches, so each change has to be noticed."""
+    torch.manual_seed(1)
+    settings = dict(num_classes=6, topk=3, warmup_iters=2, **copy.deepcopy(COMMON))
+    head = SmoothedCEHead(refresh_interval=3, **settings)
+    other = SmoothedCEHead(refresh_interval=3, **settings)
+    other.similarity_weights.uniform_()
+    feats, targets = torch.randn(20, 8, 7, 7), batch(20, 6)
+    seen = []
+
+    def compare(head: SmoothedCEHead) -> None:
+        head.eval()
+        logits, _ = head(feats)
+        loss = head.loss(logits, None, **targets)['loss_cls']
+        epsilon = torch.full((6,), head.current_smoothing())
+        dense = smoothed_targets(targets['labels'], epsilon, head.similarity, 6)
+        raw = -(dense * logits.log_softmax(1)).sum(1) * targets['label_weights']
+        torch.testing.assert_close(loss, 1.5 * raw.sum() / (targets['label_weights'] > 0).sum())
+        seen.append(dense)
+        head.train()
+
+    compare(head)
+    for seed in range(6):
+        torch.manual_seed(seed)
+        run(head, torch.randn(40, 8, 7, 7), batch(40, 6))
+        compare(head)
+    head.similarity_weights[1] = head.similarity_weights[2]
+    compare(head)
+    compare(copy.deepcopy(head))
+    head.load_state_dict(other.state_dict())
+    compare(head)
+    head.double().float()
+    compare(head)
+    changes = sum(not torch.equal(a, b) for a, b in itertools.pairwise(seen))
+    # The ramp, two refreshes, the row by hand, the other head.
+    assert changes >= 5
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
