@@ -52,7 +52,10 @@ def diagnose() -> list[Finding]:
                 finding = check(name)
         except Exception as error:  # whatever an installation can break with is a finding
             finding = Finding(
-                name, FAIL, _describe(error), 'install it again in a fresh environment'
+                name,
+                FAIL,
+                _describe(error),
+                _missing_module(error) or 'install it again in a fresh environment',
             )
         findings.append(finding)
     return findings
@@ -240,18 +243,28 @@ def _ops(name: str) -> Finding:
     from mmdet_softpl import ops
 
     if ops.active() == 'missing':
-        return Finding(name, FAIL, ops.describe(), 'pip install mmcv-lite==2.1.0')
+        remedy = 'pip install mmcv-lite==2.1.0'
+        try:
+            importlib.import_module('mmcv')
+        except Exception as error:  # of mmcv itself, or of what it needs
+            remedy = _missing_module(error) or remedy
+        return Finding(name, FAIL, ops.describe(), remedy)
     return Finding(name, OK, f'{ops.active()}: {ops.describe()}')
+
+
+def _missing_module(error: Exception) -> str:
+    """What to do where a module of another package is missing; empty for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or error.name in (None, 'mmcv', 'mmcv._ext'):
+        return ''
+    return f'install the package of the module {error.name!r}'
 
 
 def _part_of_mmdet(name: str) -> Finding:
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        remedy = f'see the failed checks above, or install the package of the module {error.name!r}'
-        return Finding(name, FAIL, _describe(error), remedy)
     except Exception as error:  # mmdet asserts versions while it is imported
-        return Finding(name, FAIL, _describe(error), 'see the failed checks above')
+        remedy = ', or '.join(filter(None, ['see the failed checks above', _missing_module(error)]))
+        return Finding(name, FAIL, _describe(error), remedy)
     return Finding(name, OK, f'{name} can be imported')
 
 

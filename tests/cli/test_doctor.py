@@ -150,7 +150,25 @@ def test_missing_torchvision_is_a_warning(
 
 def test_missing_ops_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, 'active', lambda: 'missing')
-    assert finding('ops').status == 'fail'
+    found = finding('ops')
+    assert found.status == 'fail' and found.remedy == 'pip install mmcv-lite==2.1.0'
+
+
+def test_a_package_that_the_stack_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine reads platformdirs by way of yapf; that mmcv then does not load is not its fault."""
+
+    def missing(module: str) -> None:
+        raise ModuleNotFoundError("No module named 'platformdirs'", name='platformdirs')
+
+    monkeypatch.setattr(ops, 'active', lambda: 'missing')
+    monkeypatch.setattr(doctor.importlib, 'import_module', missing)
+    remedy = "install the package of the module 'platformdirs'"
+    assert finding('ops').remedy == remedy
+    assert (
+        doctor._part_of_mmdet('mmdet.models').remedy == f'see the failed checks above, or {remedy}'
+    )
+    monkeypatch.setitem(doctor._CHECKS, 'gpu', missing)
+    assert finding('gpu').remedy == remedy
 
 
 @pytest.mark.parametrize(('has_float', 'status'), [(False, 'warn'), (True, 'ok')])
