@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from .annotation_file import load_annotation_file
+from .annotation_findings import NO_VALIDATION_IMAGE
 from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION, ConfiguredSet
 from .findings import ERROR, WARNING, Finding, examples
 from .image_scan import scan_image
 from .set_comparisons import class_findings, image_findings, leak_findings
-from .set_contents import NO_VALIDATION_IMAGE, SetContents, SetImage, read_set
+from .set_contents import SetContents, SetImage, read_set
 from .unlabeled_image_dataset import size_or_error
 
 FILES = ('labeled_json', 'unlabeled_json', 'val_json', 'held_out_json')

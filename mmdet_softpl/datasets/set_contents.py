@@ -1,4 +1,4 @@
-"""What one data set of a config holds, and what is wrong with its file.
+"""What one data set of a config holds.
 
 Shape letters: C classes in label order, A annotations.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .annotation_checks import AnnotationSummary, check_annotations
-from .annotation_file import AnnotationError, image_file_name, load_annotation_file
+from .annotation_checks import AnnotationSummary
+from .annotation_file import AnnotationError, load_annotation_file
+from .annotation_findings import finding_of_message, summarise
 from .class_statistics import ClassStatistics, class_statistics
 from .config_sets import (
     FOLDER,
@@ -22,16 +23,12 @@ from .config_sets import (
     LVIS_V05,
     LVIS_V1,
     OTHER,
-    UNLABELLED,
-    VALIDATION,
     ConfiguredSet,
 )
 from .findings import ERROR, WARNING, Finding, examples
+from .host_requirements import declared_size, host_file_name, host_findings
 from .unlabeled_image_dataset import IMAGE_EXTENSIONS, find_images
 from .usable_part import usable_part
-
-NO_VALIDATION_IMAGE = 'class without a validation image'
-_COCO_SERVER = 'http://images.cocodataset.org/'
 
 
 @dataclass(frozen=True)
@@ -119,27 +116,6 @@ def read_set(configured: ConfiguredSet) -> SetContents:
     return _read_json(configured)
 
 
-def host_file_name(kind: str, image: dict[str, Any]) -> str | None:
-    """File name of an image entry as the host's data set of this kind forms it.
-
-    Args:
-        kind: of :class:`ConfiguredSet`.
-        image: entry of ``images``.
-
-    Returns:
-        The name relative to the image folder, None where the key that it needs is missing.
-    """
-    if kind == LVIS_V1:
-        url = image.get('coco_url')
-        return url.replace(_COCO_SERVER, '') if isinstance(url, str) else None
-    if kind == FOLDER:
-        return image_file_name(image)
-    name = image.get('file_name')
-    if not isinstance(name, str):
-        return None
-    return name[-16:] if kind == LVIS_V05 and name.startswith('COCO') else name
-
-
 def repeat_factors(
     image_classes: Iterable[set[str]], oversample_thr: float
 ) -> tuple[dict[str, float], int]:
@@ -216,7 +192,7 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
     try:
         data = load_annotation_file(path)
     except (AnnotationError, OSError) as error:
-        return _with(nothing, _of_file(ERROR, name, 'unusable file', str(error)))
+        return _with(nothing, finding_of_message(ERROR, name, 'unusable file', str(error)))
 
     findings: list[Finding] = []
     if configured.kind in (LVIS_V1, LVIS_V05) and importlib.util.find_spec('lvis') is None:
@@ -233,14 +209,14 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
                 'nothing',
             )
         )
-    summary = _summarise(configured, data, findings)
+    summary = summarise(configured, data, findings)
     part, _ = usable_part(data)
-    findings += _host_needs(configured, part)
+    findings += host_findings(configured, part)
     images = tuple(
         SetImage(
             os.path.join(configured.image_root, file_name),
-            _size(image.get('height')),
-            _size(image.get('width')),
+            declared_size(image.get('height')),
+            declared_size(image.get('width')),
             image['id'],
         )
         for image in part['images']
@@ -308,157 +284,3 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
 def _is_open(configured: ConfiguredSet, image: SetImage) -> bool:
     """Whether the size is known only when the image is opened, as the unlabelled set does."""
     return configured.kind == FOLDER and not (image.height and image.width)
-
-
-def _size(value: Any) -> int:
-    return int(value) if isinstance(value, (int, float)) and value > 0 else 0
-
-
-def _of_file(severity: str, name: str, kind: str, text: str) -> Finding:
-    """A finding from a message of the annotation checks, whose last sentence is the remedy."""
-    detail, _, remedy = text.rstrip('.').rpartition('. ')
-    return Finding(severity, name, kind, detail or text, remedy if detail else 'correct the file')
-
-
-def _summarise(
-    configured: ConfiguredSet, data: dict[str, Any], findings: list[Finding]
-) -> AnnotationSummary | None:
-    """The summary of the file, or of its usable part, after noting what is wrong with it."""
-    path, name, role = configured.ann_file, configured.name, configured.role
-    labelled = role == LABELLED
-    # Nothing reads the categories and annotations of unlabelled images.
-    severity = WARNING if role == UNLABELLED else ERROR
-    classes = None if role == UNLABELLED else configured.classes
-    if role not in (LABELLED, UNLABELLED) and not data.get('annotations'):
-        detail = f'{path}: there is nothing to evaluate against'
-        findings.append(
-            Finding(ERROR, name, 'no annotation', detail, 'give a json with annotations')
-        )
-    if role == UNLABELLED and not data['categories']:
-        if not data['images']:
-            detail = f'{path}: key `images` is an empty list'
-            findings.append(Finding(ERROR, name, 'no image', detail, 'list the images there'))
-        return None
-    try:
-        summary = check_annotations(path, classes=classes, require_annotations=labelled, data=data)
-    except AnnotationError as error:
-        for problem in error.problems:
-            several = problem != str(error)
-            kind = problem.partition(' (')[0] if several else 'unusable file'
-            text = f'{path}: {problem}' if several else problem
-            findings.append(_of_file(severity, name, kind, text))
-        part, kept = usable_part(data, classes)
-        try:
-            return check_annotations(path, classes=kept, require_annotations=False, data=part)
-        except AnnotationError:
-            return None
-    for warning in summary.warnings:
-        findings.append(_of_file(WARNING, name, 'doubtful file', f'{path}: {warning}'))
-    if labelled and classes is not None:
-        findings += _left_out_classes(configured, data, classes)
-    empty = [c for c, n in zip(summary.classes, summary.image_counts, strict=True) if n == 0]
-    if role == VALIDATION and data.get('annotations') and empty:
-        findings.append(
-            Finding(
-                WARNING,
-                name,
-                NO_VALIDATION_IMAGE,
-                f'{path}: {len(empty)} of {len(summary.classes)} classes: {examples(empty)}',
-                'add images of them: they have no AP (-1), and the mean leaves them out',
-                len(empty),
-            )
-        )
-    return summary
-
-
-def _left_out_classes(
-    configured: ConfiguredSet, data: dict[str, Any], classes: Sequence[str]
-) -> list[Finding]:
-    """Categories of a labelled file that ``metainfo.classes`` does not name."""
-    others = {c['id']: c['name'] for c in data['categories'] if c['name'] not in classes}
-    counts = Counter(a['category_id'] for a in data['annotations'])
-    shown = [f'{name} ({counts[i]} annotations)' for i, name in others.items() if counts[i]]
-    if not shown:
-        return []
-    return [
-        Finding(
-            WARNING,
-            configured.name,
-            'class that is not trained',
-            f'{configured.ann_file}: {len(shown)} of {len(data["categories"])} categories are not '
-            f'in `metainfo.classes`: {examples(shown)}',
-            'add them to `classes`, and to num_classes of the heads; otherwise their objects are '
-            'taught as background',
-            len(shown),
-        )
-    ]
-
-
-def _host_needs(configured: ConfiguredSet, part: dict[str, Any]) -> list[Finding]:
-    """Keys that the host's data set reads without asking, and what it drops in silence."""
-    name, path, findings = configured.name, configured.ann_file, []
-
-    def note(severity: str, kind: str, items: list, of: str, remedy: str) -> None:
-        if items:
-            total = len(part['images' if of == 'images' else 'annotations'])
-            detail = f'{path}: {len(items)} of {total} {of}: id {examples(items, 5)}'
-            findings.append(Finding(severity, name, kind, detail, remedy, len(items)))
-
-    file_key = '`coco_url`' if configured.kind == LVIS_V1 else '`file_name`'
-    images, annotations = part['images'], part['annotations']
-    note(
-        ERROR,
-        f'image without {file_key}',
-        [i['id'] for i in images if host_file_name(configured.kind, i) is None],
-        'images',
-        f'give every image the key; {configured.type} finds the files by it',
-    )
-    if configured.kind == FOLDER:
-        return findings
-    sizes = {i['id']: (_size(i.get('width')), _size(i.get('height'))) for i in images}
-    note(
-        ERROR,
-        'image without `height` or `width`',
-        [image_id for image_id, size in sizes.items() if not all(size)],
-        'images',
-        'write the size in pixels into the json',
-    )
-    if configured.role == UNLABELLED:
-        return findings
-    note(
-        ERROR,
-        'annotation without `area`',
-        [a['id'] for a in annotations if not isinstance(a.get('area'), (int, float))],
-        'annotations',
-        'write the area in pixels: of the mask, or width x height of the box',
-    )
-    note(
-        ERROR if configured.with_masks else WARNING,
-        'annotation without `segmentation`',
-        [a['id'] for a in annotations if not a.get('segmentation')],
-        'annotations',
-        'instance segmentation needs a polygon or RLE of every object',
-    )
-    dropped = [a['id'] for a in annotations if _is_dropped(a, sizes[a['image_id']])]
-    note(
-        ERROR if dropped and len(dropped) == len(annotations) else WARNING,
-        'annotation that the host leaves out',
-        dropped,
-        'annotations',
-        'a bbox is [x, y, width, height] in pixels (not shares of the image), at least 1 pixel '
-        'wide and high and inside its image, with an area above 0; correct or remove them',
-    )
-    return findings
-
-
-def _is_dropped(annotation: dict[str, Any], size: tuple[int, int]) -> bool:
-    """As ``CocoDataset.parse_data_info``."""
-    x, y, width, height = annotation['bbox']
-    image_width, image_height = size
-    if not (image_width and image_height):
-        return False
-    inside_x = min(x + width, image_width) - max(x, 0)
-    inside_y = min(y + height, image_height) - max(y, 0)
-    area = annotation.get('area', 1)
-    outside = inside_x <= 0 or inside_y <= 0
-    return outside or width < 1 or height < 1 or (isinstance(area, (int, float)) and area <= 0)

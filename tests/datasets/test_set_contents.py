@@ -14,7 +14,8 @@ from mmengine.registry import DefaultScope
 
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.findings import ERROR, WARNING
-from mmdet_softpl.datasets.set_contents import host_file_name, read_set, repeat_factors
+from mmdet_softpl.datasets.host_requirements import host_file_name
+from mmdet_softpl.datasets.set_contents import read_set, repeat_factors
 
 SEMI = [{'type': 'LoadAnnotations', 'with_mask': True, 'with_bbox': True}]
 CLASSES = ('cat', 'dog')

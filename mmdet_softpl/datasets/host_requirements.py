@@ -1,0 +1,114 @@
+"""What the host's data sets ask of a json: keys that they read without asking, what they drop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .annotation_file import image_file_name
+from .config_sets import FOLDER, LVIS_V05, LVIS_V1, UNLABELLED, ConfiguredSet
+from .findings import ERROR, WARNING, Finding, examples
+
+_COCO_SERVER = 'http://images.cocodataset.org/'
+
+
+def host_file_name(kind: str, image: dict[str, Any]) -> str | None:
+    """File name of an image entry as the host's data set of this kind forms it.
+
+    Args:
+        kind: of :class:`ConfiguredSet`.
+        image: entry of ``images``.
+
+    Returns:
+        The name relative to the image folder, None where the key that it needs is missing.
+    """
+    if kind == LVIS_V1:
+        url = image.get('coco_url')
+        return url.replace(_COCO_SERVER, '') if isinstance(url, str) else None
+    if kind == FOLDER:
+        return image_file_name(image)
+    name = image.get('file_name')
+    if not isinstance(name, str):
+        return None
+    return name[-16:] if kind == LVIS_V05 and name.startswith('COCO') else name
+
+
+def declared_size(value: Any) -> int:
+    """Pixels of an image's ``height`` or ``width``, 0 where the file does not say."""
+    return int(value) if isinstance(value, (int, float)) and value > 0 else 0
+
+
+def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Finding]:
+    """Keys that the host's data set reads without asking, and what it drops in silence.
+
+    Args:
+        configured: the set.
+        part: what of its json is usable.
+    """
+    name, path, findings = configured.name, configured.ann_file, []
+
+    def note(severity: str, kind: str, items: list, of: str, remedy: str) -> None:
+        if items:
+            total = len(part['images' if of == 'images' else 'annotations'])
+            detail = f'{path}: {len(items)} of {total} {of}: id {examples(items, 5)}'
+            findings.append(Finding(severity, name, kind, detail, remedy, len(items)))
+
+    file_key = '`coco_url`' if configured.kind == LVIS_V1 else '`file_name`'
+    images, annotations = part['images'], part['annotations']
+    note(
+        ERROR,
+        f'image without {file_key}',
+        [i['id'] for i in images if host_file_name(configured.kind, i) is None],
+        'images',
+        f'give every image the key; {configured.type} finds the files by it',
+    )
+    if configured.kind == FOLDER:
+        return findings
+    sizes = {
+        i['id']: (declared_size(i.get('width')), declared_size(i.get('height'))) for i in images
+    }
+    note(
+        ERROR,
+        'image without `height` or `width`',
+        [image_id for image_id, size in sizes.items() if not all(size)],
+        'images',
+        'write the size in pixels into the json',
+    )
+    if configured.role == UNLABELLED:
+        return findings
+    note(
+        ERROR,
+        'annotation without `area`',
+        [a['id'] for a in annotations if not isinstance(a.get('area'), (int, float))],
+        'annotations',
+        'write the area in pixels: of the mask, or width x height of the box',
+    )
+    note(
+        ERROR if configured.with_masks else WARNING,
+        'annotation without `segmentation`',
+        [a['id'] for a in annotations if not a.get('segmentation')],
+        'annotations',
+        'instance segmentation needs a polygon or RLE of every object',
+    )
+    dropped = [a['id'] for a in annotations if _is_dropped(a, sizes[a['image_id']])]
+    note(
+        ERROR if dropped and len(dropped) == len(annotations) else WARNING,
+        'annotation that the host leaves out',
+        dropped,
+        'annotations',
+        'a bbox is [x, y, width, height] in pixels (not shares of the image), at least 1 pixel '
+        'wide and high and inside its image, with an area above 0; correct or remove them',
+    )
+    return findings
+
+
+def _is_dropped(annotation: dict[str, Any], size: tuple[int, int]) -> bool:
+    """As ``CocoDataset.parse_data_info``."""
+    x, y, width, height = annotation['bbox']
+    image_width, image_height = size
+    if not (image_width and image_height):
+        return False
+    inside_x = min(x + width, image_width) - max(x, 0)
+    inside_y = min(y + height, image_height) - max(y, 0)
+    area = annotation.get('area', 1)
+    outside = inside_x <= 0 or inside_y <= 0
+    return outside or width < 1 or height < 1 or (isinstance(area, (int, float)) and area <= 0)
