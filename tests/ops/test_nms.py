@@ -58,7 +58,9 @@ def test_equals_stored_compiled_output(request, path, threshold, offset):
         expected = stored[f'nms_{threshold}_{offset}'].tolist()
     assert 10 < len(expected) < len(boxes)
     found = nms(boxes, scores, threshold, offset).tolist()
-    # The order of equal scores is open.
+    if path == 'plain' or active() != 'torchvision':
+        assert found == expected
+    # torchvision orders equal scores otherwise.
     assert set(found) == set(expected)
     assert scores[found].tolist() == scores[expected].tolist()
 
