@@ -21,6 +21,7 @@ from torch import nn
 
 from benchmarks.speed.records import Record, of_number
 from mmdet_softpl.cli.config_path import config_path
+from mmdet_softpl.functional import smoothing_table
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
@@ -31,12 +32,16 @@ RANKS = 8
 
 
 def state_bytes(num_classes: int, feature_size: int = FEATURE_SIZE) -> int:
-    """Bytes of similarity, prototypes, histograms and reliability of one network."""
-    parts = (_head(num_classes, feature_size), ClassState(num_classes, 0.5))
-    return sum(buffer.nbytes for part in parts for buffer in part.buffers())
+    """Bytes of similarity, prototypes, histograms, reliability and targets of one network."""
+    head = _head(num_classes, feature_size)
+    parts = (head, ClassState(num_classes, 0.5))
+    # Kept between batches and no buffer.
+    table = smoothing_table(torch.ones(num_classes, device='meta'), head.similarity)
+    tensors = [*(buffer for part in parts for buffer in part.buffers()), *vars(table).values()]
+    return sum(tensor.nbytes for tensor in tensors)
 
 
-def _head(num_classes: int, feature_size: int) -> nn.Module:
+def _head(num_classes: int, feature_size: int) -> SmoothedCEHead:
     # On the meta device: the weights of the layers are not asked for.
     with torch.device('meta'):
         return SmoothedCEHead(

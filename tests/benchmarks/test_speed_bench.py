@@ -12,8 +12,8 @@ import torch
 from mmengine.registry import init_default_scope
 
 from benchmarks.speed import counts, launches, loading, losses, records, scaling, waits
-from benchmarks.speed.iteration import against_bare
-from benchmarks.speed.planted import Case
+from benchmarks.speed.iteration import against_bare, against_host
+from benchmarks.speed.planted import Case, batch_of, planted_truth
 from benchmarks.speed.timing import interleave, peak_bytes
 from mmdet_softpl.models.class_state import ClassState
 
@@ -104,6 +104,21 @@ def test_an_iteration_has_fewer_operations_than_soft_teachers(host_scope: Any) -
     ours, bare, host = (sum(found[name].values()) for name in ('ours', 'bare', 'host'))
     assert found['ours']['ours'] <= 0.35 * bare
     assert ours <= 0.75 * host
+
+
+def test_the_hosts_own_iterations_learn_the_same_objects(host_scope: Any) -> None:
+    """The student's view is mirrored, and so are the objects planted in it."""
+    _, samples = batch_of(TINY)
+    (weak,), (strong,) = samples['unsup_teacher'], samples['unsup_student']
+    (truth,) = planted_truth(TINY, [strong])
+    assert len(truth.gt_instances) == TINY.kept == len(truth.gt_instances.masks)
+    width = TINY.size[1]
+    mirrored = weak.metainfo['planted']['proposals'][: TINY.kept][:, [2, 1, 0, 3]]
+    mirrored = torch.where(torch.tensor([True, False] * 2), width - mirrored, mirrored)
+    torch.testing.assert_close(truth.gt_instances.bboxes, mirrored)
+    assert torch.equal(truth.gt_instances.labels, weak.metainfo['planted']['labels'])
+    ratios, clock = against_host(TINY, 1)
+    assert len(ratios) == 1 and ratios[0] > 0 and clock > 0
 
 
 def test_state_is_linear_in_the_number_of_classes() -> None:
