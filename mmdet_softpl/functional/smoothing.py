@@ -107,27 +107,29 @@ class _SparseCrossEntropy(torch.autograd.Function):
     """Cross entropy with targets t = u + sum of a few coefficients at the given entries.
 
     By hand because autograd makes a dense (N, C+1) tensor for each of the gather, the sum and the
-    log-softmax. The gradient is (softmax(z) - t) times that of the loss (rows of t sum to 1), made
-    in one buffer beside the saved log-probabilities.
+    log-softmax. As t sums to 1 the loss is logsumexp(z) - t z and its gradient softmax(z) - t: two
+    dense tensors, the probabilities and the gradient, and a single pass of exponentials.
     """
 
     @staticmethod
     def forward(ctx, logits: Tensor, entries: Tensor, coefficients: Tensor, uniform: Tensor):
         """(N, C+1), (N, E) in [0, C], (N, E), (N,) -> (N,)."""
-        log_probs = torch.log_softmax(logits, dim=1)
-        ctx.save_for_backward(log_probs, entries, coefficients, uniform)
-        sparse = (coefficients * log_probs.gather(1, entries)).sum(dim=1)
-        return -(sparse + uniform * log_probs.sum(dim=1))
+        probs = torch.softmax(logits, dim=1)
+        ctx.save_for_backward(probs, entries, coefficients, uniform)
+        # Relative to the largest logit, whose probability is at least 1 / (C + 1): its log is safe,
+        # and the loss of a confident row keeps its digits.
+        top = logits.amax(dim=1)
+        sparse = (logits.gather(1, entries).sub_(top[:, None])).mul_(coefficients).sum(dim=1)
+        rest = logits.sum(dim=1).sub_(top, alpha=logits.shape[1])
+        return -sparse.addcmul_(uniform, rest).add_(probs.amax(dim=1).log_())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         """(N,) -> (N, C+1); targets have no gradient."""
-        log_probs, entries, coefficients, uniform = ctx.saved_tensors
+        probs, entries, coefficients, uniform = ctx.saved_tensors
         grad = grad[:, None]
-        # exp(l) g - u g, as a product and a sum, and then the entries, all in place.
-        grad_logits = log_probs.exp()
-        grad_logits = grad_logits.sub_(uniform[:, None]).mul_(grad)
+        grad_logits = (probs - uniform[:, None]).mul_(grad)
         return grad_logits.scatter_add_(1, entries, -coefficients * grad), None, None, None
 
 
