@@ -112,7 +112,9 @@ def allow_mmengine_checkpoints() -> None:
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(code)) for code in '?' + np.typecodes['AllInteger'] + 'efd'}
-    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, *dtypes]
+    classes = (HistoryBuffer, np.ndarray, np.dtype, *dtypes)
+    # By name, for onedl-mmengine takes the plain objects out again after each load of its own.
+    allowed: list[Any] = [(c, f'{c.__module__}.{c.__qualname__}') for c in classes]
     allowed.append((_history_buffer_statistic, 'builtins.getattr'))
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,10 @@ class RandomStateHook(Hook):
         state, self._pending = self._pending, None
         loop = runner.train_loop
         if hasattr(loop, 'dataloader_iterator'):
-            loop.dataloader_iterator = _CallAfter(
-                loop.dataloader_iterator, runner.iter, lambda: _take_up(state)
-            )
+            iterator = loop.dataloader_iterator
+            # onedl-mmengine skips by a method of its iterator, mmengine by that many items.
+            skipped = 0 if hasattr(iterator, 'skip_iter') else runner.iter
+            loop.dataloader_iterator = _CallAfter(iterator, skipped, lambda: _take_up(state))
         else:
             _take_up(state)
 
@@ -70,13 +71,17 @@ class RandomStateHook(Hook):
 class _CallAfter:
     """An iterator that calls ``action`` once, after ``skipped`` items and before the next."""
 
-    def __init__(self, iterator: Iterator, skipped: int, action: Callable[[], None]) -> None:
+    def __init__(self, iterator: Any, skipped: int, action: Callable[[], None]) -> None:
         self.iterator = iterator
         self.left = skipped
         self.action = action
 
     def __iter__(self) -> _CallAfter:
         return self
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Of onedl-mmengine; what it skips is not counted."""
+        self.iterator.skip_iter(num_iters)
 
     def __next__(self) -> Any:
         if self.left == 0:

@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import mmdet
 import pytest
 
 from mmdet_softpl import ops
@@ -31,7 +32,7 @@ def test_json(capsys: pytest.CaptureFixture) -> None:
     assert main(['doctor', '--json']) == 0
     report = json.loads(capsys.readouterr().out)
     assert report['can_train'] is True
-    assert report['stack']['mmdet']['version'] == importlib.metadata.version('mmdet')
+    assert report['stack']['mmdet']['version'] == mmdet.__version__
     assert {found['status'] for found in report['findings']} <= {'ok', 'warn'}
 
 
@@ -67,7 +68,8 @@ def with_versions(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Non
 def test_mmcv(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], status: str, words: str
 ) -> None:
-    with_versions(monkeypatch, **changes)
+    official = dict(mmdet='3.3.0', onedl_mmdetection=None, onedl_mmcv=None)
+    with_versions(monkeypatch, **official, **changes)
     found = finding('mmcv')
     assert found.status == status and words in found.detail
 
