@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from mmdet.models.detectors import SemiBaseDetector
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmdet.models.detectors import SemiBaseDetector, SoftTeacher
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.utils import reweight_loss_dict
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.hooks import Hook
@@ -50,3 +55,40 @@ class SupervisedPair(SemiBaseDetector):
     ) -> dict[str, Tensor]:
         """The detector's own losses on the branch ``sup``."""
         return self.loss_by_gt_instances(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
+
+
+@MODELS.register_module()
+class BoxesSoftTeacher(SoftTeacher):
+    """mmdet's ``SoftTeacher`` around a detector with a mask head, with a burn-in before it.
+
+    ``SoftTeacher`` asks the mask head for pseudo-masks and then cannot use them, so the head is
+    out of its sight while it deals with unlabelled images.
+    """
+
+    unsup_scale = 1.0
+
+    def get_pseudo_instances(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList
+    ) -> tuple[SampleList, dict | None]:
+        """The host's, boxes alone."""
+        with without_masks(self.teacher.roi_head):
+            return super().get_pseudo_instances(batch_inputs, batch_data_samples)
+
+    def loss_by_pseudo_instances(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, batch_info: dict | None = None
+    ) -> dict[str, Tensor]:
+        """The host's, boxes alone, with the weight that the burn-in's end brings in."""
+        with without_masks(self.student.roi_head), without_masks(self.teacher.roi_head):
+            losses = super().loss_by_pseudo_instances(batch_inputs, batch_data_samples, batch_info)
+        return reweight_loss_dict(losses, self.unsup_scale)
+
+
+@contextmanager
+def without_masks(roi_head: StandardRoIHead) -> Iterator[None]:
+    """Hide the mask head; None keeps its place among the modules."""
+    head = roi_head.mask_head
+    roi_head.mask_head = None
+    try:
+        yield
+    finally:
+        roi_head.mask_head = head

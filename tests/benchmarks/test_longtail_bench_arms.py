@@ -19,6 +19,7 @@ from benchmarks.longtail.arms import (
     burn_in_config,
     differences,
     placed,
+    settings_of,
     stem_config,
 )
 from benchmarks.longtail.presets import PRESETS
@@ -108,6 +109,20 @@ def test_seesaw_differs_in_model_and_labeller_alone(configs: dict[str, Config]) 
     assert others == set()
 
 
+def test_the_tuned_arm_differs_in_the_labeller_alone(configs: dict[str, Config]) -> None:
+    found = differences(configs['7-defaults'].to_dict(), configs['7-tuned'].to_dict())
+    assert found and all(key.startswith(LABELER) for key in found)
+
+
+def test_the_peer_differs_in_teacher_and_labeller_alone(configs: dict[str, Config]) -> None:
+    found = differences(configs['3'].to_dict(), configs['soft-teacher'].to_dict())
+    assert all(key.startswith(('model.type', SEMI, 'custom_hooks.')) for key in found)
+    name = 'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+    shipped = Config.fromstring(f"_base_ = 'mmdet::{name}'\n", file_format='.py')
+    expected = settings_of(shipped)['model']['semi_train_cfg']
+    assert settings_of(configs['soft-teacher'])['model']['semi_train_cfg'] == expected
+
+
 def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
     for name, arm in ARMS.items():
         assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
@@ -146,7 +161,7 @@ def test_every_config_is_an_arm() -> None:
     assert {path.stem.removeprefix('arm-') for path in CONFIGS.glob('arm-*.py')} == set(ARMS)
 
 
-@pytest.mark.parametrize('arm', ['0', '8', '0-seesaw'])
+@pytest.mark.parametrize('arm', ['0', '8', '0-seesaw', 'soft-teacher'])
 def test_models_build_at_any_size(arm: str) -> None:
     for name in ('tiny', 'gpu'):
         preset = PRESETS[name]
