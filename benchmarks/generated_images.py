@@ -1,9 +1,10 @@
 """Which wrong labels of generated images the gate drops, and how many right ones it keeps.
 
 Needs what `make demo` leaves: `python benchmarks/generated_images.py work_dirs/demo`. The teacher
-is the demo's. Half of the demo's validation images are held out to fit the gate. Labels are spoilt
-on purpose in the other half (`balanced`: every class alike often) and in unlabelled images, whose
-hidden labels are known (`tail`). Each seed spoils other labels, of the held-out images as well.
+is the demo's. A random half of the demo's validation images is held out to fit the gate. Labels are
+spoilt on purpose in the other half (`balanced`: every class alike often) and in unlabelled images,
+whose hidden labels are known (`tail`). Each seed draws another half and spoils other labels, of the
+held-out images as well.
 """
 
 from __future__ import annotations
@@ -54,15 +55,16 @@ def main() -> int:
     data = work_dir / 'data'
     val = json.loads((data / 'annotations' / 'val.json').read_text())
     hidden = json.loads((data / 'annotations' / 'hidden_unlabeled.json').read_text())
-    half = len(val['images']) // 2
-    held_out = out / 'held_out.json'
-    write_json(held_out, _part(val, val['images'][:half]))
-    sources = {
-        'balanced': (_part(val, val['images'][half:]), data / 'val'),
-        'tail': (_part(hidden, hidden['images'][: args.tail_images]), data / 'unlabeled'),
-    }
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in sources}
+    tail = _part(hidden, hidden['images'][: args.tail_images])
+    results: dict[str, list[dict[str, float]]] = {'balanced': [], 'tail': []}
     for seed in range(args.seeds):
+        held, judged = _halves(val['images'], seed)
+        held_out = out / f'held_out-{seed}.json'
+        write_json(held_out, _part(val, held))
+        sources = {
+            'balanced': (_part(val, judged), data / 'val'),
+            'tail': (tail, data / 'unlabeled'),
+        }
         for name, (content, images) in sources.items():
             # Not the held-out images' seed.
             spoilt = spoil_labels(content, SPOILT_SHARE, (seed, 1))
@@ -90,6 +92,12 @@ def main() -> int:
     print(_table(summary))
     balanced = summary['balanced']
     return 0 if min(balanced['right kept'][0], balanced['wrong dropped'][0]) >= TARGET else 1
+
+
+def _halves(images: list[Any], seed: int) -> tuple[list[Any], list[Any]]:
+    order = np.random.default_rng(seed).permutation(len(images))
+    half = len(images) // 2
+    return [images[i] for i in order[:half]], [images[i] for i in order[half:]]
 
 
 def _part(data: dict[str, Any], images: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ max_iters = 700
 model = dict(
     detector=dict(
         roi_head=dict(
-            # Prototypes and thresholds are refreshed ten times as often as by default: the whole
-            # training is as long as one ordinary interval.
+            # Prototypes are refreshed five times as often as by default, thresholds and
+            # calibration ten times: the whole training is as long as one ordinary interval.
             bbox_head=dict(num_classes=num_classes, warmup_iters=100, refresh_interval=20),
             mask_head=dict(num_classes=num_classes),
         )

@@ -12,7 +12,8 @@ import numpy as np
 
 from mmdet_softpl.checks import check_choice, check_range
 
-# Soft Teacher's schedule (arXiv 2106.09018), which the shipped configs follow: 8 images a step.
+# Of the shipped configs: the 180,000 iterations of Soft Teacher (arXiv 2106.09018), with 8 images a
+# step and a supervised part before.
 BASE_BATCH = 8
 BASE_SUPERVISED_ITERS = 20000
 BASE_SEMI_ITERS = 160000
@@ -117,7 +118,7 @@ def plan_training(
       image is at most doubled.
     - Labelled images alone: 24 passes, between 2,000 and 20,000 steps of 8 images. Then 12
       passes over the unlabelled images, between 4 times the first part and 160,000 steps of 8.
-      The COCO 10 % split gets Soft Teacher's 20,000 + 160,000.
+      The COCO 10 % split gets the 20,000 + 160,000 of the shipped configs.
     - Everything else is in proportion to the shipped schedule.
     - Repeat factor sampling where the commonest class has 10 times the images of the rarest,
       for classes in fewer images than the median class.

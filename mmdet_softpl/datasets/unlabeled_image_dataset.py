@@ -36,11 +36,11 @@ class UnlabeledImageDataset(BaseDetDataset):
     ``img_id`` is the position in this list. With ``ann_file`` the images are those of a COCO or
     LVIS json; its annotations, if any, are ignored, and ``img_id`` is the json's.
 
-    Every item has ``img_path``, ``img_id``, ``height``, ``width`` (of the image as the host
-    decodes it, that is with the EXIF orientation applied) and ``instances=[]``, so the host's
-    ``LoadAnnotations``, ``LoadEmptyAnnotations``, ``MultiBranch`` and samplers work on it. The
-    data set defines no class: give ``metainfo=dict(classes=...)``, or leave the key out of the
-    comparison with ``ConcatDataset(ignore_keys=['classes', 'palette'])``.
+    Every item has ``img_path``, ``img_id``, ``height``, ``width`` (those of the json, else of the
+    image as the host decodes it, that is with the EXIF orientation applied) and ``instances=[]``,
+    so the host's ``LoadAnnotations``, ``LoadEmptyAnnotations``, ``MultiBranch`` and samplers work
+    on it. The data set defines no class: give ``metainfo=dict(classes=...)``, or leave the key out
+    of the comparison with ``ConcatDataset(ignore_keys=['classes', 'palette'])``.
 
     Args:
         ann_file: COCO or LVIS json of the images; empty for a folder.

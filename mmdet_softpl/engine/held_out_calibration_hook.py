@@ -33,9 +33,10 @@ class HeldOutCalibrationHook(Hook):
 
     Without it the labelled batch of the student is what calibration rests on, and a network
     that has learned these images by heart looks surer there than it may be: on a model problem
-    the class-conditional calibration error stays near that of no calibration
-    (``benchmarks/decision``). ``python -m mmdet_softpl split FILE --percent 90 --held-out``
-    writes the two files.
+    in which look-alikes are over-fitted the class-conditional calibration error falls from 0.112
+    to 0.106 on the training images and to 0.098 on held-out ones; where they are not, from 0.108
+    to 0.054 and 0.046 (``benchmarks/decision``). ``python -m mmdet_softpl split FILE --percent 90
+    --held-out`` writes the two files.
 
     The teacher goes over the whole part when unlabelled images come in and every ``interval``
     iterations after that; reliability, offsets and calibration are then those of this pass
@@ -48,7 +49,8 @@ class HeldOutCalibrationHook(Hook):
 
     Raises:
         ValueError: At construction, for an ``interval`` out of its range; before training, for
-            a model that is not ours, another list of classes, a pipeline without labels, images
+            a model that is not ours or has nothing to calibrate (``calibration='none'`` without
+            ``student_correction``), another list of classes, a pipeline without labels, images
             that the student trains on, or none.
         AnnotationError: Before training, for a file that cannot be used.
     """

@@ -82,7 +82,8 @@ class RareBoostPseudoLabeler(Hook):
         fixed_thr: Threshold of mode ``'fixed'``, and until there are enough scores. [0, 1].
         alpha: Of mode ``'prior'``, > 0.
         quantile: Of mode ``'quantile'``, in [0, 1].
-        thr_range: Lower and upper bound of the thresholds, in [0, 1].
+        thr_range: Lower and upper bound of what a refresh aims at, in [0, 1]; thresholds move
+            there from ``fixed_thr``.
         min_count: Detections that a class needs for a threshold of its own, >= 1; with fewer
             it takes its group's.
         thr_momentum: Weight of the old thresholds at a refresh, in [0, 1).
@@ -100,8 +101,11 @@ class RareBoostPseudoLabeler(Hook):
 
     Raises:
         ValueError: At construction, for a value out of its range or an unknown mode; before
-            training, for data sets that do not fit each other or the model.
+            training, for data sets that do not fit each other or the model, or a
+            ``semi_train_cfg`` of mmdet's without ``cls_pseudo_thr``.
         AnnotationError: At construction, for a labelled file that cannot be used.
+        FileNotFoundError: At construction, if there is none.
+        TypeError: Before training, for a model that is no semi-supervised detector.
     """
 
     def __init__(

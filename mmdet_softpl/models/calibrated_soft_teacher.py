@@ -62,10 +62,11 @@ BATCH_NORM_CHECK_ITER = 3
 class CalibratedSoftTeacher(SemiBaseDetector):
     """A teacher labels weak views, a student learns from them on strong views.
 
-    Any two-stage detector of mmdet with softmax cross entropy, with a mask head or without.
-    It differs from mmdet's ``SoftTeacher`` (arXiv 2106.09018) in soft calibrated labels,
-    per-class thresholds, masks, and optional offsets through which the student corrects what is
-    left of the teacher's calibration error (idea: arXiv 2403.11675; formulas: ours).
+    For mmdet's two-stage detectors with a Standard or Cascade RoI head, softmax cross entropy
+    without class weights, and FCN mask heads or none. It differs from mmdet's ``SoftTeacher``
+    (arXiv 2106.09018) in soft calibrated labels, per-class thresholds, masks, and optional
+    offsets through which the student corrects what is left of the teacher's calibration error
+    (idea: arXiv 2403.11675; formulas: ours).
 
     Args:
         detector: Config of the two-stage detector.
@@ -108,6 +109,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         ValueError: For an unknown key or mode, a value out of its range, a detector that is
             not supported, or a checkpoint whose head has other classes.
         FileNotFoundError: If ``teacher_checkpoint`` is a local path that does not exist.
+        KeyError: In ``loss``, for unlabelled images without ``homography_matrix``.
+        RuntimeError: In iteration 3, for a teacher whose batch norm never got statistics.
     """
 
     def __init__(

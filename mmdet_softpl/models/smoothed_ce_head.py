@@ -65,14 +65,14 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             positives), ``'uniform'``, ``'file'`` (see ``similarity_file``), ``'confusion'``
             (what the head itself confuses), or ``'none'``.
         temperature: Softmax temperature of the similarity, > 0. 1.0 is uniform smoothing in
-            all but name.
+            all but name. Of ``'similarity'`` and ``'file'`` alone.
         topk: Neighbours kept for each class, >= 1.
         similarity_file: For ``'file'``: a ``.npy``, ``.npz`` or ``.pt`` file with an array
             (C, D) of class embeddings or (C, C) of similarities, or what
             ``python -m mmdet_softpl similarity`` writes, which is taken as it is.
         max_inflow: Upper bound of the smoothed target mass that flows into a class, in units
             of the class's own positives, so that frequent neighbours cannot drown a class
-            of five instances. > 0.
+            of five instances. > 0. Of ``'similarity'`` alone.
         warmup_iters: Smoothing is 0 for that many iterations and grows linearly to
             ``smoothing`` over as many again. >= 0.
         refresh_interval: Iterations between two updates of prototypes and similarity, the
@@ -83,8 +83,10 @@ class SmoothedCEHead(Shared2FCBBoxHead):
 
     Raises:
         ValueError: For a value outside its range, an unknown mode (the known ones are
-            listed), a similarity file that does not fit ``num_classes``, or a ``loss_cls``
-            that is not a softmax cross entropy.
+            listed), a similarity file that does not fit ``num_classes``, a ``loss_cls``
+            that is not a softmax cross entropy without class weights, or ``'confusion'`` with
+            more than 4,096 classes.
+        FileNotFoundError: For a similarity file that does not exist.
     """
 
     def __init__(
