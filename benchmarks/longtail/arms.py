@@ -53,6 +53,7 @@ ARMS = {
     '0-true': Arm('0 + true labels of the unlabelled images: a bound', '0', 'plain'),
     '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', 'rfs', unlabeled=False),
     '7-rfs': Arm('7 + repeat-factor sampling', '7', 'similarity-rfs', 'rfs'),
+    '5-plain': Arm('5 on the head of 0', '5', 'plain'),
     '7-defaults': Arm('7 with the defaults of detector and labeller', '7', 'similarity'),
     '7-tuned': Arm('7-defaults with what `softpl tune` chose', '7-defaults', 'similarity'),
     '7-heldout': Arm('7, calibrated on a held-out tenth', '7', 'similarity-fit', 'fit'),

@@ -37,6 +37,7 @@ EXPECTED = {
     '3': {'train_dataloader.batch_sampler.unlabeled'},
     '4': {f'{HEAD}smoothing_mode', f'{HEAD}smoothing'},
     '5': {f'{SEMI}label_mode'},
+    '5-plain': {f'{HEAD}smoothing_mode', f'{HEAD}smoothing'},
     '5v': {f'{SEMI}mirror'},
     '6a': {
         f'{LABELER}{key}'
