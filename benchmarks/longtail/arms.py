@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmdet_softpl.cli.demo import replace_prefix
 
+from .knobs import KNOBS, turn
 from .presets import Preset
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
@@ -29,6 +30,7 @@ class Arm:
         burn_in: Arms of one name and seed share their supervised iterations.
         stem: Burn-ins of one name and seed share their first iterations, in which no head smooths.
         unlabeled: Whether it learns from unlabelled images after the burn-in.
+        knob: It is ``previous`` with this one of ``KNOBS`` at this value, and has no file.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Arm:
     burn_in: str
     stem: str = 'uniform-draws'
     unlabeled: bool = True
+    knob: tuple[str, float] | None = None
 
 
 ARMS = {
@@ -64,6 +67,19 @@ ARMS = {
 # Everything but student-side correction, which is off by default (docs/DESIGN.md, section 4).
 FULL_METHOD = '7'
 
+ARMS |= {
+    f'{FULL_METHOD}-{name}-{value:g}': Arm(
+        f'{FULL_METHOD} with {name} {value:g} instead of {knob.default:g}',
+        FULL_METHOD,
+        f'similarity-{name}-{value:g}' if knob.of_head else ARMS[FULL_METHOD].burn_in,
+        knob=(name, value),
+    )
+    for name, knob in KNOBS.items()
+    for value in knob.values
+}
+# What runs where no arm is named: each knob is another day of a core.
+MAIN_ARMS = tuple(name for name, arm in ARMS.items() if arm.knob is None)
+
 
 def arm_config(arm: str, preset: Preset, seed: int, device: str = 'cpu') -> Config:
     """The arm's config with the preset's numbers; trains from the first to the last iteration.
@@ -77,8 +93,11 @@ def arm_config(arm: str, preset: Preset, seed: int, device: str = 'cpu') -> Conf
     Returns:
         The config; its data are where ``placed`` puts them.
     """
-    read = Config.fromfile(CONFIGS / f'arm-{arm}.py')
+    knob = ARMS[arm].knob
+    read = Config.fromfile(CONFIGS / f'arm-{ARMS[arm].previous if knob else arm}.py')
     cfg = replace_prefix(read.to_dict(), read.data_root, DATA_ROOT)
+    if knob is not None:
+        turn(cfg, *knob)
     detector = cfg['model']['detector']
     _merge(detector, preset.network)
     heads = detector['roi_head']
@@ -141,8 +160,9 @@ def stem_config(cfg: Config, preset: Preset) -> Config:
     head = short.model.detector.roi_head.bbox_head
     if head.type.endswith('SmoothedCEHead'):
         head.smoothing_mode = 'none'
-        # Without smoothing its strength is nothing that two stems could differ in.
-        head.pop('smoothing', None)
+        # Without smoothing these are nothing that two stems could differ in.
+        for name in ('smoothing', 'temperature'):
+            head.pop(name, None)
     return short
 
 

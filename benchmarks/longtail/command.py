@@ -15,7 +15,7 @@ from typing import Any
 
 from mmdet_softpl.atomic_json import write_json
 
-from .arms import ARMS, differences
+from .arms import ARMS, MAIN_ARMS, differences
 from .data import SPLITS, VERSION, make_data
 from .presets import PRESETS, Preset
 from .schedule import (
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = (args.out or Path('work_dirs') / 'longtail' / preset.name).resolve()
     data_root = (args.data or out / 'data').resolve()
     results = args.results or (out if args.out or preset.name == 'tiny' else HERE)
-    arms = [a for a in ARMS if a in (args.arms or preset.arms or ARMS)]
+    arms = [a for a in ARMS if a in (args.arms or preset.arms or MAIN_ARMS)]
     seeds = sorted(set(range(preset.seeds) if args.seeds is None else args.seeds))
     try:
         with claimed(out, preset):

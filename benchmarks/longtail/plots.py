@@ -25,8 +25,9 @@ from mmdet_softpl.reporting.figure import (
 )
 from mmdet_softpl.reporting.reliability import draw_reliability
 
-from .arms import ARMS, FULL_METHOD
-from .results import ONE_HOT_TEACHER, Table, spread
+from .arms import ARMS, FULL_METHOD, MAIN_ARMS
+from .knobs import KNOBS
+from .results import ONE_HOT_TEACHER, Table, knob_results, spread
 from .runs import Runs
 
 # Arm, seed -> metric -> iterations, values.
@@ -51,6 +52,8 @@ def draw_all(name: str, runs: Runs, table: Table, folder: Path) -> list[Path]:
     figures: dict[str, Figure] = {}
     if table.arms:
         figures['ablation'] = draw_ablation(table)
+    if table.knob_arms:
+        figures['sensitivity'] = draw_sensitivity(table)
     if curves:
         figures['ap'] = draw_ap(curves)
         figures['pseudo-labels'] = draw_pseudo(curves)
@@ -64,8 +67,12 @@ def draw_all(name: str, runs: Runs, table: Table, folder: Path) -> list[Path]:
 
 
 def curves_of(runs: Runs) -> Curves:
-    """Curves of the runs that have any, finished or not."""
-    return {(run['arm'], run['seed']): run['curves'] for run in runs.values() if run['curves']}
+    """Curves of the runs that have any, finished or not; without those of a knob."""
+    return {
+        (run['arm'], run['seed']): run['curves']
+        for run in runs.values()
+        if run['curves'] and run['arm'] in MAIN_ARMS
+    }
 
 
 def _arms(curves: Curves) -> list[str]:
@@ -219,4 +226,43 @@ def draw_ablation(table: Table) -> Figure:
         axes.set_xticks(position, names, fontsize=FONT_SIZE)
     for axes in grid[2:]:
         axes.set_xlabel('arm', fontsize=FONT_SIZE)
+    return figure
+
+
+def draw_sensitivity(table: Table) -> Figure:
+    """AP and APr on tune over each knob's values; a ring where the default is."""
+    metrics = (
+        ('segm_AP', 'mask AP', PALETTE[0]),
+        ('segm_APr', 'mask APr', GROUP_COLORS[0]),
+    )
+    knobs = list(knob_results(table, 'segm_AP'))
+    figure = new_figure(height=2.8)
+    grid = figure.subplots(1, len(knobs), sharey=True, squeeze=False).ravel()
+    for axes, knob in zip(grid, knobs, strict=True):
+        style_axes(axes)
+        for metric, title, color in metrics:
+            results = knob_results(table, metric)[knob]
+            found = {
+                v: spread(100 * ap for ap in by_seed.values()) for v, by_seed in results.items()
+            }
+            known = {f'{v:g}': one for v, one in found.items() if one.n}
+            axes.errorbar(
+                list(known),
+                [one.mean for one in known.values()],
+                yerr=[np.nan_to_num(one.deviation) for one in known.values()],
+                color=color,
+                marker='o',
+                capsize=2,
+                label=title,
+            )
+            default = f'{KNOBS[knob].default:g}'
+            if default in known:
+                mean = known[default].mean
+                axes.plot(
+                    [default], [mean], 'o', markersize=11, markerfacecolor='none', color=color
+                )
+        axes.set_xlabel(knob, fontsize=FONT_SIZE)
+        axes.set_ylim(bottom=0)
+    grid[0].set_ylabel('AP on tune', fontsize=FONT_SIZE)
+    grid[0].legend(fontsize=FONT_SIZE, frameon=False)
     return figure

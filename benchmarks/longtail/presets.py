@@ -33,7 +33,7 @@ class Preset:
         curve_interval: Iterations between two points of the curves.
         curve_images: First images of ``tune`` for the curves.
         pseudo_images: Size of the fixed sample of unlabelled images.
-        arms: What runs if no arm is named; empty for all.
+        arms: What runs if no arm is named; empty for all but those of a knob.
         seeds: Number of seeds.
         processes: Runs side by side on one GPU. On a CPU it is one a core.
         num_workers: Data processes of a run.

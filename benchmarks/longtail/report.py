@@ -17,6 +17,7 @@ from .tables import (
     cost_table,
     difference_table,
     pseudo_table,
+    sensitivity_table,
     target_table,
 )
 
@@ -121,6 +122,8 @@ def preset_section(table: Table, name: str, about: dict[str, Any], results: Path
     lines += ['### Paired differences, mask AP on `test`', '', *difference_table(table), '']
     lines += ['### Calibration', '', *calibration_table(table), '']
     lines += ['### Pseudo-labels', '', *pseudo_table(table, about), '']
+    if table.knob_arms:
+        lines += ['### Sensitivity, mask AP on `tune`', '', *sensitivity_table(table), '']
     lines += ['### Cost', '', *cost_table(table), '']
     lines += ['### Targets', '', *target_table(table), '']
     for path in sorted((results / 'plots').glob(f'{name}-*.png')):

@@ -12,9 +12,10 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
-from .arms import ARMS
+from .arms import ARMS, FULL_METHOD, MAIN_ARMS
 from .data import SPLITS
 from .job import Job
+from .knobs import KNOBS
 from .runs import jobs_in
 
 Record = dict[str, Any]
@@ -132,12 +133,32 @@ class Table:
             if record['value'] is not None:
                 key = (record['arm'], record['split'], record['metric'])
                 self._values.setdefault(key, {})[record['seed']] = float(record['value'])
-        self.arms = [arm for arm in ARMS if arm in arms]
+        self.arms = [arm for arm in MAIN_ARMS if arm in arms]
+        self.knob_arms = [arm for arm in ARMS if arm in arms and arm not in MAIN_ARMS]
         self.seeds = sorted(seeds)
 
     def by_seed(self, arm: str, split: str, metric: str) -> dict[int, float]:
         """Value of each seed that has one."""
         return dict(self._values.get((arm, split, metric), {}))
+
+
+def knob_results(table: Table, metric: str) -> dict[str, dict[float, dict[int, float]]]:
+    """A metric on ``tune`` by knob, value and seed; values ascending, the default among them.
+
+    The default's are of the seeds in which the knob was turned.
+    """
+    found: dict[str, dict[float, dict[int, float]]] = {}
+    for arm in table.knob_arms:
+        setting = ARMS[arm].knob
+        assert setting is not None
+        name, value = setting
+        found.setdefault(name, {})[value] = table.by_seed(arm, 'tune', metric)
+    default = table.by_seed(FULL_METHOD, 'tune', metric)
+    for name, results in found.items():
+        seeds = {seed for by_seed in results.values() for seed in by_seed}
+        mine = {seed: value for seed, value in default.items() if seed in seeds}
+        results[KNOBS[name].default] = mine
+    return {name: dict(sorted(results.items())) for name, results in found.items()}
 
 
 @dataclass(frozen=True)

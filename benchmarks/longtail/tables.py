@@ -9,11 +9,13 @@ from typing import Any
 from mmdet_softpl.functional import GROUP_NAMES as GROUPS
 
 from .arms import ARMS, FULL_METHOD
+from .knobs import KNOBS
 from .results import (
     ONE_HOT_TEACHER,
     Difference,
     Spread,
     Table,
+    knob_results,
     mean_ratio,
     paired_difference,
     spread,
@@ -113,6 +115,22 @@ def difference_table(table: Table) -> list[str]:
         'APr - 3',
     ]
     return [*markdown(head, rows), '', 'Bold: the interval leaves out 0.']
+
+
+def sensitivity_table(table: Table) -> list[str]:
+    """AP and APr on ``tune`` by knob and value, and against the default in the same seeds."""
+    found = [knob_results(table, metric) for metric in ('segm_AP', 'segm_APr')]
+    rows = []
+    for knob, values in found[0].items():
+        default = KNOBS[knob].default
+        for value in values:
+            results = [by_knob[knob][value] for by_knob in found]
+            cells = [percent(spread(by_seed.values())) for by_seed in results]
+            for by_seed, by_knob in zip(results, found, strict=True):
+                pair = paired_difference(by_seed, by_knob[knob][default])
+                cells.append('-' if value == default else difference(pair))
+            rows.append([knob, f'{value:g}' + ' (default)' * (value == default), *cells])
+    return markdown(['knob', 'value', 'AP', 'APr', 'AP - default', 'APr - default'], rows)
 
 
 def calibration_table(table: Table) -> list[str]:

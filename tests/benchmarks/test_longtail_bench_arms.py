@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from benchmarks.longtail.arms import (
     ARMS,
     CONFIGS,
+    MAIN_ARMS,
     arm_config,
     burn_in_config,
     differences,
@@ -22,9 +23,11 @@ from benchmarks.longtail.arms import (
     settings_of,
     stem_config,
 )
+from benchmarks.longtail.knobs import KNOBS
 from benchmarks.longtail.presets import PRESETS
 from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.engine import RareBoostPseudoLabeler
+from mmdet_softpl.models import SmoothedCEHead
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 
 HEAD = 'model.detector.roi_head.bbox_head.'
@@ -129,7 +132,7 @@ def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
         assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
 
 
-@pytest.mark.parametrize(('stage', 'parts'), [('stem', 4), ('burn_in', 7)])
+@pytest.mark.parametrize(('stage', 'parts'), [('stem', 4), ('burn_in', 11)])
 def test_a_shared_part_is_the_same_supervised_training(
     configs: dict[str, Config], stage: str, parts: int
 ) -> None:
@@ -159,7 +162,19 @@ def test_a_shared_part_is_the_same_supervised_training(
 
 
 def test_every_config_is_an_arm() -> None:
-    assert {path.stem.removeprefix('arm-') for path in CONFIGS.glob('arm-*.py')} == set(ARMS)
+    assert {path.stem.removeprefix('arm-') for path in CONFIGS.glob('arm-*.py')} == set(MAIN_ARMS)
+
+
+def test_a_knob_arm_turns_its_knob_alone(configs: dict[str, Config]) -> None:
+    assert len(ARMS) - len(MAIN_ARMS) == sum(len(knob.values) for knob in KNOBS.values())
+    for name in set(ARMS) - set(MAIN_ARMS):
+        knob, value = ARMS[name].knob
+        ((key, found),) = differences(settings_of(configs['7']), settings_of(configs[name])).items()
+        assert key == (HEAD if KNOBS[knob].of_head else LABELER) + knob
+        before, after = found
+        if before is None:
+            before = inspect.signature(SmoothedCEHead).parameters[knob].default
+        assert (before, after) == (KNOBS[knob].default, value)
 
 
 @pytest.mark.parametrize('arm', ['0', '8', '0-seesaw', 'soft-teacher'])
