@@ -47,6 +47,7 @@ def check_boost(
     ann_file: str,
     labeled_ann_file: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    img_ids: Sequence[int] | None = None,
 ) -> BoostCheck:
     """Label images as in training, once with the boosts and once without, and judge both.
 
@@ -57,6 +58,7 @@ def check_boost(
         ann_file: COCO or LVIS json.
         labeled_ann_file: json of the labelled training images, for the groups.
         progress: Called with the images done (each is looked at twice) and their number.
+        img_ids: Of each image in ``indices`` its id in ``ann_file``; None: the data set's.
 
     Raises:
         AnnotationError: As :func:`pseudo_label_quality`.
@@ -68,6 +70,8 @@ def check_boost(
         plain = _label(
             detector, dataset, indices, lambda done: progress(len(indices) + done, total)
         )
+    for k, img_id in enumerate(img_ids or ()):
+        boosted[k]['img_id'] = plain[k]['img_id'] = img_id
     before, after = pseudo_label_reliability(boosted, ann_file, classes)
     return BoostCheck(
         images=len(indices),

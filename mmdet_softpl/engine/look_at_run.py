@@ -12,6 +12,12 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
+from mmdet_softpl.datasets.annotation_file import (
+    MAX_EXAMPLES,
+    AnnotationError,
+    load_annotation_file,
+)
+from mmdet_softpl.datasets.image_ids import image_ids_by_file
 from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
 from mmdet_softpl.engine.config_parts import (
     annotation_path,
@@ -72,8 +78,8 @@ class RunModel:
         """The judged images in words, and the bias check on them.
 
         Args:
-            hidden_ann_file: json with the labels of the unlabelled images; None: the validation
-                set is judged.
+            hidden_ann_file: json with the labels of the unlabelled images, which are found in it
+                by their files; None: the validation set is judged.
 
         Raises:
             ValueError: The labels do not fit the images, or there is no validation set.
@@ -87,6 +93,8 @@ class RunModel:
             ann_file, what = hidden_ann_file, 'unlabelled images with hidden labels'
         dataset = self._build(leaf)
         indices = self._spread(dataset)
+        # The set has ids of its own: of another json, or positions in a folder.
+        img_ids = None if hidden_ann_file is None else _hidden_ids(dataset, indices, ann_file)
         found = check_boost(
             self.detector,
             dataset,
@@ -94,6 +102,7 @@ class RunModel:
             ann_file,
             _labeled_ann_file(self.cfg),
             Progress('judging pseudo-labels, with the boost and without'),
+            img_ids,
         )
         return f'{len(indices)} {what}', found
 
@@ -137,6 +146,22 @@ def _unlabelled_leaf(cfg: Config) -> Any:
     if not found:
         raise ValueError(f'{cfg.filename}: train_dataloader has no unlabelled data set.')
     return found[0]
+
+
+def _hidden_ids(dataset: BaseDataset, indices: Sequence[int], hidden_ann_file: str) -> list[int]:
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+    images = load_annotation_file(hidden_ann_file)['images']
+    ids = image_ids_by_file(paths, images, dataset.data_prefix['img'])
+    missing = [paths[i] for i in indices if paths[i] not in ids]
+    if missing:
+        more = f' and {len(missing) - MAX_EXAMPLES} more' if len(missing) > MAX_EXAMPLES else ''
+        raise AnnotationError(
+            f'{hidden_ann_file}: images lacks {len(missing)} of the {len(indices)} unlabelled '
+            f'images that are judged, by `file_name`: {", ".join(missing[:MAX_EXAMPLES])}{more}. '
+            'Give the labels of these images, with names relative to '
+            f'{dataset.data_prefix["img"]!r}.'
+        )
+    return [ids[paths[i]] for i in indices]
 
 
 def _labeled_ann_file(cfg: Config) -> str | None:

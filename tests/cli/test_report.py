@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmdet_softpl.__main__ import main
@@ -249,6 +250,40 @@ def test_with_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture) -> None
         page = Page(text)
         assert not page.bare and text.count('data:image/webp') == sum(said['galleries'].values())
         assert not any('Galleries' in line or 'Bias' in line for line in said['missing'])
+
+
+def test_hidden_labels_of_a_folder_go_by_file(trained: Path, capsys: pytest.CaptureFixture) -> None:
+    """A folder has no ids: the json's, from 1 and in another order, must not matter."""
+    hidden = trained / 'data' / 'annotations' / 'hidden_unlabeled.json'
+    # With 3 of 8 pictures, wrong ones would show as another number of objects.
+    arguments = ('--images', '3', '--device', 'cpu', '--json', '--hidden-ann-file')
+    assert report(trained, *arguments, str(hidden)) == 0
+    of_json = json.loads(capsys.readouterr().out.strip().splitlines()[-1])['boost_check']
+    assert of_json[0]['objects'] > 0 and of_json[0]['boosted_kept'] > 0
+
+    config = trained / '20260101_000000' / 'vis_data' / 'config.py'
+    cfg = Config.fromfile(config)
+    leaf = cfg.train_dataloader.dataset.datasets[1]
+    assert leaf.pop('ann_file')
+    cfg.dump(config)
+    labels = json.loads(hidden.read_text())
+    labels['images'].reverse()
+    ids = {image['id']: position for position, image in enumerate(labels['images'], start=1)}
+    for image in labels['images']:
+        image['id'] = ids[image['id']]
+    for annotation in labels['annotations']:
+        annotation['image_id'] = ids[annotation['image_id']]
+    reordered = trained / 'reordered.json'
+    reordered.write_text(json.dumps(labels))
+    assert report(trained, *arguments, str(reordered)) == 0
+    of_folder = json.loads(capsys.readouterr().out.strip().splitlines()[-1])['boost_check']
+    assert of_folder == of_json
+
+    gone = labels['images'].pop()['file_name']
+    reordered.write_text(json.dumps(labels))
+    assert report(trained, *arguments, str(reordered)) == 2
+    error = capsys.readouterr().err
+    assert f'{reordered}: images lacks 1 of the 3' in error and gone in error
 
 
 def test_from_another_folder_the_data_are_missed(
