@@ -449,6 +449,8 @@ class RareBoostPseudoLabeler(Hook):
             labelled_rate=self.labelled_rate,
             labeled_ann_file=self.labeled_ann_file,
         )
+        # Another training may be started in the same folder, or this one extended.
+        origin = dict(timestamp=runner.timestamp, iteration=runner.iter)
         path = Path(runner.work_dir) / self.audit_file
-        write_json(path, audit, indent=1)
+        write_json(path, origin | audit, indent=1)
         runner.logger.info(f'pseudo-label audit: {path}')

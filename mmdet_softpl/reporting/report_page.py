@@ -202,7 +202,9 @@ def _asset(name: str) -> str:
 
 def _last_iter(run: WorkDir) -> int:
     records = [*run.losses[-1:], *run.validations[-1:], *run.refreshes[-1:]]
-    return max((record['iter'] for record in records), default=0)
+    # The log may end before the training, which need not be a multiple of its interval.
+    end = (run.audit or {}).get('iteration', 0)
+    return max(end, *(record['iter'] for record in records), 0)
 
 
 def _subtitle(run: WorkDir, made: str) -> str:

@@ -36,7 +36,8 @@ class WorkDir:
         validations: See ``VALIDATIONS_FILE`` of ``run_records``; those without per-class results
             come from mmengine's own log.
         refreshes: See ``PSEUDO_LABELS_FILE`` there.
-        audit: ``pseudo_label_audit.json``, written at the end of the training.
+        audit: ``pseudo_label_audit.json``, written at the end of the training; None while a newer
+            start goes on.
         classes: (C,) names.
         groups: (C,) 0 rare, 1 common, 2 frequent, or None where nobody counted.
         expected: (C,) labelled instances per labelled image, or None.
@@ -60,6 +61,32 @@ class WorkDir:
     starts: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Start:
+    """One start of a training.
+
+    Attributes:
+        name: Its time stamp.
+        start_iter: The iteration at which it went on.
+        last_iter: Where the first later start went on: what it wrote of later iterations was
+            undone.
+        losses, logged: Training iterations and validations of mmengine's log.
+        validations, refreshes: Head and records of our files, or None.
+    """
+
+    name: str
+    start_iter: int
+    last_iter: float
+    losses: list[dict]
+    logged: list[dict]
+    validations: tuple[dict, list[dict]] | None
+    refreshes: tuple[dict, list[dict]] | None
+
+    def lasts(self, records: Sequence[dict]) -> bool:
+        """Whether a later start left any of its records."""
+        return any(record['iter'] <= self.last_iter for record in records)
+
+
 def read_work_dir(path: Path) -> WorkDir:
     """Read what there is.
 
@@ -68,18 +95,16 @@ def read_work_dir(path: Path) -> WorkDir:
         ValueError: It is a file, or a folder that no training wrote to; the message says which
             folders near it are work directories.
     """
-    starts = _starts(path)
-    run = WorkDir(path=path, starts=[start.name for start in starts])
-    scalars = [_scalars(start / 'vis_data' / 'scalars.json') for start in starts]
-    run.losses = after_restarts(
-        (_first_iter(records) - 1, records) for records, _ in scalars if records
-    )
-    _read_validations(run, starts, [validations for _, validations in scalars])
+    folders = _starts(path)
+    run = WorkDir(path=path, starts=[folder.name for folder in folders])
+    starts = _training_starts(folders)
+    run.losses = after_restarts((start.start_iter, start.losses) for start in starts)
+    _read_validations(run, starts)
     _read_refreshes(run, starts)
-    _read_audit(run)
-    run.config = _config(path, starts)
+    _read_audit(run, starts)
+    run.config = _config(path, folders)
     run.checkpoint = _checkpoint(path)
-    run.environment = _environment(starts)
+    run.environment = _environment(folders)
     return run
 
 
@@ -146,8 +171,23 @@ def _parts_of(record: dict[str, Any]) -> dict[str, dict]:
     return parts or {'model': dict(metrics=metrics)}
 
 
-def _first_iter(records: Sequence[dict]) -> int:
-    return records[0]['iter']
+def _training_starts(folders: Sequence[Path]) -> list[_Start]:
+    """The starts that trained, oldest first.
+
+    Tests make folders too, and a training makes one before it has done anything.
+    """
+    starts: list[_Start] = []
+    last_iter = float('inf')
+    for folder in reversed(folders):
+        losses, logged = _scalars(folder / 'vis_data' / 'scalars.json')
+        ours = [_with_head(folder, name) for name in (VALIDATIONS_FILE, PSEUDO_LABELS_FILE)]
+        heads = [found[0]['start_iter'] for found in ours if found is not None]
+        if not heads and not losses:
+            continue
+        start_iter = heads[0] if heads else losses[0]['iter'] - 1
+        starts.append(_Start(folder.name, start_iter, last_iter, losses, logged, *ours))
+        last_iter = min(last_iter, start_iter)
+    return starts[::-1]
 
 
 def _with_head(start: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
@@ -156,37 +196,29 @@ def _with_head(start: Path, name: str) -> tuple[dict[str, Any], list[dict[str, A
     return (records[0], records[1:]) if records else None
 
 
-def _read_validations(run: WorkDir, starts: Sequence[Path], logged: Sequence[list[dict]]) -> None:
+def _read_validations(run: WorkDir, starts: Sequence[_Start]) -> None:
     parts: list[tuple[int, list[dict]]] = []
-    for start, from_log in zip(starts, logged, strict=True):
-        found = _with_head(start, VALIDATIONS_FILE)
-        if found is not None:
-            head, records = found
+    for start in starts:
+        head, records = start.validations or ({}, start.logged)
+        if head and start.lasts(records):
             run.classes = list(head['classes']) or run.classes
             run.groups = head['groups'] or run.groups
-            parts.append((head['start_iter'], records))
-        elif from_log:
-            parts.append((_first_iter(from_log) - 1, from_log))
+        parts.append((start.start_iter, records))
     run.validations = after_restarts(parts)
 
 
-def _read_refreshes(run: WorkDir, starts: Sequence[Path]) -> None:
+def _read_refreshes(run: WorkDir, starts: Sequence[_Start]) -> None:
     parts: list[tuple[int, list[dict]]] = []
     for start in starts:
-        found = _with_head(start, PSEUDO_LABELS_FILE)
-        if found is None:
-            continue
-        head, records = found
-        if run.classes and list(head['classes']) != run.classes and parts:
-            # Another data set was trained in the same folder before.
-            parts.clear()
-        run.classes, run.groups = list(head['classes']), list(head['groups'])
-        run.expected = list(head['expected_per_image'])
-        parts.append((head['start_iter'], records))
+        head, records = start.refreshes or ({}, [])
+        if head and start.lasts(records):
+            run.classes, run.groups = list(head['classes']), list(head['groups'])
+            run.expected = list(head['expected_per_image'])
+        parts.append((start.start_iter, records))
     run.refreshes = after_restarts(parts)
 
 
-def _read_audit(run: WorkDir) -> None:
+def _read_audit(run: WorkDir, starts: Sequence[_Start]) -> None:
     path = run.path / AUDIT_FILE
     if not path.is_file():
         return
@@ -200,6 +232,9 @@ def _read_audit(run: WorkDir) -> None:
         raise ValueError(f'{path} is not an audit of RareBoostPseudoLabeler: {error!r}.') from error
     if run.classes and run.classes != names:
         # Of an older training in the same folder.
+        return
+    # A start that had nothing left to train wrote the audit again, under a later time stamp.
+    if starts and audit.get('timestamp', starts[-1].name) < starts[-1].name:
         return
     run.audit, run.classes, run.groups, run.expected = audit, names, groups, expected
 

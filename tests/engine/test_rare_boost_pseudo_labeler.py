@@ -76,6 +76,7 @@ def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: 
         iter=0,
         work_dir=str(tmp_path),
         log_dir=str(tmp_path),
+        timestamp='20260101_000000',
         hooks=kwargs.get('hooks', []),
         logger=SimpleNamespace(info=lambda text: None, warning=warnings.append),
         _has_loaded=False,
@@ -334,8 +335,10 @@ def test_audit_file(tmp_path: Path) -> None:
     hook.refresh()
     # Seen after the last refresh; counted all the same.
     see(hook, {3: [0.999] * 3}, 1)
+    runner.iter = 12
     hook.after_train(runner)
     audit = json.loads((tmp_path / 'pseudo_label_audit.json').read_text())
+    assert (audit['timestamp'], audit['iteration']) == ('20260101_000000', 12)
     assert audit['unlabelled_images_seen'] == 3
     assert audit['frequency_source'] == 'counted'
     assert audit['labeled_ann_file'].endswith('train.json')

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_softpl.reporting.report_page import as_json
 from mmdet_softpl.reporting.work_dir import read_work_dir
 from tests.support.tiny_report import GROUPS, NAMES, write_run
 
@@ -41,6 +42,62 @@ def test_a_resumed_run_is_one_training(tmp_path: Path) -> None:
     assert [record['iter'] for record in run.losses] == [10, 20, 30, 31]
     assert [record['iter'] for record in run.refreshes] == [15, 25, 38]
     assert len(run.starts) == 2
+
+
+def start_again(path: Path, first_iter: int) -> None:
+    """A start that has logged an iteration, and nothing of ours yet."""
+    vis = path / '20260102_000000' / 'vis_data'
+    vis.mkdir(parents=True)
+    record = dict(loss=0.5, iter=first_iter, step=first_iter)
+    (vis / 'scalars.json').write_text(json.dumps(record) + '\n')
+
+
+def stamp_audit(path: Path, timestamp: str) -> None:
+    file = path / 'pseudo_label_audit.json'
+    stamped = dict(json.loads(file.read_text()), timestamp=timestamp, iteration=43)
+    file.write_text(json.dumps(stamped))
+
+
+def test_a_new_training_in_the_same_folder_is_alone(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    stamp_audit(path, '20260101_000000')
+    start_again(path, first_iter=5)
+    run = read_work_dir(path)
+    assert [record['iter'] for record in run.losses] == [5]
+    assert run.validations == [] and run.refreshes == [] and run.audit is None
+    assert run.classes == [] and run.groups is None and run.expected is None
+    assert as_json(run)['iteration'] == 5 and as_json(run)['finished'] is False
+
+
+def test_an_extended_training_is_not_finished(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    stamp_audit(path, '20260101_000000')
+    assert as_json(read_work_dir(path))['finished'] is True
+    assert as_json(read_work_dir(path))['iteration'] == 43, 'the log ends at 40'
+    start_again(path, first_iter=45)
+    run = read_work_dir(path)
+    assert [record['iter'] for record in run.validations] == [20, 40]
+    assert [record['iter'] for record in run.refreshes] == [15, 25, 35]
+    assert as_json(run)['finished'] is False and run.classes == list(NAMES)
+    stamp_audit(path, '20260102_000000')
+    assert as_json(read_work_dir(path))['finished'] is True
+
+
+def test_a_folder_of_a_test_undoes_nothing(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    stamp_audit(path, '20260101_000000')
+    vis = path / '20260103_000000' / 'vis_data'
+    vis.mkdir(parents=True)
+    (vis / 'scalars.json').write_text('{"teacher/longtail/segm_AP": 0.3, "step": 0}\n')
+    run = read_work_dir(path)
+    assert [record['iter'] for record in run.validations] == [20, 40]
+    assert run.audit is not None
+
+
+def test_an_audit_without_a_time_stamp_counts(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    start_again(path, first_iter=45)
+    assert read_work_dir(path).audit is not None
 
 
 def test_without_our_hooks_validations_come_from_mmengines_log(tmp_path: Path) -> None:
