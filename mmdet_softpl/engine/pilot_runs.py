@@ -84,7 +84,7 @@ def plan_runs(
         raise ConfigPartError(
             f'{cfg.filename}: train_cfg has no max_iters; a pilot needs an IterBasedTrainLoop.'
         )
-    own = _check_claim(cfg, iters, out)
+    own = _check_claim(cfg, labeled, iters, out)
     runs: list[PilotRun] = []
     for share in shares:
         for seed in range(seeds):
@@ -237,18 +237,32 @@ def _labelled_part(labeled_ann_file: str, share: float, seed: int, folder: Path)
         raise AnnotationError(f'--shares {share:g}: {error}') from error
 
 
-def _check_claim(cfg: Config, iters: int | None, out: Path) -> dict[str, Any]:
-    """What the folder is of: a hash of the config, and the iterations.
+def _check_claim(
+    cfg: Config, labeled_ann_file: str, iters: int | None, out: Path
+) -> dict[str, Any]:
+    """What the folder is of: hashes of config and labelled json, and the iterations.
 
     Raises:
         ConfigPartError: It is of another one, whose trainings would be taken for this one's.
     """
     text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
-    own = dict(config=hashlib.sha256(text.encode()).hexdigest()[:16], iters=iters)
+    own = dict(
+        config=hashlib.sha256(text.encode()).hexdigest()[:16],
+        iters=iters,
+        labeled_sha256=hashlib.sha256(Path(labeled_ann_file).read_bytes()).hexdigest(),
+    )
     path = out / SETTINGS
-    if path.is_file() and json.loads(path.read_text()) != own:
+    claimed = json.loads(path.read_text()) if path.is_file() else {}
+    # Pilots begun before the labelled json was noted go on.
+    other = [key for key in own if claimed.get(key, own[key]) != own[key]]
+    if other:
+        names = dict(
+            config='another config',
+            iters='other --iters',
+            labeled_sha256=f'other content of {labeled_ann_file}',
+        )
         raise ConfigPartError(
-            f'{path} is of a pilot with another config or other --iters; give another --out, or '
-            'remove that folder.'
+            f'{path} is of a pilot with {" and ".join(names[key] for key in other)}; give another '
+            '--out, or remove that folder.'
         )
     return own

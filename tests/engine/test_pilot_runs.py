@@ -82,5 +82,27 @@ def test_plan(cfg: Config, tmp_path: Path) -> None:
     again = plan_runs(cfg, [50, 100], 2, None, out)
     assert [run.labeled_ann_file for run in again] == [run.labeled_ann_file for run in runs]
     assert [p.stat().st_mtime_ns for p in sorted((out / 'splits').iterdir())] == times
-    with pytest.raises(ValueError, match='another --out'):
+    with pytest.raises(ValueError, match='with other --iters; give another --out'):
         plan_runs(cfg, [50], 1, 10, out)
+
+
+def test_a_labelled_json_that_grew_is_another_pilot(cfg: Config, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    plan_runs(cfg, [50], 1, None, out)
+    labeled = Path(labeller_of(cfg)[1].labeled_ann_file)
+    content = json.loads(labeled.read_text())
+    content['images'].append(dict(id=99, file_name='99.png', height=9, width=9))
+    labeled.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r'with other content of .*train\.json; give another'):
+        plan_runs(cfg, [50], 1, None, out)
+
+
+def test_a_pilot_that_did_not_note_the_json_goes_on(cfg: Config, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    plan_runs(cfg, [50], 1, None, out)
+    settings = out / 'settings.json'
+    claimed = json.loads(settings.read_text())
+    del claimed['labeled_sha256']
+    settings.write_text(json.dumps(claimed))
+    plan_runs(cfg, [50], 1, None, out)
+    assert 'labeled_sha256' in json.loads(settings.read_text())
