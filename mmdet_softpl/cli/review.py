@@ -156,6 +156,7 @@ def _import(args: argparse.Namespace) -> int:
     outputs = [path for path in (args.out, args.unlabeled_out) if path is not None]
     for path in outputs:
         _check_output(path, args.overwrite)
+    seen = None if args.unlabeled_out is None else read_labels(args.review)
     labeled = load_annotation_file(labeled_file)
     reviewed = read_reviewed(args.corrected, manifest)
     complete = _complete(args.reviewed, reviewed, args.corrected)
@@ -172,9 +173,9 @@ def _import(args: argparse.Namespace) -> int:
     if summary.images:
         write_json(args.out, merged)
         result['out'] = args.out
-        if args.unlabeled_out is not None:
+        if seen is not None:
             now = {i['image'] for i in manifest['images'] if i['file'] in complete}
-            rest = rest_of_unlabeled(read_labels(args.review), now, labeled, manifest['image_root'])
+            rest = rest_of_unlabeled(seen, now, labeled, manifest['image_root'])
             write_json(args.unlabeled_out, rest)
             result['unlabeled_out'] = args.unlabeled_out
     _say_import(result, args)

@@ -142,7 +142,10 @@ def export_review(
                 f'{labels_file}: the labels in this folder are of another checkpoint, config, '
                 'image set or --min-confidence. Give another --out, or --overwrite.'
             )
-        shutil.rmtree(out / PARTS)
+        # First: without it nothing is imported, however far the new labels get.
+        manifest_file.unlink(missing_ok=True)
+        if (out / PARTS).exists():
+            shutil.rmtree(out / PARTS)
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     write_json(labels_file, key)
 
@@ -205,9 +208,29 @@ def read_manifest(out_dir: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """What the teacher saw on every unlabelled image of an export, see ``label_in_parts``."""
+    """What the teacher saw on every unlabelled image of an export, see ``label_in_parts``.
+
+    Raises:
+        ReviewError: the folder has no manifest, or its labels are not all there or of another
+            checkpoint than the manifest: an export with --overwrite was interrupted.
+    """
+    manifest = read_manifest(out_dir)
+    labels_file = Path(out_dir) / KEY
     parts = sorted((Path(out_dir) / PARTS).glob('part-*.json'))
-    return [r for part in parts for r in json.loads(part.read_text(encoding='utf-8'))]
+    records = [r for part in parts for r in json.loads(part.read_text(encoding='utf-8'))]
+    key = json.loads(labels_file.read_text(encoding='utf-8')) if labels_file.is_file() else {}
+    remedy = 'Let `review export --overwrite` end first, or leave out --unlabeled-out.'
+    if key.get('checkpoint_sha256') != manifest['checkpoint_sha256']:
+        raise ReviewError(
+            f'{labels_file}: checkpoint_sha256 is not that of {MANIFEST}: the labels are of '
+            f'another export. {remedy}'
+        )
+    if len(records) != key['images']:
+        raise ReviewError(
+            f'{labels_file}: images={key["images"]}, but {PARTS}/ has the labels of '
+            f'{len(records)}, and images would be lost. {remedy}'
+        )
+    return records
 
 
 def _one_set(cfg: Config, role: str, config: str) -> ConfiguredSet:
