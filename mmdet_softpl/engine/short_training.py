@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import is_zipfile
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -44,6 +45,27 @@ def read_validations(work_dir: Path) -> dict[int, dict[str, float]]:
     return {int(key): value for key, value in json.loads(path.read_text()).items()}
 
 
+def last_checkpoint(work_dir: Path) -> Path | None:
+    """What a training can go on from; None where there is nothing.
+
+    That is what mmengine's ``last_checkpoint`` names. Stopped while it wrote a checkpoint,
+    mmengine has removed an older one already: if that was the named one, the newest other that
+    is whole is taken.
+    """
+    work_dir = Path(work_dir)
+    named = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
+    if named is None or Path(named).is_file():
+        return None if named is None else Path(named)
+    # PyTorch's files are zip archives, whose end tells a whole one.
+    whole = [path for path in work_dir.glob('iter_*.pth') if is_zipfile(path)]
+    return max(whole, key=_iteration_of, default=None)
+
+
+def _iteration_of(checkpoint: Path) -> int:
+    digits = checkpoint.stem.removeprefix('iter_')
+    return int(digits) if digits.isdecimal() else -1
+
+
 def train_or_resume(
     cfg: Config,
     work_dir: Path,
@@ -63,19 +85,20 @@ def train_or_resume(
         RuntimeError: The training left no checkpoint.
     """
     work_dir = Path(work_dir)
-    last = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
+    last = last_checkpoint(work_dir)
     max_iters = cfg.train_cfg.max_iters
-    done = Path(last) if last is not None and last.endswith(f'iter_{max_iters}.pth') else None
+    done = last if last is not None and last.name == f'iter_{max_iters}.pth' else None
     if done and (not cfg.get('val_cfg') or max_iters in read_validations(work_dir)):
         return done
     # mmengine formats the config's text at every checkpoint, a second of CPU each time.
     cfg = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)
     cfg.work_dir = str(work_dir)
     if last is not None:
-        cfg.resume, cfg.load_from = done is None, last
+        cfg.resume, cfg.load_from = done is None, str(last)
     checkpoint = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', {})
     checkpoint.update(type='CheckpointHook', by_epoch=False, save_last=True)
-    checkpoint.setdefault('max_keep_ckpts', 1)
+    # With 1, mmengine removes the only checkpoint before it writes the next.
+    checkpoint.setdefault('max_keep_ckpts', 2)
     cfg.experiment_name = '-'.join(work_dir.absolute().parts[-3:])
     runner = Runner.from_cfg(cfg)
     validations = work_dir / VALIDATIONS
@@ -85,10 +108,10 @@ def train_or_resume(
         return done
     runner.register_hook(_KeepValidations(validations, heard))
     runner.train()
-    last = find_latest_checkpoint(str(work_dir))
+    last = last_checkpoint(work_dir)
     if last is None:
         raise RuntimeError(f'{work_dir}: the training left no checkpoint.')
-    return Path(last)
+    return last
 
 
 def main_metric(metrics: dict[str, float]) -> tuple[str, float]:

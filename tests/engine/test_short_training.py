@@ -4,11 +4,61 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
 
-from mmdet_softpl.engine.short_training import main_metric, read_validations, train_or_resume
+from mmdet_softpl.engine.short_training import (
+    last_checkpoint,
+    main_metric,
+    read_validations,
+    train_or_resume,
+)
+
+
+@MODELS.register_module()
+class LineForShortTraining(BaseModel):
+    """Fits one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs: list, mode: str = 'tensor') -> dict:
+        return dict(loss=(self.weight - torch.tensor(inputs)).square().mean())
+
+
+@DATASETS.register_module()
+class NumbersForShortTraining:
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, float]:
+        return dict(inputs=float(index))
+
+
+def line_config() -> Config:
+    return Config(
+        dict(
+            default_scope='mmengine',
+            model=dict(type='LineForShortTraining'),
+            train_dataloader=dict(
+                batch_size=2,
+                dataset=dict(type='NumbersForShortTraining'),
+                sampler=dict(type='InfiniteSampler'),
+                collate_fn=dict(type='pseudo_collate'),
+            ),
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=5),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            default_hooks=dict(checkpoint=dict(interval=1)),
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,6 +84,42 @@ def test_what_is_over_is_not_trained_again(tmp_path: Path) -> None:
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_5.pth'))
     # There is no model in this config: building one would fail.
     assert train_or_resume(Config(dict(train_cfg=dict(max_iters=5))), tmp_path).name == 'iter_5.pth'
+
+
+def test_the_checkpoint_that_is_gone_is_made_up_for(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / 'nothing') is None
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_8.pth'))
+    assert last_checkpoint(tmp_path) is None
+    for name in ('iter_4.pth', 'iter_10.pth', 'iter_12.pth'):
+        torch.save(dict(weight=torch.zeros(100)), tmp_path / name)
+    # Half written when it was stopped.
+    half = (tmp_path / 'iter_12.pth').read_bytes()
+    (tmp_path / 'iter_12.pth').write_bytes(half[: len(half) // 2])
+    assert last_checkpoint(tmp_path) == tmp_path / 'iter_10.pth'
+    torch.save({}, tmp_path / 'iter_8.pth')
+    assert last_checkpoint(tmp_path) == tmp_path / 'iter_8.pth', 'named, and there'
+
+
+def test_stopped_while_a_checkpoint_is_written_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever Ctrl-C comes, the next call finds a checkpoint and trains to the end."""
+    save, stop_at = Runner.save_checkpoint, ['iter_3.pth']
+
+    def interrupted(self: Runner, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        if [filename] == stop_at:
+            stop_at.clear()
+            (Path(out_dir) / filename).write_bytes(b'PK half')
+            raise KeyboardInterrupt
+        save(self, out_dir, filename, *args, **kwargs)
+
+    monkeypatch.setattr(Runner, 'save_checkpoint', interrupted)
+    started_from: list[int] = []
+    monkeypatch.setattr(Hook, 'before_train', lambda self, runner: started_from.append(runner.iter))
+    with pytest.raises(KeyboardInterrupt):
+        train_or_resume(line_config(), tmp_path / 'run')
+    assert train_or_resume(line_config(), tmp_path / 'run').name == 'iter_5.pth'
+    assert sorted(set(started_from)) == [0, 2]
 
 
 def test_validations(tmp_path: Path) -> None:
