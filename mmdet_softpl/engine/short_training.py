@@ -66,6 +66,10 @@ def _iteration_of(checkpoint: Path) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
+def _validates(cfg: Config) -> bool:
+    return bool(cfg.get('val_cfg')) and cfg.train_cfg.get('val_begin', 1) <= cfg.train_cfg.max_iters
+
+
 def train_or_resume(
     cfg: Config,
     work_dir: Path,
@@ -88,7 +92,7 @@ def train_or_resume(
     last = last_checkpoint(work_dir)
     max_iters = cfg.train_cfg.max_iters
     done = last if last is not None and last.name == f'iter_{max_iters}.pth' else None
-    if done and (not cfg.get('val_cfg') or max_iters in read_validations(work_dir)):
+    if done and (not _validates(cfg) or max_iters in read_validations(work_dir)):
         return done
     # mmengine formats the config's text at every checkpoint, a second of CPU each time.
     cfg = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)

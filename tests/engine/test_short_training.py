@@ -122,6 +122,18 @@ def test_stopped_while_a_checkpoint_is_written_it_goes_on(
     assert sorted(set(started_from)) == [0, 2]
 
 
+def test_what_never_validates_is_not_validated_when_it_is_over(tmp_path: Path) -> None:
+    """As the trainings of a pilot, which evaluates them itself."""
+    (tmp_path / 'iter_5.pth').write_bytes(b'')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_5.pth'))
+    cfg = Config(dict(train_cfg=dict(max_iters=5, val_begin=6), val_cfg=dict(type='ValLoop')))
+    # There is no model in this config: building one would fail.
+    assert train_or_resume(cfg, tmp_path).name == 'iter_5.pth'
+    cfg.train_cfg.val_begin = 5
+    with pytest.raises(KeyError, match='model'):
+        train_or_resume(cfg, tmp_path)
+
+
 def test_validations(tmp_path: Path) -> None:
     assert read_validations(tmp_path) == {}
     (tmp_path / 'validations.json').write_text(json.dumps({'5': {'a': 1.0}}))
