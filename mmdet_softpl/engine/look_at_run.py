@@ -182,10 +182,12 @@ def attempt(
     """What ``action`` returns; None, with a line in ``missing``, where it cannot be had.
 
     Args:
-        action: May raise ValueError, OSError or KeyError for what the user's files lack.
+        action: May raise ValueError, OSError or KeyError for what the user's files lack, and run
+            out of memory on a GPU.
         what: Begins the line.
         missing: Gets the line.
-        strict: Raise instead, for what the user asked for by name.
+        strict: Raise instead, for what the user asked for by name. A full GPU says nothing
+            about that and never raises.
     """
     try:
         return action()
@@ -194,4 +196,9 @@ def attempt(
             raise
         text = str(error).strip().splitlines()
         missing.append(f'{what}: {text[0] if text else type(error).__name__}')
-        return None
+    except RuntimeError as error:
+        # torch.OutOfMemoryError where tensors find no room, another one where CUDA itself does.
+        if 'out of memory' not in str(error):
+            raise
+        missing.append(f'{what}: the GPU has too little free memory; give --device cpu.')
+    return None

@@ -19,6 +19,7 @@ from mmengine.registry import DefaultScope
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.cli import demo
 from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.engine import look_at_run
 from mmdet_softpl.engine.label_examples import KINDS
 from tests.support.tiny_report import NAMES, write_run
 from tests.support.tiny_runs import shrink_model
@@ -250,6 +251,40 @@ def test_with_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture) -> None
         page = Page(text)
         assert not page.bare and text.count('data:image/webp') == sum(said['galleries'].values())
         assert not any('Galleries' in line or 'Bias' in line for line in said['missing'])
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.'),
+        RuntimeError('CUDA error: out of memory'),
+    ],
+)
+def test_a_full_gpu_still_gives_a_page(
+    error: RuntimeError,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(look_at_run, 'RunModel', full)
+    path = write_run(tmp_path / 'run')
+    (path / 'iter_40.pth').touch()
+    # Also where the checkpoint was asked for by name: nothing is wrong with it.
+    assert report(path, '--checkpoint', str(path / 'iter_40.pth')) == 0
+    said = capsys.readouterr().err
+    assert 'Galleries and bias check: the GPU has too little free memory; give --device cpu' in said
+    assert (path / 'report.html').is_file()
+
+
+def test_other_errors_of_torch_are_not_hidden() -> None:
+    def wrong() -> None:
+        raise RuntimeError('shape mismatch')
+
+    with pytest.raises(RuntimeError, match='shape'):
+        look_at_run.attempt(wrong, 'Galleries', [])
 
 
 def test_hidden_labels_of_a_folder_go_by_file(trained: Path, capsys: pytest.CaptureFixture) -> None:
