@@ -20,6 +20,8 @@ from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotati
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine.runner_model import model_of
 
+UNLABELLED_BRANCHES = ('unsup_teacher', 'unsup_student')
+
 # Of each file its time of change and size, and its summaries by the classes that were asked for
 # (None: all). LVIS train takes 10 s to check, and more than one hook of a run asks for it.
 _Summaries = dict[tuple[str, ...] | None, AnnotationSummary]
@@ -129,7 +131,8 @@ def check_datasets(runner: Runner) -> None:
 
     Raises:
         ValueError: labelled, unlabelled or validation classes or the model differ. Names the data
-            set, the first class that differs, and what to do.
+            set, the first class that differs, and what to do. Or an unlabelled branch does not
+            hand ``homography_matrix`` to a ``CalibratedSoftTeacher``.
         AnnotationError: a labelled json cannot be used.
         FileNotFoundError: the first image of a set is not where its config says.
     """
@@ -157,6 +160,7 @@ def check_datasets(runner: Runner) -> None:
         _check_num_classes(runner, *reference)
     for name, dataset in named:
         _check_first_image(name, dataset)
+        _check_homographies(runner, name, dataset)
     _check_evaluator(runner)
     _check_files(list(leaves(runner.train_dataloader.dataset)))
 
@@ -172,6 +176,29 @@ def _check_first_image(name: str, dataset: BaseDataset) -> None:
             f'{dataset.ann_file!r} is not at {path!r}; correct data_root='
             f'{dataset.data_root!r} or data_prefix (the two and file_name are joined).'
         )
+
+
+def _check_homographies(runner: Runner, name: str, dataset: BaseDataset) -> None:
+    """The first unlabelled image, which needs it, may come many thousand iterations later."""
+    from mmdet.datasets.transforms import MultiBranch
+
+    from mmdet_softpl.models import CalibratedSoftTeacher
+
+    if not isinstance(model_of(runner), CalibratedSoftTeacher):
+        return
+    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
+        for branch in UNLABELLED_BRANCHES:
+            for transform in branches[branch].transforms if branch in branches else ():
+                # Those that pack; what another one hands on is not known.
+                keys = getattr(transform, 'meta_keys', None)
+                if keys is not None and 'homography_matrix' not in keys:
+                    raise ValueError(
+                        f'{name} ({type(dataset).__name__}), branch {branch!r}: meta_keys of '
+                        f"{type(transform).__name__} has no 'homography_matrix'; add it to both "
+                        'unlabelled branches, since CalibratedSoftTeacher carries the labels of '
+                        'the teacher over to the view of the student by it.'
+                    )
 
 
 def _check_evaluator(runner: Runner) -> None:

@@ -240,6 +240,31 @@ def test_unlabelled_images_of_the_hosts_configs_need_no_annotation(tmp_path: Pat
         check_datasets(make_runner(labelled(coco(tmp_path / 'rest.json', {}), 'sup')))
 
 
+@pytest.mark.parametrize('branch', ['unsup_teacher', 'unsup_student'])
+def test_a_branch_without_the_homography_is_named_before_training(
+    tmp_path: Path, branch: str
+) -> None:
+    init_default_scope('mmdet')
+    files = coco(tmp_path / 'rest.json', ONE_EACH)
+    whole = ('img_path', 'img_shape', 'homography_matrix')
+
+    def unlabelled(**keys: tuple[str, ...]) -> UnlabeledImageDataset:
+        packed = {name: [dict(type='PackDetInputs', meta_keys=keys[name])] for name in keys}
+        branches = dict(type='MultiBranch', branch_field=list(packed), **packed)
+        return UnlabeledImageDataset(**files, pipeline=[branches])
+
+    # `sup` needs none.
+    keys = dict(sup=('img_path',), unsup_teacher=whole, unsup_student=whole)
+    model = MODELS.build(semi_config(detector_config('faster-rcnn', len(NAMES))))
+    check_datasets(make_runner(unlabelled(**keys), model=model))
+    keys[branch] = whole[:2]
+    message = error_of(make_runner(unlabelled(**keys), model=model))
+    for word in ('train_dataloader, set 0', f"branch '{branch}'", 'meta_keys of PackDetInputs'):
+        assert word in message
+    # Another detector may do without.
+    check_datasets(make_runner(unlabelled(**keys)))
+
+
 def test_files_elsewhere_and_of_other_formats_are_left_alone(tmp_path: Path) -> None:
     broken = coco(tmp_path / 'train.json', {**ONE_EACH, 'cat': [[1, 1, -3, 4]]})
     dataset = labelled(broken)
