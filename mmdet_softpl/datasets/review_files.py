@@ -38,14 +38,12 @@ class ReviewedObject:
         bbox: [x, y, width, height] in pixels.
         segmentation: polygons or COCO RLE, None where only boxes were asked for.
         rle: COCO RLE of ``segmentation``, or None.
-        iscrowd: 0 or 1.
     """
 
     class_name: str
     bbox: list[float]
     segmentation: Any
     rle: dict[str, Any] | None
-    iscrowd: int = 0
 
 
 @dataclass
@@ -303,13 +301,13 @@ class _Reader:
     def _coco_object(
         self, annotation: dict[str, Any], name: Any, height: int, width: int
     ) -> ReviewedObject:
-        crowd = int(annotation.get('iscrowd') or 0)
+        # `iscrowd` is no guide: CVAT writes 1 for every object that is a mask.
         if not self.with_masks:
-            return ReviewedObject(name, _checked_box(annotation['bbox']), None, None, crowd)
+            return ReviewedObject(name, _checked_box(annotation['bbox']), None, None)
         segmentation = annotation.get('segmentation')
         rle = segmentation_to_rle(segmentation, height, width)
         kept = rle if isinstance(segmentation, dict) else segmentation
-        return ReviewedObject(name, _box_of(rle), kept, rle, crowd)
+        return ReviewedObject(name, _box_of(rle), kept, rle)
 
     def label_studio(self, tasks: list[dict[str, Any]]) -> list[ReviewedImage]:
         for position, task in enumerate(tasks):

@@ -64,12 +64,13 @@ def merge_review(
 ) -> tuple[dict[str, Any], MergeSummary]:
     """Add completely reviewed images to a labelled COCO or LVIS file.
 
-    Every new annotation has a dict ``provenance``: ``source`` (``'accepted'``, ``'corrected'`` or
-    ``'added'``), ``pseudo_score`` and ``pseudo_class`` of the pseudo-label that it was (None for
-    added ones), ``reviewer``, ``checkpoint_sha256`` and ``date``. In LVIS files the classes whose
-    pseudo-labels were all removed become ``neg_category_ids`` of the image, nothing is
-    ``not_exhaustive_category_ids``, and ``frequency``, ``image_count`` and ``instance_count`` are
-    counted anew.
+    Every new annotation is a single object, whatever the file calls a crowd: the host ignores
+    crowds, and an export has none. It has a dict ``provenance``: ``source`` (``'accepted'``,
+    ``'corrected'`` or ``'added'``), ``pseudo_score`` and ``pseudo_class`` of the pseudo-label that
+    it was (None for added ones), ``reviewer``, ``checkpoint_sha256`` and ``date``. In LVIS files
+    the classes whose pseudo-labels were all removed become ``neg_category_ids`` of the image,
+    nothing is ``not_exhaustive_category_ids``, and ``frequency``, ``image_count`` and
+    ``instance_count`` are counted anew.
 
     Args:
         labeled: content of the labelled file; not changed.
@@ -135,7 +136,7 @@ def merge_review(
                 category_id=category_of[found.class_name],
                 bbox=found.bbox,
                 area=_area(found),
-                iscrowd=found.iscrowd,
+                iscrowd=0,
                 provenance=dict(
                     source=source,
                     pseudo_score=None if origin is None else origin['confidence'],

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import DefaultScope
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.review_files import (
@@ -162,6 +164,39 @@ def test_a_round_trip_loses_nothing(kind: str, manifest: dict, tmp_path: Path) -
             date=DATE,
         )
     assert len({a['id'] for a in merged['annotations']}) == 4
+
+
+def cvat_export(content: dict[str, Any]) -> dict[str, Any]:
+    """As CVAT's "COCO 1.0" writes masks: counts as numbers, and as crowds."""
+    content = copy.deepcopy(content)
+    for annotation in content['annotations']:
+        flat = decode_mask(annotation['segmentation']).ravel(order='F')
+        starts = np.flatnonzero(np.diff(flat)) + 1
+        runs = np.diff(np.concatenate(([0], starts, [flat.size]))).tolist()
+        counts = [0, *runs] if flat[0] else runs
+        annotation.update(iscrowd=1, segmentation=dict(size=[60, 80], counts=counts))
+    return content
+
+
+def test_masks_from_cvat_are_trained_on(manifest: dict, tmp_path: Path) -> None:
+    """The host ignores crowds, and CVAT calls every mask one."""
+    content = cvat_export(coco_export(manifest, 'rle'))
+    merged, summary = merged_from(tmp_path / 'back.json', content, manifest)
+    assert summary.accepted == {'cat': 1, 'dog & <co>': 1, 'owl': 1}
+    (tmp_path / 'merged.json').write_text(json.dumps(merged))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(
+            dict(
+                type='CocoDataset',
+                ann_file=str(tmp_path / 'merged.json'),
+                data_prefix=dict(img=''),
+                metainfo=dict(classes=CLASSES),
+                pipeline=[],
+            )
+        )
+    new = [one for i in (1, 2) for one in host.get_data_info(i)['instances']]
+    assert [one['ignore_flag'] for one in new] == [0, 0, 0]
+    np.testing.assert_array_equal([decode_mask(one['mask']) for one in new], MASKS)
 
 
 def test_corrections_are_told_apart_and_lvis_fields_follow(manifest: dict, tmp_path: Path) -> None:
