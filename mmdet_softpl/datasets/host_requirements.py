@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from .annotation_file import image_file_name
-from .config_sets import FOLDER, LVIS_V05, LVIS_V1, UNLABELLED, ConfiguredSet
+from .config_sets import FOLDER, LABELLED, LVIS_V05, LVIS_V1, UNLABELLED, ConfiguredSet
 from .findings import ERROR, WARNING, Finding, examples
 
+# COCO has 1 in 100; whoever has many more did not mean crowds.
+_USUAL_CROWDS = 0.05
 _COCO_SERVER = 'http://images.cocodataset.org/'
 
 
@@ -98,7 +101,35 @@ def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findi
         'a bbox is [x, y, width, height] in pixels (not shares of the image), at least 1 pixel '
         'wide and high and inside its image, with an area above 0; correct or remove them',
     )
-    return findings
+    return findings + _crowd_findings(configured, part)
+
+
+def _crowd_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Finding]:
+    """Annotations that the host ignores, in training and in the evaluation."""
+    names = {c['id']: c['name'] for c in part['categories']}
+    if isinstance(configured.classes, tuple):
+        names = {i: name for i, name in names.items() if name in configured.classes}
+    used = [a for a in part['annotations'] if a['category_id'] in names]
+    crowds = [a for a in used if a.get('iscrowd')]
+    if not crowds:
+        return []
+    objects = Counter(a['category_id'] for a in used if not a.get('iscrowd'))
+    ignored = Counter(a['category_id'] for a in crowds if not objects[a['category_id']])
+    lost = [f'{names[i]} ({count})' for i, count in ignored.items()]
+    detail = f'{configured.ann_file}: `iscrowd` is 1 in {len(crowds)} of {len(used)} annotations'
+    if lost:
+        detail += f'; {len(lost)} classes have nothing else: {examples(lost)}'
+    elif len(crowds) <= _USUAL_CROWDS * len(used):
+        return []
+    # A class without a validation image has no AP, but does not stop anything.
+    stops = lost and (configured.role == LABELLED or len(crowds) == len(used))
+    remedy = (
+        'the host ignores crowds; CVAT writes 1 for every mask: set `iscrowd` to 0 where the '
+        'annotation is of a single object'
+    )
+    severity = ERROR if stops else WARNING
+    kind = 'annotation that is a crowd'
+    return [Finding(severity, configured.name, kind, detail, remedy, len(crowds))]
 
 
 def _is_dropped(annotation: dict[str, Any], size: tuple[int, int]) -> bool:

@@ -128,6 +128,39 @@ def test_dropped_annotations_are_those_that_the_host_drops(good, write) -> None:
     assert finding.severity == WARNING and 'pixels' in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ('crowds', 'severity'),
+    [((1, 2, 3), ERROR), ((3,), ERROR), ((1,), WARNING), ((), None)],
+    ids=['all', 'all of a class', 'one of a class', 'none'],
+)
+def test_crowds_are_named_because_the_host_ignores_them(
+    good, write, crowds: tuple[int, ...], severity: str | None
+) -> None:
+    for annotation in good['annotations']:
+        annotation['iscrowd'] = int(annotation['id'] in crowds)
+    cfg = _cfg(write(good))
+    contents = _read(cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(copy.deepcopy(cfg))
+    every = [one for i in range(len(host)) for one in host.get_data_info(i)['instances']]
+    learned = {one['bbox_label'] for one in every if not one['ignore_flag']}
+    assert (len(learned) < len(CLASSES)) == (severity == ERROR)
+    kind = 'annotation that is a crowd'
+    assert _kinds(contents) == ({kind: severity} if severity else {})
+    assert sum(f.count for f in contents.findings) == sum(one['ignore_flag'] for one in every)
+    # A class that cannot be evaluated is doubtful, a file without an object is useless.
+    found = _kinds(_read(cfg, 'val_dataloader'))
+    assert found.get(kind) == (ERROR if len(crowds) == 3 else severity and WARNING)
+
+
+def test_a_few_crowds_are_as_usual(good, write) -> None:
+    first = good['annotations'][0]
+    good['annotations'] += [dict(first, id=i, iscrowd=int(i < 12)) for i in range(10, 60)]
+    assert _kinds(_read(_cfg(write(good)))) == {}
+    good['annotations'] += [dict(first, id=i, iscrowd=1) for i in range(60, 62)]
+    assert _kinds(_read(_cfg(write(good)))) == {'annotation that is a crowd': WARNING}
+
+
 def test_normalised_boxes_are_an_error(good, write) -> None:
     for annotation in good['annotations']:
         annotation['bbox'] = [0.1, 0.1, 0.3, 0.3]
