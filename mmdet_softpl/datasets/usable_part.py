@@ -57,7 +57,8 @@ def _unique(items: list[dict], key: str) -> list[dict]:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str))
+    # pandas writes 3.0 for 3, which the host takes for the same; NaN equals nothing.
+    return isinstance(value, (int, float, str)) and value == value
 
 
 def _is_box(box: Any) -> bool:

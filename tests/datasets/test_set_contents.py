@@ -60,6 +60,36 @@ def test_as_the_host_counts(good, write, filter_empty: bool, min_size: int) -> N
     assert left_out == ([1] if filter_empty else []) and len(contents.findings) == len(left_out)
 
 
+def _as_floats(data: dict, items: str, *keys: str, step: int = 1) -> None:
+    for item in data[items][::step]:
+        item.update({key: float(item[key]) for key in keys})
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda d: _as_floats(d, 'annotations', 'category_id'),
+        lambda d: _as_floats(d, 'images', 'id'),
+        lambda d: _as_floats(d, 'annotations', 'image_id', step=2),
+        lambda d: _as_floats(d, 'annotations', 'id', 'image_id', 'category_id'),
+        lambda d: _as_floats(d, 'categories', 'id'),
+    ],
+    ids=['categories of labels', 'images', 'images of every other label', 'labels', 'categories'],
+)
+def test_numbers_as_pandas_writes_them(change, good, write) -> None:
+    change(good)
+    cfg = _cfg(write(good), filter_cfg=dict(filter_empty_gt=True))
+    contents = _read(cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(copy.deepcopy(cfg))
+    infos = [host.get_data_info(i) for i in range(len(host))]
+    assert contents.used_images == len(infos) == 2
+    assert contents.num_instances == sum(len(info['instances']) for info in infos) == 3
+    without = {str(Path(path).name) for path in contents.without_annotation}
+    assert without == {'c.jpg'}
+    assert [f.kind for f in contents.findings] == ['image without an annotation']
+
+
 def test_a_class_left_out_of_the_config_is_named(good, write) -> None:
     cfg = dict(_cfg(write(good)), metainfo=dict(classes=('dog',)))
     (finding,) = _read(cfg).findings

@@ -25,6 +25,9 @@ FAULTS = {
     'image id that is a list': lambda d: d['annotations'].append(
         {'id': 4, 'image_id': [7], 'category_id': 2, 'bbox': BOX}
     ),
+    'category id that pandas did not know': lambda d: d['annotations'].append(
+        {'id': 4, 'image_id': 7, 'category_id': float('nan'), 'bbox': BOX}
+    ),
     'unknown category': lambda d: d['annotations'].append(
         {'id': 4, 'image_id': 7, 'category_id': 99, 'bbox': BOX}
     ),
