@@ -8,6 +8,7 @@ from typing import Any
 from .annotation_file import image_file_name
 from .config_sets import FOLDER, LABELLED, LVIS_V05, LVIS_V1, UNLABELLED, ConfiguredSet
 from .findings import ERROR, WARNING, Finding, examples
+from .review_masks import checked_rle
 
 # COCO has 1 in 100; whoever has many more did not mean crowds.
 _USUAL_CROWDS = 0.05
@@ -92,6 +93,18 @@ def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findi
         'annotations',
         'instance segmentation needs a polygon or RLE of every object',
     )
+    note(
+        ERROR if configured.with_masks else WARNING,
+        'mask that does not fit its image',
+        [
+            f'{a["id"]} ({problem})'
+            for a in annotations
+            if (problem := _mask_problem(a.get('segmentation'), sizes[a['image_id']]))
+        ],
+        'annotations',
+        'the `size` of an RLE is [height, width], and its `counts` add up to all pixels; write the '
+        'mask again, or correct the size of the image in the json',
+    )
     dropped = [a['id'] for a in annotations if _is_dropped(a, sizes[a['image_id']])]
     note(
         ERROR if dropped and len(dropped) == len(annotations) else WARNING,
@@ -130,6 +143,18 @@ def _crowd_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Fin
     severity = ERROR if stops else WARNING
     kind = 'annotation that is a crowd'
     return [Finding(severity, configured.name, kind, detail, remedy, len(crowds))]
+
+
+def _mask_problem(segmentation: Any, size: tuple[int, int]) -> str:
+    """Why the host could not decode an RLE; empty for other masks and sound ones."""
+    width, height = size
+    if not isinstance(segmentation, dict) or not (width and height):
+        return ''
+    try:
+        checked_rle(segmentation, height, width)
+    except ValueError as error:
+        return str(error)
+    return ''
 
 
 def _is_dropped(annotation: dict[str, Any], size: tuple[int, int]) -> bool:

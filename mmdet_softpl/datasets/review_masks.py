@@ -49,7 +49,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str,
         ValueError: it is none of these, belongs to an image of another size, or covers nothing.
     """
     if isinstance(segmentation, dict):
-        rle = _checked_rle(segmentation, height, width)
+        rle = checked_rle(segmentation, height, width)
     elif isinstance(segmentation, list) and segmentation:
         for polygon in segmentation:
             numbers = isinstance(polygon, list) and all(
@@ -70,9 +70,19 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str,
     return {'size': [height, width], 'counts': text}
 
 
-def _checked_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+def checked_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """COCO RLE of an RLE that fits its image.
+
+    Args:
+        rle: with ``size`` and ``counts``, a text or a list of numbers >= 0.
+        height, width: of the image.
+
+    Raises:
+        ValueError: it belongs to an image of another size, or its counts are none of these or do
+            not add up to the pixels of the image.
+    """
     size, counts = rle.get('size'), rle.get('counts')
-    if list(size or ()) != [height, width]:
+    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
         raise ValueError(f'the mask is of size {size}, the image of [{height}, {width}]')
     if isinstance(counts, list):
         if any(not isinstance(n, int) or n < 0 for n in counts) or sum(counts) != height * width:

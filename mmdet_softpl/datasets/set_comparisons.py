@@ -73,13 +73,19 @@ def image_findings(
         'fetch them again: what is missing is grey',
     )
     differing = [i for i in present if _differs(i, scanned[i.path])]
-    note(
-        WARNING,
-        'image of another size than the json says',
-        [_sizes(i, scanned[i.path]) for i in differing],
-        'the annotations are of another version of the image, or of one that was not turned as '
-        'its EXIF orientation says: correct the json or the image',
-    )
+    for stops in (True, False):
+        note(
+            ERROR if stops else WARNING,
+            'image of another size than the json says',
+            [
+                _sizes(i, scanned[i.path])
+                for i in differing
+                if (i.has_rle and contents.configured.with_masks) == stops
+            ],
+            'the annotations are of another version of the image, or of one that was not turned as '
+            'its EXIF orientation says: correct the json or the image'
+            + ('; an RLE mask fits one size alone, and training would stop there' if stops else ''),
+        )
     copies = [
         ' = '.join(group) for group in _by_content(contents, scanned).values() if len(group) > 1
     ]

@@ -39,12 +39,14 @@ class SetImage:
         path: where the host will look for it.
         height, width: in pixels as the file declares them; 0 where it does not, and for folders.
         image_id: of the json, None for a folder.
+        has_rle: whether a mask of it is an RLE, which fits one size alone.
     """
 
     path: str
     height: int = 0
     width: int = 0
     image_id: Any = None
+    has_rle: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,12 +214,16 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
     summary = summarise(configured, data, findings)
     part, _ = usable_part(data)
     findings += host_findings(configured, part)
+    with_rle = {
+        a['image_id'] for a in part['annotations'] if isinstance(a.get('segmentation'), dict)
+    }
     images = tuple(
         SetImage(
             os.path.join(configured.image_root, file_name),
             declared_size(image.get('height')),
             declared_size(image.get('width')),
             image['id'],
+            image['id'] in with_rle,
         )
         for image in part['images']
         if (file_name := host_file_name(configured.kind, image)) is not None

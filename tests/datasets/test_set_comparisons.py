@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import DefaultScope
 
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
@@ -119,6 +121,39 @@ def test_other_size(root: Path) -> None:
     (finding,) = _look(_sets(root))
     assert finding.kind == 'image of another size than the json says'
     assert 'is 128 x 96, declared 96 x 128' in finding.detail
+
+
+def test_other_size_under_a_mask_of_run_lengths(root: Path) -> None:
+    """The host stops there, where it stretches a polygon."""
+    path = root / 'annotations/instances_train2017.json'
+
+    def change(data: dict) -> None:
+        for image in data['images'][:2]:
+            image['height'], image['width'] = image['width'], image['height']
+        rle = dict(size=[128, 96], counts=[0, 9, 128 * 96 - 9])
+        data['annotations'][0].update(image_id=data['images'][0]['id'], segmentation=rle)
+
+    _edit(path, change)
+    sets = _sets(root)
+    masks = dict(type='LoadAnnotations', with_mask=True, with_bbox=True)
+    for pipeline, severities in ([masks], [ERROR, WARNING]), ([], [WARNING]):
+        cfg = dict(
+            type='CocoDataset',
+            ann_file=str(path),
+            data_prefix=dict(img=str(root / 'train2017')),
+            metainfo=dict(classes=CLASSES),
+            pipeline=[dict(type='LoadImageFromFile'), *pipeline],
+        )
+        (labelled,) = configured_sets(dict(train_dataloader=dict(dataset=cfg)))
+        found = _look([read_set(labelled), *sets[1:]])
+        assert [f.severity for f in found] == severities
+        assert found[0].kind == 'image of another size than the json says'
+    cfg['pipeline'].append(masks)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(cfg)
+    host[1]
+    with pytest.raises((AssertionError, ValueError)):
+        host[0]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def _kinds(contents) -> dict[str, str]:
 @pytest.mark.parametrize('min_size', [0, 41])
 def test_as_the_host_counts(good, write, filter_empty: bool, min_size: int) -> None:
     good['images'][1].update(height=60, width=70)
+    good['annotations'][2]['segmentation'].update(size=[60, 70], counts=[0, 4, 4196])
     # Other than the host's: an image whose annotation is of no class in use.
     filters = dict(filter_empty_gt=filter_empty, min_size=min_size)
     cfg = _cfg(write(good), filter_cfg=filters)
@@ -189,6 +190,29 @@ def test_a_few_crowds_are_as_usual(good, write) -> None:
     assert _kinds(_read(_cfg(write(good)))) == {}
     good['annotations'] += [dict(first, id=i, iscrowd=1) for i in range(60, 62)]
     assert _kinds(_read(_cfg(write(good)))) == {'annotation that is a crowd': WARNING}
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (dict(size=[60, 40]), 'of size [60, 40], the image of [40, 60]'),
+        (dict(counts=[0, 4, 2395]), 'add up to 40 x 60'),
+        (dict(counts='0'), 'add up to 40 x 60'),
+        (dict(size=None), 'of size None'),
+        (dict(size=5), 'of size 5'),
+        ({}, ''),
+    ],
+)
+def test_run_lengths_of_another_image(change: dict, said: str, good, write) -> None:
+    good['annotations'][2]['segmentation'].update(change)
+    path = write(good)
+    found = [f for f in _read(_cfg(path)).findings if 'mask' in f.kind]
+    assert [f.severity for f in found] == [ERROR] * bool(said)
+    for finding in found:
+        assert '1 of 3 annotations: id 3 (the ' in finding.detail and said in finding.detail
+    # Where no mask is loaded it does no harm.
+    found = [f for f in _read(dict(_cfg(path), pipeline=[])).findings if 'mask' in f.kind]
+    assert [f.severity for f in found] == [WARNING] * bool(said)
 
 
 def test_normalised_boxes_are_an_error(good, write) -> None:
