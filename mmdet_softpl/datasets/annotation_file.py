@@ -91,3 +91,8 @@ def image_file_name(image: dict[str, Any]) -> str | None:
     if image.get('coco_url'):
         return urlsplit(image['coco_url']).path.lstrip('/')
     return None
+
+
+def declared_size(value: Any) -> int:
+    """Pixels of an image's ``height`` or ``width``, 0 where the file does not say."""
+    return int(value) if isinstance(value, (int, float)) and value > 0 else 0

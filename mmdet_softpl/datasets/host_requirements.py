@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from .annotation_file import image_file_name
+from .annotation_file import declared_size, image_file_name
 from .config_sets import FOLDER, LABELLED, LVIS_V05, LVIS_V1, UNLABELLED, ConfiguredSet
 from .findings import ERROR, WARNING, Finding, examples
 from .review_masks import checked_rle
@@ -34,11 +34,6 @@ def host_file_name(kind: str, image: dict[str, Any]) -> str | None:
     if not isinstance(name, str):
         return None
     return name[-16:] if kind == LVIS_V05 and name.startswith('COCO') else name
-
-
-def declared_size(value: Any) -> int:
-    """Pixels of an image's ``height`` or ``width``, 0 where the file does not say."""
-    return int(value) if isinstance(value, (int, float)) and value > 0 else 0
 
 
 def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Finding]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .annotation_checks import AnnotationSummary
-from .annotation_file import AnnotationError, load_annotation_file
+from .annotation_file import AnnotationError, declared_size, load_annotation_file
 from .annotation_findings import finding_of_message, summarise
 from .class_statistics import ClassStatistics, class_statistics
 from .config_sets import (
@@ -26,7 +26,7 @@ from .config_sets import (
     ConfiguredSet,
 )
 from .findings import ERROR, WARNING, Finding, examples
-from .host_requirements import declared_size, host_file_name, host_findings
+from .host_requirements import host_file_name, host_findings
 from .unlabeled_image_dataset import IMAGE_EXTENSIONS, find_images
 from .usable_part import usable_part
 

@@ -14,7 +14,7 @@ from PIL import Image
 from mmdet_softpl.registry import DATASETS
 
 from .annotation_checks import MAX_EXAMPLES
-from .annotation_file import image_file_name, load_annotation_file
+from .annotation_file import declared_size, image_file_name, load_annotation_file
 
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -34,7 +34,8 @@ class UnlabeledImageDataset(BaseDetDataset):
     taken: recursively, sorted by path, extensions of any case, hidden files and folders left
     out, links followed. Unreadable and truncated files are named in one warning and skipped;
     ``img_id`` is the position in this list. With ``ann_file`` the images are those of a COCO or
-    LVIS json; its annotations, if any, are ignored, and ``img_id`` is the json's.
+    LVIS json; its annotations, if any, are ignored, and ``img_id`` is the json's. An image whose
+    size the json does not say (no key, 0 or null) is opened for it.
 
     Every item has ``img_path``, ``img_id``, ``height``, ``width`` (those of the json, else of the
     image as the host decodes it, that is with the EXIF orientation applied) and ``instances=[]``,
@@ -159,9 +160,8 @@ class UnlabeledImageDataset(BaseDetDataset):
             if not os.path.isfile(path):
                 missing.append(path)
                 continue
-            if 'height' in image and 'width' in image:
-                height, width = image['height'], image['width']
-            else:
+            height, width = declared_size(image.get('height')), declared_size(image.get('width'))
+            if not (height and width):
                 height, width = read_image_size(path)
             infos.append(_data_info(path, image['id'], height, width))
         if missing:

@@ -15,6 +15,8 @@ from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmengine.dataset import ConcatDataset
 from PIL import Image
 
+from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.set_contents import read_set
 from mmdet_softpl.datasets.unlabeled_image_dataset import (
     UnlabeledImageDataset,
     find_images,
@@ -146,6 +148,27 @@ def test_json_with_annotations_that_are_ignored(folder, write):
     assert [info['img_id'] for info in infos] == [40, 30]
     assert [(info['height'], info['width']) for info in infos] == [(20, 10), (8, 12)]
     assert infos[0]['instances'] == []
+
+
+@pytest.mark.parametrize('unknown', [0, None, -1])
+def test_sizes_that_the_json_does_not_know(folder, write, unknown):
+    """As the folder says them, for the training and for an inspection."""
+    images = [
+        {'id': 1, 'file_name': 'b/1.PNG', 'height': unknown, 'width': unknown},
+        {'id': 2, 'file_name': 'a.jpg', 'height': 8, 'width': unknown},
+    ]
+    cfg = dict(
+        type='mmdet_softpl.UnlabeledImageDataset',
+        ann_file=str(write({'images': images, 'annotations': [], 'categories': []})),
+        data_prefix=dict(img=str(folder)),
+        filter_cfg=dict(min_size=4),
+    )
+    (one,) = configured_sets(dict(train_dataloader=dict(dataset=cfg)))
+    contents = read_set(one)
+    dataset = MMDET_DATASETS.build(cfg)
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    assert [(info['height'], info['width']) for info in infos] == [(20, 10), (8, 12)]
+    assert contents.used_images == 2 and contents.findings == ()
 
 
 def test_json_errors(folder, write):
