@@ -18,6 +18,7 @@ from .annotation_entries import (
     BAD_POLYGON,
     Faults,
     check_categories,
+    check_ids,
     check_images,
     check_instances,
 )
@@ -89,7 +90,7 @@ def check_annotations(
             classes only. They must stand in the order of the file, because the host numbers
             labels in the file's order whatever the order of ``classes``.
         image_root: folder that the file names are relative to; every image must exist there.
-        require_annotations: False for the json of an unlabelled set.
+        require_annotations: False for the json of an unlabelled set, whose ids may be anything.
         data: content of the file where :func:`load_annotation_file` has read it already.
 
     Returns:
@@ -97,7 +98,8 @@ def check_annotations(
 
     Raises:
         AnnotationError: see :func:`load_annotation_file`; no annotation at all; an unknown
-            category or image id; a duplicate image, annotation or category id or category name;
+            category or image id; an id that is no whole number; a duplicate image, annotation or
+            category id or category name;
             a box of zero or negative size; a polygon of fewer than three points; a missing key;
             a missing image file; classes that do not match.
     """
@@ -121,6 +123,8 @@ def check_annotations(
             '`annotations` is an empty list',
             'Give the labelled file here and this one to UnlabeledImageDataset.',
         )
+    if require_annotations:
+        check_ids(data, problems)
     category_ids, names, kept = check_categories(data['categories'], classes, problems)
     image_ids = check_images(data['images'], image_root, problems)
     image_column, class_column = check_instances(annotations, image_ids, category_ids, problems)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,25 @@ class Faults:
 
 BAD_BOX = 'box of zero size'
 BAD_POLYGON = 'polygon of fewer than three points'
+
+
+def check_ids(data: dict[str, Any], problems: Faults) -> None:
+    """Note ids of images, categories and annotations that are no whole numbers.
+
+    Training takes any id, but the evaluation keeps them in arrays of integers.
+    """
+    for key in ('images', 'categories', 'annotations'):
+        items = data.get(key)
+        for position, item in enumerate(items if isinstance(items, list) else ()):
+            if not isinstance(item, dict) or 'id' not in item:
+                continue
+            # pandas writes 3.0 for 3, which counts as the same everywhere.
+            if not isinstance(item['id'], (int, float)) or item['id'] % 1 != 0:
+                problems.add(
+                    'id that is no whole number',
+                    f'{key}[{position}]: id={item["id"]!r}',
+                    'COCO ids are integers; number them anew.',
+                )
 
 
 def check_categories(

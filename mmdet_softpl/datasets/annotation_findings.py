@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .annotation_checks import AnnotationSummary, check_annotations
+from .annotation_entries import Faults, check_ids
 from .annotation_file import AnnotationError
-from .config_sets import LABELLED, UNLABELLED, VALIDATION, ConfiguredSet
+from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION, ConfiguredSet
 from .findings import ERROR, WARNING, Finding, examples
 from .usable_part import usable_part
 
@@ -38,6 +39,11 @@ def summarise(
         findings.append(
             Finding(ERROR, name, 'no annotation', detail, 'give a json with annotations')
         )
+    if role in (VALIDATION, TEST):
+        ids = Faults()
+        check_ids(data, ids)
+        for kind in ids.counts:
+            findings.append(finding_of_message(ERROR, name, kind, f'{path}: {ids.describe(kind)}'))
     if role == UNLABELLED and not data['categories']:
         if not data['images']:
             detail = f'{path}: key `images` is an empty list'

@@ -16,6 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from .annotation_checks import check_annotations
+from .annotation_entries import Faults, check_ids
 from .annotation_file import image_file_name
 from .review_files import Problems, ReviewedImage, ReviewedObject
 from .splits import recounted_categories
@@ -85,9 +86,13 @@ def merge_review(
         The content of the merged file, checked, and what changed.
 
     Raises:
-        AnnotationError: the labelled file lacks a class of the export, or has one of the images
-            already; the result does not pass :func:`.check_annotations`.
+        AnnotationError: the labelled file lacks a class of the export, has one of the images
+            already or ids that are no whole numbers; the result does not pass
+            :func:`.check_annotations`.
     """
+    ids = Faults()
+    check_ids(labeled, ids)
+    ids.raise_if_any(labeled_file)
     category_of = {c['name']: c['id'] for c in labeled['categories']}
     known = {image_file_name(image) for image in labeled['images']}
     places = {image['file']: image for image in manifest['images']}

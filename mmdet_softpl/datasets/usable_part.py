@@ -11,7 +11,8 @@ def usable_part(
 ) -> tuple[dict[str, Any], tuple[str, ...] | None]:
     """Leave out what :func:`.check_annotations` would refuse.
 
-    For reports about files that cannot be trained on. Of duplicate ids and names the first stays.
+    For reports about files that cannot be trained on. Of duplicate ids and names the first stays;
+    ids that are words stay too, since what they name can be counted.
 
     Args:
         data: with lists ``images`` and ``categories``; ``annotations`` may be anything.

@@ -98,6 +98,20 @@ def test_each_fault_is_named_with_its_value(good, write, kind):
     assert str(path) in message
 
 
+@pytest.mark.parametrize('key', ['images', 'categories', 'annotations'])
+@pytest.mark.parametrize('value', ['IMG_7', None, 7.5, float('nan')])
+def test_ids_that_the_evaluation_cannot_keep(good, write, key, value):
+    good[key][-1]['id'] = value
+    message = _error(write(good))
+    assert f'{key}[{len(good[key]) - 1}]: id={value!r}' in message
+    assert 'COCO ids are integers; number them anew.' in message
+    good[key][-1]['id'] = 8.0
+    for annotation in good['annotations']:
+        if key == 'categories' and annotation['category_id'] == 2:
+            annotation['category_id'] = 8
+    check_annotations(write(good))
+
+
 def test_all_faults_in_one_error_ten_examples_each(good, write):
     for i in range(25):
         good['annotations'].append({**good['annotations'][0], 'id': 100 + i, 'category_id': 1000})

@@ -298,6 +298,10 @@ def test_an_import_happens_once(manifest: dict, tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r'labelled already.*7\.png'):
         merge_review(merged, reviewed, manifest, **kwargs)
     other = labelled()
+    other['images'][0]['id'] = 'IMG_5'
+    with pytest.raises(AnnotationError, match=r"id='IMG_5'.*number them anew"):
+        merge_review(other, reviewed, manifest, **kwargs)
+    other = labelled()
     other['categories'].pop()
     with pytest.raises(AnnotationError, match='owl'):
         merge_review(other, reviewed, manifest, **kwargs)

@@ -91,6 +91,22 @@ def test_numbers_as_pandas_writes_them(change, good, write) -> None:
     assert [f.kind for f in contents.findings] == ['image without an annotation']
 
 
+def test_words_as_ids_end_the_training_at_its_first_validation(good, write) -> None:
+    for image in good['images']:
+        image['id'] = f'IMG_{image["id"]}'
+    for annotation in good['annotations']:
+        annotation['image_id'] = f'IMG_{annotation["image_id"]}'
+    cfg = _cfg(write(good), filter_cfg=dict(filter_empty_gt=True))
+    kind = 'id that is no whole number'
+    for loader in ('train_dataloader', 'val_dataloader'):
+        contents = _read(cfg, loader)
+        assert _kinds(contents)[kind] == ERROR
+        # What the file holds is still counted.
+        assert len(contents.images) == 3 and contents.num_instances == 3
+    unlabelled = dict(cfg, type='mmdet_softpl.UnlabeledImageDataset', filter_cfg={})
+    assert _kinds(_read(unlabelled)) == {}
+
+
 def test_a_class_left_out_of_the_config_is_named(good, write) -> None:
     cfg = dict(_cfg(write(good)), metainfo=dict(classes=('dog',)))
     (finding,) = _read(cfg).findings

@@ -529,6 +529,14 @@ def test_bad_arguments(data, write, arguments, message):
         LongTailMetric(**({'ann_file': write(data.dataset())} | arguments))
 
 
+def test_ids_that_are_words_stop_it_before_the_training(data, write):
+    dataset = data.dataset()
+    for image in dataset['images']:
+        image['id'] = f'IMG_{image["id"]}'
+    with pytest.raises(AnnotationError, match=r"images\[0\]: id='IMG_1'.*number them anew"):
+        LongTailMetric(write(dataset))
+
+
 def test_truncated_file(data, tmp_path):
     path = tmp_path / 'cut.json'
     path.write_text(json.dumps(data.dataset())[:200])
