@@ -36,7 +36,7 @@ class ConfiguredSet:
         times: how often ``RepeatDataset`` repeats it.
         source: its position in the ``ConcatDataset`` of the training, 0 without one.
         indices: of the config, which take a part of the set; None for all of it.
-        with_masks: whether its pipeline loads masks.
+        with_masks: whether its pipeline loads masks, or its evaluator has the metric ``'segm'``.
     """
 
     name: str
@@ -72,17 +72,18 @@ def configured_sets(cfg: Mapping[str, Any]) -> list[ConfiguredSet]:
         The sets, in the order of the config.
     """
     found: list[ConfiguredSet] = []
-    for loader, role in (
-        ('train_dataloader', LABELLED),
-        ('val_dataloader', VALIDATION),
-        ('test_dataloader', TEST),
+    for loader, role, evaluator in (
+        ('train_dataloader', LABELLED, None),
+        ('val_dataloader', VALIDATION, 'val_evaluator'),
+        ('test_dataloader', TEST, 'test_evaluator'),
     ):
         dataset = (cfg.get(loader) or {}).get('dataset')
         for key, leaf, around in _leaves(dataset, f'{loader}.dataset', {}):
             one = _configured(key, leaf, around, role)
             known = {(s.ann_file, s.image_root) for s in found if s.role == VALIDATION}
             if role != TEST or (one.ann_file, one.image_root) not in known:
-                found.append(one)
+                judged = evaluator is not None and _judges_masks(cfg.get(evaluator))
+                found.append(replace(one, with_masks=one.with_masks or judged))
     return _numbered(found)
 
 
@@ -141,6 +142,16 @@ def _configured(
         indices=dataset.get('indices'),
         with_masks=any(t.get('with_mask', False) for t in dataset.get('pipeline') or ()),
     )
+
+
+def _judges_masks(evaluator: Any) -> bool:
+    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
+        # Without the key our metric judges both, the host's boxes alone.
+        both = ('bbox', 'segm') if _bare(metric.get('type')) == 'LongTailMetric' else 'bbox'
+        names = metric.get('metric', both)
+        if 'segm' in ([names] if isinstance(names, str) else names):
+            return True
+    return False
 
 
 def _bare(type_: Any) -> str:

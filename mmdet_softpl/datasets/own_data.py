@@ -114,9 +114,9 @@ def check_own_data(
     wrong = [p for name, path in paths.items() if path and (p := path_problem(name, path))]
     if wrong:
         raise ValueError('\n'.join(wrong))
-    labelled = _set(LABELLED, paths['labeled_json'], paths['labeled_images'])
-    validation = _set(VALIDATION, paths['val_json'], paths['val_images'])
-    unlabelled = _set(UNLABELLED, paths.get('unlabeled_json', ''), paths['unlabeled_images'])
+    labelled = _set(LABELLED, paths['labeled_json'], paths['labeled_images'], True)
+    validation = _set(VALIDATION, paths['val_json'], paths['val_images'], True)
+    unlabelled = _set(UNLABELLED, paths.get('unlabeled_json', ''), paths['unlabeled_images'], False)
     held_out = None
     if paths.get('held_out_json'):
         held_out = _held_out(paths['held_out_json'], paths['labeled_images'])
@@ -179,7 +179,7 @@ def unlabelled_json(data: OwnData) -> dict[str, Any]:
     return dict(images=images, annotations=[], categories=categories)
 
 
-def _set(role: str, ann_file: str, image_root: str) -> SetContents:
+def _set(role: str, ann_file: str, image_root: str, with_masks: bool) -> SetContents:
     """As the written config will have it."""
     kind, type_name, classes = FOLDER, 'UnlabeledImageDataset', None
     if role != UNLABELLED:
@@ -205,14 +205,14 @@ def _set(role: str, ann_file: str, image_root: str) -> SetContents:
             times=1,
             source=0,
             indices=None,
-            with_masks=role == LABELLED,
+            with_masks=with_masks,
         )
     )
 
 
 def _held_out(ann_file: str, image_root: str) -> SetContents:
-    """Checked as a validation set; a class without an image takes its group's calibration."""
-    contents = _set(VALIDATION, ann_file, image_root)
+    """As a validation set of boxes; a class without an image takes its group's calibration."""
+    contents = _set(VALIDATION, ann_file, image_root, False)
     findings = [f for f in contents.findings if f.kind != NO_VALIDATION_IMAGE]
     configured = replace(contents.configured, name=HELD_OUT, key=flag('labeled_images'))
     renamed = tuple(replace(finding, subject=HELD_OUT) for finding in findings)

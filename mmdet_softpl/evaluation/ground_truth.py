@@ -15,6 +15,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmdet_softpl.datasets.annotation_entries import Faults
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.functional.matching import match_indices
@@ -42,6 +43,24 @@ class ImageTruth:
     crowd: Tensor
     judged: Tensor
     not_exhaustive: Tensor
+
+
+def check_masks(dataset: dict, ann_file: str) -> None:
+    """Raise AnnotationError for objects without a mask, which mask AP cannot be computed with.
+
+    Args:
+        dataset: Content of a COCO or LVIS json file.
+        ann_file: Name of the file, for messages.
+    """
+    problems = Faults()
+    for annotation in dataset['annotations']:
+        if not isinstance(annotation.get('segmentation'), (list, dict)):
+            problems.add(
+                'annotation without `segmentation`',
+                f'annotation id={annotation["id"]!r}',
+                "Give every object a polygon or RLE, or set metric='bbox'.",
+            )
+    problems.raise_if_any(ann_file)
 
 
 class GroundTruth:

@@ -31,6 +31,7 @@ from mmdet_softpl.evaluation.average_precision import (
 from mmdet_softpl.evaluation.ground_truth import (
     FREQUENCY_LETTERS,
     GroundTruth,
+    check_masks,
     frequency_letters,
     groups_of_classes,
     judge_detections,
@@ -91,7 +92,7 @@ class LongTailMetric(BaseMetric):
 
     Raises:
         ValueError: An unknown metric or a value outside its range; an annotation file that
-            cannot be used (``AnnotationError``).
+            cannot be used, or with ``'segm'`` has objects without a mask (``AnnotationError``).
 
     Attributes:
         reliability: (3, C, B) counts, correct and confidence sums of the last evaluation (main
@@ -123,7 +124,10 @@ class LongTailMetric(BaseMetric):
         if max_dets is not None:
             check_range('LongTailMetric', 'max_dets', max_dets, 1, None)
         check_range('LongTailMetric', 'calibration_score_thr', calibration_score_thr, 0, 1)
-        check_annotations(ann_file)
+        dataset = load_annotation_file(ann_file)
+        check_annotations(ann_file, data=dataset)
+        if 'segm' in self.iou_types:
+            check_masks(dataset, ann_file)
         self.ann_file = ann_file
         self._labeled = None if labeled_ann_file is None else frequency_letters(labeled_ann_file)
         self.max_dets = max_dets

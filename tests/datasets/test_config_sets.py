@@ -107,3 +107,22 @@ def test_remote_files_and_strings_for_classes() -> None:
 def test_no_data_at_all() -> None:
     assert configured_sets({}) == []
     assert configured_sets(dict(train_dataloader=None, val_dataloader={})) == []
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'with_masks'),
+    [
+        (dict(type='mmdet_softpl.LongTailMetric'), True),
+        (dict(type='LongTailMetric', metric='bbox'), False),
+        (dict(type='CocoMetric'), False),
+        (dict(type='CocoMetric', metric='segm'), True),
+        ([dict(type='CocoMetric'), dict(type='LVISMetric', metric=['bbox', 'segm'])], True),
+        (None, False),
+    ],
+)
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_masks_that_an_evaluator_needs(evaluator, with_masks: bool, split: str) -> None:
+    dataset = dict(type='CocoDataset', ann_file=f'{split}.json', pipeline=[])
+    loaders = {f'{split}_dataloader': dict(dataset=dataset), f'{split}_evaluator': evaluator}
+    (one,) = configured_sets(loaders)
+    assert one.with_masks == with_masks

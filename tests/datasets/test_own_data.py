@@ -221,3 +221,23 @@ def test_images_named_by_url(paths: dict[str, str], tmp_path: Path) -> None:
     shutil.copytree(paths['labeled_images'], tmp_path / 'lvis/train2017')
     data = check_own_data(dict(paths, labeled_images=str(tmp_path / 'lvis')))
     assert data.dataset_types == dict(labelled='LVISV1Dataset', validation='CocoDataset')
+
+
+def test_masks_are_needed_where_they_are_judged(paths: dict[str, str], tmp_path: Path) -> None:
+    """In the validation set; calibration on held-out labels takes their boxes."""
+    held_out = tmp_path / 'held_out.json'
+    shutil.copy(paths['val_json'], held_out)
+
+    def change(data: dict) -> None:
+        for image in data['images']:
+            source = Path(paths['val_images']) / image['file_name']
+            image['file_name'] = f'held_out_{source.name}'
+            shutil.copy(source, Path(paths['labeled_images']) / image['file_name'])
+        del data['annotations'][0]['segmentation']
+
+    _edit(str(held_out), change)
+    given = dict(paths, held_out_json=str(held_out))
+    assert [f.kind for f in check_own_data(given).warnings] == ['annotation without `segmentation`']
+    _edit(paths['val_json'], lambda d: d['annotations'][0].pop('segmentation'))
+    with pytest.raises(ValueError, match='validation: annotation without `segmentation`'):
+        check_own_data(given)

@@ -270,6 +270,18 @@ def _faults():
     }
 
 
+@pytest.mark.parametrize(('metric', 'severity'), [('segm', ERROR), ('bbox', WARNING)])
+def test_an_object_without_a_mask_where_masks_are_judged(good, write, metric, severity) -> None:
+    del good['annotations'][1]['segmentation']
+    path = write(good)
+    cfg = dict(
+        val_dataloader=dict(dataset=dict(_cfg(path), pipeline=[])),
+        val_evaluator=dict(type='CocoMetric', ann_file=str(path), metric=['bbox', metric]),
+    )
+    (one,) = configured_sets(cfg)
+    assert _kinds(read_set(one)) == {'annotation without `segmentation`': severity}
+
+
 @pytest.mark.parametrize('fault', _faults())
 def test_faults_are_findings(fault: str, good, write) -> None:
     change, kind, severity = _faults()[fault]

@@ -537,6 +537,20 @@ def test_ids_that_are_words_stop_it_before_the_training(data, write):
         LongTailMetric(write(dataset))
 
 
+@pytest.mark.parametrize('metric', ['segm', ['bbox', 'segm']])
+def test_an_object_without_a_mask_stops_it_before_the_training(data, write, metric):
+    dataset = data.dataset()
+    del dataset['annotations'][3]['segmentation']
+    dataset['annotations'][5]['segmentation'] = None
+    # An empty one is a mask that nothing matches.
+    dataset['annotations'][7]['segmentation'] = []
+    path = write(dataset)
+    match = r"annotations\.json.*\n.*\(2\): annotation id=4; annotation id=6\..*metric='bbox'"
+    with pytest.raises(AnnotationError, match=match):
+        LongTailMetric(path, metric)
+    LongTailMetric(path, 'bbox')
+
+
 def test_truncated_file(data, tmp_path):
     path = tmp_path / 'cut.json'
     path.write_text(json.dumps(data.dataset())[:200])
