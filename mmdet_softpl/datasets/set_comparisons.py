@@ -114,6 +114,11 @@ def _where_to_look(configured: ConfiguredSet, missing: Sequence[str], none_there
     above, own = os.path.split(os.path.abspath(folder))
     name = os.path.relpath(missing[0], folder)
     doubled = name.split(os.sep)[0] == own and os.path.isfile(os.path.join(above, name))
+    if os.path.isfile(os.path.join(folder, name.replace('\\', '/'))):
+        return (
+            f'write / for \\ in the file names of {configured.ann_file}: only Windows takes a '
+            'backslash for a folder, and with / the files are there'
+        )
     if none_there and doubled:
         return f'{remedy}; the file names begin with the name of the folder already: give {above!r}'
     if none_there:

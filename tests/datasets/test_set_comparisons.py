@@ -79,6 +79,29 @@ def test_missing_images(root: Path) -> None:
     assert 'does not exist' in _look(_sets(root), read=False)[0].remedy
 
 
+def test_file_names_that_windows_wrote(root: Path) -> None:
+    def change(data: dict) -> None:
+        for image in data['images']:
+            image['file_name'] = f'.\\train2017\\{image["file_name"]}'
+
+    _edit(root / 'annotations/instances_train2017.json', change)
+    cfg = dict(
+        type='CocoDataset',
+        ann_file=str(root / 'annotations/instances_train2017.json'),
+        data_prefix=dict(img=str(root)),
+        metainfo=dict(classes=CLASSES),
+    )
+    (labelled,) = configured_sets(dict(train_dataloader=dict(dataset=cfg)))
+    (finding,) = image_findings(read_set(labelled), None)
+    assert finding.kind == 'missing image' and finding.count == 4
+    assert 'write / for \\ in the file names' in finding.remedy
+    _edit(
+        root / 'annotations/instances_train2017.json',
+        lambda d: [i.update(file_name=i['file_name'].replace('\\', '/')) for i in d['images']],
+    )
+    assert image_findings(read_set(labelled), None) == []
+
+
 @pytest.mark.parametrize(
     ('split', 'severity'), [('train', ERROR), ('val', ERROR), ('unlabeled', WARNING)]
 )
