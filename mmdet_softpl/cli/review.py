@@ -208,7 +208,8 @@ def _complete(reviewed_arg: str | None, reviewed: list, corrected: str) -> set[s
     path = Path(reviewed_arg)
     if not path.is_file():
         raise FileNotFoundError(f'--reviewed {path}: there is no such file (or give "all").')
-    names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    # Notepad may begin the file with a byte order mark.
+    names = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     names = [os.path.basename(name) for name in names if name]
     files = {image.file for image in reviewed}
     unknown = [name for name in names if name not in files]

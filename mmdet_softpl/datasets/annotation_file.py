@@ -34,8 +34,8 @@ def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
         missing: an unlabelled file).
 
     Raises:
-        AnnotationError: the file is missing, empty, not json (with the position), or not such a
-            dict.
+        AnnotationError: the file is missing, empty, not json (with the position), begins with a
+            byte order mark, or is not such a dict.
     """
     path = os.fspath(ann_file)
     if os.path.isdir(path):
@@ -52,6 +52,11 @@ def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
         with open(path, encoding='utf-8') as file:
             data = json.load(file)
     except json.JSONDecodeError as error:
+        if error.doc.startswith('\ufeff'):
+            raise AnnotationError(
+                f'{path}: begins with a byte order mark, which the host does not read. Save it as '
+                'UTF-8 without one (in Windows editors: "UTF-8", not "UTF-8 with BOM").'
+            ) from error
         raise AnnotationError(
             f'{path}: not valid json at line {error.lineno}, column {error.colno} (character '
             f'{error.pos} of {len(error.doc)}): {error.msg}. The file is truncated or damaged; '

@@ -220,7 +220,8 @@ def read_reviewed(path: str | os.PathLike, manifest: dict[str, Any]) -> list[Rev
             export does not have or that come twice; unknown classes; masks that are broken.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        # Windows tools begin files with a byte order mark; this one the host never reads.
+        content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except FileNotFoundError as error:
         raise AnnotationError(f'{path}: there is no such file.') from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -71,7 +71,8 @@ def test_import_merges_and_takes_the_images_out_of_the_unlabelled(
     # One image by its name first, then all.
     manifest = json.loads((exported / 'manifest.json').read_text())
     names = [image['file'] for image in manifest['images']]
-    (tmp_path / 'done.txt').write_text(f'{names[0]}\n')
+    # As Notepad saves it.
+    (tmp_path / 'done.txt').write_text(f'{names[0]}\r\n', encoding='utf-8-sig')
     assert main([*command, '--reviewed', str(tmp_path / 'done.txt')]) == 0
     assert json.loads(capsys.readouterr().out)['left_out'] == names[1:]
     assert main([*command, '--reviewed', 'all']) == 2

@@ -42,6 +42,9 @@ def test_files_that_do_not_load(tmp_path, good):
     path.write_text(json.dumps(good)[:-40])
     message = _error(path)
     assert 'line 1' in message and 'truncated' in message
+    path.write_text(json.dumps(good), encoding='utf-8-sig')
+    message = _error(path)
+    assert 'byte order mark' in message and 'truncated' not in message
     path.write_bytes(b'\xff\xfe\x00')
     assert 'UTF-8' in _error(path)
     path.write_text('[1, 2]')

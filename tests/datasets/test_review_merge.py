@@ -257,6 +257,12 @@ def test_faults_are_named_together(manifest: dict, tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
+def test_a_byte_order_mark_is_no_fault(manifest: dict, tmp_path: Path) -> None:
+    path = tmp_path / 'back.json'
+    path.write_text(json.dumps(coco_export(manifest, 'rle')), encoding='utf-8-sig')
+    assert [image.file for image in read_reviewed(path, manifest)] == ['7.png', '9.png']
+
+
 @pytest.mark.parametrize(
     'content, words',
     [
