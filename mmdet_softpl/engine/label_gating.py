@@ -27,8 +27,13 @@ from mmdet_softpl.datasets.annotation_checks import (
     check_annotations,
     check_same_categories,
 )
-from mmdet_softpl.datasets.annotation_file import load_annotation_file
+from mmdet_softpl.datasets.annotation_file import (
+    AnnotationError,
+    declared_size,
+    load_annotation_file,
+)
 from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
+from mmdet_softpl.datasets.findings import examples
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
 from mmdet_softpl.functional.label_gate import (
@@ -108,6 +113,8 @@ def gate_labels(
         held_out_file, num_classes=num_classes, image_root=held_out_root, data=held_out
     )
     check_same_categories(summary, other)
+    for file, content in ((ann_file, data), (held_out_file, held_out)):
+        _check_sizes(file, content['images'])
     trained = _training_summary(cfg)
     if trained is not None:
         check_same_categories(trained, summary)
@@ -208,6 +215,20 @@ def _in_order(data: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[
     """Annotations in the order in which the records speak of them."""
     by_image = _by_image(data)
     return [annotation for record in records for annotation in by_image[record['img_id']]]
+
+
+def _check_sizes(ann_file: str, images: list[dict[str, Any]]) -> None:
+    """The host's data set reads the sizes, and labels are moved within their images."""
+    unknown = [
+        f'id {image["id"]!r}'
+        for image in images
+        if not (declared_size(image.get('height')) and declared_size(image.get('width')))
+    ]
+    if unknown:
+        raise AnnotationError(
+            f'{ann_file}: {len(unknown)} of {len(images)} images without `height` or `width`: '
+            f'{examples(unknown)}. Write the size in pixels into the json.'
+        )
 
 
 def _rows(records: list[dict[str, Any]]) -> Tensor:

@@ -195,6 +195,23 @@ def test_files_that_do_not_fit(folder: Path, teacher: list[str], capsys) -> None
     assert teacher == []
 
 
+@pytest.mark.parametrize('name', ['ann_file', 'held_out'])
+@pytest.mark.parametrize('height', [None, 0])
+def test_images_of_unknown_size(
+    folder: Path, teacher: list[str], capsys, name: str, height: int | None
+) -> None:
+    content = json.loads((folder / 'generated.json').read_text())
+    if height is None:
+        del content['images'][1]['height']
+    else:
+        content['images'][1]['height'] = height
+    (folder / 'unknown.json').write_text(json.dumps(content))
+    assert run(folder, **{name: str(folder / 'unknown.json')}) == 2
+    said = capsys.readouterr().err
+    assert 'unknown.json: 1 of 24 images without `height` or `width`: id 2. Write' in said
+    assert teacher == []
+
+
 def test_files_in_another_order_than_the_training(folder: Path, teacher: list[str], capsys) -> None:
     """They agree with each other, and every label would be judged as another class."""
     held_out = folder / 'data' / 'annotations' / 'instances_train2017.json'
