@@ -30,7 +30,7 @@ _LEAKS = {
 def image_findings(
     contents: SetContents, scanned: Mapping[str, ScannedImage] | None
 ) -> list[Finding]:
-    """Missing, unreadable, truncated and duplicate images, and sizes that differ.
+    """Missing, unreadable, truncated, black and duplicate images, and sizes that differ.
 
     Args:
         contents: a set.
@@ -71,6 +71,13 @@ def image_findings(
         'truncated image',
         [f'{i.path} ({scanned[i.path].error})' for i in present if _is_damaged(scanned[i.path])],
         'fetch them again: what is missing is grey',
+    )
+    note(
+        WARNING,
+        'image that is nearly black to the host',
+        [i.path for i in present if scanned[i.path].lost_depth],
+        'of 16 bits a channel it keeps the upper 8, and these files hardly use them: spread their '
+        'values over the whole range, or save them with 8 bits',
     )
     differing = [i for i in present if _differs(i, scanned[i.path])]
     for stops in (True, False):

@@ -62,6 +62,25 @@ def test_what_only_the_host_cannot_read(folder):
     assert (found.readable, found.error) == (readable, '' if readable else HOST_CANNOT)
 
 
+@pytest.mark.parametrize(
+    ('bits', 'kind', 'lost'),
+    [
+        (12, np.uint16, True),
+        (16, np.uint16, False),
+        (5, np.uint8, False),
+    ],
+    ids=['12 of 16 bits', '16 of 16 bits', 'a dark picture of 8 bits'],
+)
+@pytest.mark.parametrize('shape', [(40, 60), (40, 60, 3)])
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_depth_that_the_host_does_not_see(tmp_path, bits, kind, lost, shape, suffix):
+    path = tmp_path / f'x{suffix}'
+    picture = np.random.default_rng(0).integers(0, 2**bits, shape).astype(kind)
+    assert cv2.imwrite(str(path), picture)
+    host = mmcv.imfrombytes(path.read_bytes())
+    assert scan_image(path).lost_depth == lost == (host.max() < 64 and kind is np.uint16)
+
+
 @pytest.mark.parametrize('content', [b'', b'no image', b'\xff\xd8\xff\xe0'])
 def test_unreadable(tmp_path, content):
     path = tmp_path / 'x.jpg'

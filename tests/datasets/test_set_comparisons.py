@@ -7,6 +7,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope
@@ -122,6 +124,19 @@ def test_truncated_image_that_opencv_reads_in_part(root: Path) -> None:
     (finding,) = image_findings(sets[0], scanned)
     assert (finding.kind, finding.severity) == ('truncated image', WARNING)
     assert f'{path} (image file is truncated)' in finding.detail
+
+
+def test_images_of_12_bits(root: Path) -> None:
+    path = _files(root, 'unlabeled')[0]
+    picture = np.random.default_rng(0).integers(0, 4096, (128, 96)).astype(np.uint16)
+    assert cv2.imwrite(str(path.with_suffix('.png')), picture)
+    (finding,) = _look(_sets(root))
+    assert (finding.kind, finding.severity, finding.count) == (
+        'image that is nearly black to the host',
+        WARNING,
+        1,
+    )
+    assert str(path.with_suffix('.png')) in finding.detail
 
 
 def test_folder_keeps_what_pillow_reads(root: Path) -> None:
