@@ -90,7 +90,7 @@ def test_documented_commands(
 
     # Another pilot in the same folder would take these trainings for its own.
     assert main([*arguments, '--iters', '3']) == BAD_INPUT
-    assert 'another config or other --iters' in capsys.readouterr().err
+    assert 'with other --iters' in capsys.readouterr().err
 
     for name, kind in (('a', '60-labelled-0'), ('b', '100-labelled-0'), ('c', '60-semi-0')):
         shutil.copytree(out / 'runs' / kind, folder / 'work_dirs' / name)
