@@ -33,8 +33,9 @@ KNOBS = {
 def turn(cfg: dict[str, Any], knob: str, value: float) -> None:
     """Set a knob in an arm's config, in place."""
     if KNOBS[knob].of_head:
-        cfg['model']['detector']['roi_head']['bbox_head'][knob] = value
-        return
-    for hook in cfg['custom_hooks']:
-        if hook['type'].endswith('RareBoostPseudoLabeler'):
-            hook[knob] = value
+        owner = cfg['model']['detector']['roi_head']['bbox_head']
+    else:
+        (owner,) = (
+            hook for hook in cfg['custom_hooks'] if hook['type'].endswith('RareBoostPseudoLabeler')
+        )
+    owner[knob] = value

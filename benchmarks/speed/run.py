@@ -17,7 +17,6 @@ import dataclasses
 import datetime
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 import mmdet_softpl  # noqa: F401  isort: skip
+from benchmarks.longtail.origin import commit
 from benchmarks.speed import (
     counts,
     evaluation,
@@ -52,8 +52,6 @@ def benches(args: argparse.Namespace, device: str, name: str) -> dict[str, Calla
     case = dataclasses.replace(SIZES[args.size], device=device, batch=args.batch)
     rounds = args.rounds
     return {
-        'loss': lambda: losses.smoothed_cross_entropy_rows(device, name, rounds),
-        'masks': lambda: losses.mask_target_rows(device, name, rounds),
         'state': counts.state_rows,
         'ranks': counts.rank_rows,
         'decoding': counts.decode_rows,
@@ -68,6 +66,9 @@ def benches(args: argparse.Namespace, device: str, name: str) -> dict[str, Calla
         'growth': lambda: iteration.growth_rows(case, name, rounds),
         'evaluation': lambda: evaluation.rows(args.images),
         'scaling': lambda: scaling.rows(dataclasses.replace(case, device='cpu'), rounds),
+        # Last: they leave the C library with other rules for large blocks.
+        'loss': lambda: losses.smoothed_cross_entropy_rows(device, name, rounds),
+        'masks': lambda: losses.mask_target_rows(device, name, rounds),
     }
 
 
@@ -112,16 +113,13 @@ def main() -> None:
     if args.resume and path.is_file():
         done = {r['bench'] for r in json.loads(path.read_text())['records']}
         wanted = [bench for bench in wanted if bench not in done]
-    commit = subprocess.run(
-        ['git', 'rev-parse', '--short', 'HEAD'], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
     for bench in wanted:
         begin = time.perf_counter()
         rows = known[bench]()
         run = dict(
             bench=bench,
             date=datetime.date.today().isoformat(),
-            commit=commit or 'unknown',
+            commit=commit(),
             machine=machine(device, args.threads),
             load=round(os.getloadavg()[0], 1),
         )

@@ -63,7 +63,8 @@ def freed_memory_kept() -> Iterator[None]:
 
     By default it returns them to the system, and the page faults of the next allocation take as
     long as a pass over the block. Which of two interleaved runs pays for them depends on what the
-    process did before: a ratio of the two was 0.6 in one process and 1.6 in the next.
+    process did before, and the ratio of the two changes from process to process. Afterwards the
+    thresholds are glibc's first ones, but no longer follow what the process frees.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: 0)
     trim_threshold, mmap_max = -1, -4

@@ -132,9 +132,10 @@ def _train(cfg: Any, work_dir: Path) -> Any:
     """Train to the end, from the last checkpoint if there is one."""
     import torch
     from mmengine.hooks import Hook
-    from mmengine.runner import Runner, find_latest_checkpoint
+    from mmengine.runner import Runner
 
     from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.checkpoint_files import last_checkpoint
     from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
 
     generate_longtail_shapes(cfg.data_root, ShapesConfig())
@@ -159,11 +160,11 @@ def _train(cfg: Any, work_dir: Path) -> Any:
     if not torch.cuda.is_available():
         cfg.train_dataloader.update(pin_memory=False)
         cfg.val_dataloader.update(pin_memory=False)
-    last = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
+    last = last_checkpoint(work_dir)
     if last:
         print(f'resuming from {last}', flush=True)
         cfg.resume = True
-        cfg.load_from = last
+        cfg.load_from = str(last)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(KeepMetrics())
     runner.train()

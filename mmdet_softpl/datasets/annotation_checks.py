@@ -74,6 +74,7 @@ def check_annotations(
     classes: Sequence[str] | None = None,
     image_root: str | os.PathLike | None = None,
     require_annotations: bool = True,
+    whole_ids: bool = False,
     data: dict[str, Any] | None = None,
 ) -> AnnotationSummary:
     """Check an annotation file and summarise it.
@@ -90,7 +91,8 @@ def check_annotations(
             classes only. They must stand in the order of the file, because the host numbers
             labels in the file's order whatever the order of ``classes``.
         image_root: folder that the file names are relative to; every image must exist there.
-        require_annotations: False for the json of an unlabelled set, whose ids may be anything.
+        require_annotations: False for the json of an unlabelled set.
+        whole_ids: whether ids have to be whole numbers: for a file that is evaluated against.
         data: content of the file where :func:`load_annotation_file` has read it already.
 
     Returns:
@@ -98,7 +100,8 @@ def check_annotations(
 
     Raises:
         AnnotationError: see :func:`load_annotation_file`; no annotation at all; an unknown
-            category or image id; an id that is no whole number; a duplicate image, annotation or
+            category or image id; an id that is no whole number,
+            where it has to be; a duplicate image, annotation or
             category id or category name;
             a box of zero or negative size; a polygon of fewer than three points; a missing key;
             a missing image file; classes that do not match.
@@ -123,7 +126,7 @@ def check_annotations(
             '`annotations` is an empty list',
             'Give the labelled file here and this one to UnlabeledImageDataset.',
         )
-    if require_annotations:
+    if whole_ids:
         check_ids(data, problems)
     category_ids, names, kept = check_categories(data['categories'], classes, problems)
     image_ids = check_images(data['images'], image_root, problems)

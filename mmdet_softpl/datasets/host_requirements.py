@@ -117,7 +117,10 @@ def _crowd_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Fin
     names = {c['id']: c['name'] for c in part['categories']}
     if isinstance(configured.classes, tuple):
         names = {i: name for i, name in names.items() if name in configured.classes}
-    used = [a for a in part['annotations'] if a['category_id'] in names]
+    # What `gate` adds is meant to be ignored.
+    used = [
+        a for a in part['annotations'] if a['category_id'] in names and a.get('source') != 'teacher'
+    ]
     crowds = [a for a in used if a.get('iscrowd')]
     if not crowds:
         return []

@@ -91,7 +91,7 @@ def image_findings(
             ],
             'the annotations are of another version of the image, or of one that was not turned as '
             'its EXIF orientation says: correct the json or the image'
-            + ('; an RLE mask fits one size alone, and training would stop there' if stops else ''),
+            + ('; an RLE mask fits one size alone: no other is read or found' if stops else ''),
         )
     copies = [
         ' = '.join(group) for group in _by_content(contents, scanned).values() if len(group) > 1

@@ -19,8 +19,7 @@ from mmdet_softpl.datasets.annotation_checks import (
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine.runner_model import model_of
-
-UNLABELLED_BRANCHES = ('unsup_teacher', 'unsup_student')
+from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
 
 # Of each file its time of change and size, and its summaries by the classes that were asked for
 # (None: all). LVIS train takes 10 s to check, and more than one hook of a run asks for it.
@@ -188,7 +187,7 @@ def _check_homographies(runner: Runner, name: str, dataset: BaseDataset) -> None
         return
     for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
-        for branch in UNLABELLED_BRANCHES:
+        for branch in (TEACHER_BRANCH, STUDENT_BRANCH):
             for transform in branches[branch].transforms if branch in branches else ():
                 # Those that pack; what another one hands on is not known.
                 keys = getattr(transform, 'meta_keys', None)

@@ -108,7 +108,9 @@ def gate_labels(
     check_range('gate', 'wrong_share', wrong_share, 0, 1, **limits)
     data, held_out = load_annotation_file(ann_file), load_annotation_file(held_out_file)
     num_classes = detector.num_classes
-    summary = check_annotations(ann_file, num_classes=num_classes, image_root=image_root, data=data)
+    summary = check_annotations(
+        ann_file, num_classes=num_classes, image_root=image_root, whole_ids=True, data=data
+    )
     other = check_annotations(
         held_out_file, num_classes=num_classes, image_root=held_out_root, data=held_out
     )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.checkpoint_files import last_checkpoint
 from mmdet_softpl.datasets.annotation_checks import check_annotations
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.splits import write_split
@@ -160,10 +160,10 @@ def checkpoint_of(run: PilotRun) -> Path:
     Raises:
         ConfigPartError: There is none.
     """
-    last = find_latest_checkpoint(str(run.work_dir))
-    if last is None or not os.path.isfile(last):
+    last = last_checkpoint(run.work_dir)
+    if last is None:
         raise ConfigPartError(f'{run.work_dir}: there is no checkpoint; train first.')
-    return Path(last)
+    return last
 
 
 def pilot_config(

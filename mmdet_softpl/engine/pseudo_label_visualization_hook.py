@@ -13,12 +13,11 @@ from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import resample_roi_masks
 from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.models.student_losses import project
 from mmdet_softpl.registry import HOOKS
 from mmdet_softpl.reporting.figure import figure_pixels
 from mmdet_softpl.reporting.pseudo_labels import draw_view_pair
-
-TEACHER_BRANCH, STUDENT_BRANCH = 'unsup_teacher', 'unsup_student'
 
 
 @MMDET_HOOKS.register_module()

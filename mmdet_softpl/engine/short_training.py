@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from zipfile import is_zipfile
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.checkpoint_files import last_checkpoint
 
 VALIDATIONS = 'validations.json'
 
@@ -43,27 +43,6 @@ def read_validations(work_dir: Path) -> dict[int, dict[str, float]]:
     if not path.is_file():
         return {}
     return {int(key): value for key, value in json.loads(path.read_text()).items()}
-
-
-def last_checkpoint(work_dir: Path) -> Path | None:
-    """What a training can go on from; None where there is nothing.
-
-    That is what mmengine's ``last_checkpoint`` names. Stopped while it wrote a checkpoint,
-    mmengine has removed an older one already: if that was the named one, the newest other that
-    is whole is taken.
-    """
-    work_dir = Path(work_dir)
-    named = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
-    if named is None or Path(named).is_file():
-        return None if named is None else Path(named)
-    # PyTorch's files are zip archives, whose end tells a whole one.
-    whole = [path for path in work_dir.glob('iter_*.pth') if is_zipfile(path)]
-    return max(whole, key=_iteration_of, default=None)
-
-
-def _iteration_of(checkpoint: Path) -> int:
-    digits = checkpoint.stem.removeprefix('iter_')
-    return int(digits) if digits.isdecimal() else -1
 
 
 def _validates(cfg: Config) -> bool:

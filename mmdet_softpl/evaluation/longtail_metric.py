@@ -125,7 +125,7 @@ class LongTailMetric(BaseMetric):
             check_range('LongTailMetric', 'max_dets', max_dets, 1, None)
         check_range('LongTailMetric', 'calibration_score_thr', calibration_score_thr, 0, 1)
         dataset = load_annotation_file(ann_file)
-        check_annotations(ann_file, data=dataset)
+        check_annotations(ann_file, whole_ids=True, data=dataset)
         if 'segm' in self.iou_types:
             check_masks(dataset, ann_file)
         self.ann_file = ann_file

@@ -36,7 +36,11 @@ from mmdet_softpl.models.roi_adapter import (
     missing_losses,
     stages_of,
 )
-from mmdet_softpl.models.semi_train_cfg import checked_settings
+from mmdet_softpl.models.semi_train_cfg import (
+    STUDENT_BRANCH,
+    TEACHER_BRANCH,
+    checked_settings,
+)
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
 from mmdet_softpl.models.teacher_labels import (
@@ -241,7 +245,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             if due and self.wants_calibration and not self.held_out:
                 self.observe_labelled(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
             view = self.label(
-                multi_batch_inputs['unsup_teacher'], multi_batch_data_samples['unsup_teacher']
+                multi_batch_inputs[TEACHER_BRANCH], multi_batch_data_samples[TEACHER_BRANCH]
             )
             losses.update(self._loss_by_view(view, multi_batch_inputs, multi_batch_data_samples))
             self._iter += 1
@@ -301,9 +305,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         multi_batch_data_samples: dict[str, SampleList],
     ) -> dict[str, Tensor]:
         cfg = self.semi_train_cfg
-        samples = multi_batch_data_samples['unsup_student']
-        batch = project(view, multi_batch_data_samples['unsup_teacher'], samples)
-        x = self.student.extract_feat(multi_batch_inputs['unsup_student'])
+        samples = multi_batch_data_samples[STUDENT_BRANCH]
+        batch = project(view, multi_batch_data_samples[TEACHER_BRANCH], samples)
+        x = self.student.extract_feat(multi_batch_inputs[STUDENT_BRANCH])
         losses, proposals = rpn_losses(self.student, x, batch, samples)
         losses.update(
             roi_losses(

@@ -9,6 +9,8 @@ from mmengine.config import ConfigDict
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.models.teacher_labels import LabelingCfg
 
+# Names of mmdet's pipelines.
+TEACHER_BRANCH, STUDENT_BRANCH = 'unsup_teacher', 'unsup_student'
 LABEL_MODES = ('soft', 'hard')
 CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')
 DEFAULTS = dict(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmdet_softpl.checkpoint_files import last_checkpoint
 from mmdet_softpl.functional.frequency import GROUP_NAMES
 from mmdet_softpl.run_records import (
     PSEUDO_LABELS_FILE,
@@ -103,7 +104,7 @@ def read_work_dir(path: Path) -> WorkDir:
     _read_refreshes(run, starts)
     _read_audit(run, starts)
     run.config = _config(path, folders)
-    run.checkpoint = _checkpoint(path)
+    run.checkpoint = last_checkpoint(path)
     run.environment = _environment(folders)
     return run
 
@@ -184,10 +185,16 @@ def _training_starts(folders: Sequence[Path]) -> list[_Start]:
         heads = [found[0]['start_iter'] for found in ours if found is not None]
         if not heads and not losses:
             continue
-        start_iter = heads[0] if heads else losses[0]['iter'] - 1
+        start_iter = heads[0] if heads else _begin_of(losses)
         starts.append(_Start(folder.name, start_iter, last_iter, losses, logged, *ours))
         last_iter = min(last_iter, start_iter)
     return starts[::-1]
+
+
+def _begin_of(losses: Sequence[dict]) -> int:
+    """Iteration before the first logged one, by as much as lies between the first two."""
+    first, second = losses[0]['iter'], losses[min(1, len(losses) - 1)]['iter']
+    return max(first - max(second - first, 1), 0)
 
 
 def _with_head(start: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
@@ -246,18 +253,6 @@ def _config(path: Path, starts: Sequence[Path]) -> Path | None:
             return config
     configs = sorted(path.glob('*.py'), key=lambda p: p.stat().st_mtime)
     return configs[-1] if configs else None
-
-
-def _checkpoint(path: Path) -> Path | None:
-    """What ``last_checkpoint`` names, else the newest; the folder may have been moved since."""
-    pointer = path / 'last_checkpoint'
-    if pointer.is_file():
-        named = Path(pointer.read_text(encoding='utf-8').strip())
-        for candidate in (path / named.name, named):
-            if candidate.is_file():
-                return candidate
-    found = sorted(path.glob('*.pth'), key=lambda p: p.stat().st_mtime)
-    return found[-1] if found else None
 
 
 def _environment(starts: Sequence[Path]) -> list[tuple[str, str]]:

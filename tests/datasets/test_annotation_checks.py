@@ -105,13 +105,19 @@ def test_each_fault_is_named_with_its_value(good, write, kind):
 @pytest.mark.parametrize('value', ['IMG_7', None, 7.5, float('nan')])
 def test_ids_that_the_evaluation_cannot_keep(good, write, key, value):
     good[key][-1]['id'] = value
-    message = _error(write(good))
+    message = _error(write(good), whole_ids=True)
     assert f'{key}[{len(good[key]) - 1}]: id={value!r}' in message
     assert 'COCO ids are integers; number them anew.' in message
     good[key][-1]['id'] = 8.0
     for annotation in good['annotations']:
         if key == 'categories' and annotation['category_id'] == 2:
             annotation['category_id'] = 8
+    check_annotations(write(good), whole_ids=True)
+
+
+def test_words_are_ids_where_nothing_is_evaluated(good, write):
+    good['images'][-1]['id'] = good['annotations'][-1]['image_id'] = 'IMG_7'
+    good['annotations'][-1]['id'] = '6f1c'
     check_annotations(write(good))
 
 

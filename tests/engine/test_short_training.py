@@ -14,8 +14,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 
+from mmdet_softpl.checkpoint_files import last_checkpoint
 from mmdet_softpl.engine.short_training import (
-    last_checkpoint,
     main_metric,
     read_validations,
     train_or_resume,

@@ -90,6 +90,21 @@ def test_no_smoothing_is_plain_cross_entropy(scale):
     torch.testing.assert_close(light.grad, plain.grad, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize('shift', [0.0, 1024.0])
+def test_confident_rows_keep_their_digits_wherever_the_logits_lie(shift):
+    _, labels, epsilon, similarity = case()
+    # Halves, so that the shift is exact; the labels' own far above, with a loss near 1e-5.
+    logits = torch.randint(-4, 5, (len(labels), len(epsilon) + 1)) / 2
+    logits[torch.arange(len(labels)), labels] = 14.0
+    exact = smoothed_targets(labels, epsilon.double(), similarity, len(epsilon)).double()
+    hard = torch.zeros_like(epsilon)
+    for strength, targets in ((epsilon, exact), (hard, F.one_hot(labels, len(epsilon) + 1))):
+        expected = -(targets * logits.double().log_softmax(1)).sum(1)
+        actual = smoothed_cross_entropy(logits + shift, labels, strength, similarity)
+        # A difference of the logits themselves would be off by 1e-6, shifted by 6e-5.
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=5e-7)
+
+
 def test_uniform_rows_equal_torch_label_smoothing_over_the_foreground():
     # torch smooths over all classes, its own included: eps (C - 1) / C there is eps here.
     gen = torch.Generator().manual_seed(3)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmdet_softpl.reporting.report_page import as_json
 from mmdet_softpl.reporting.work_dir import read_work_dir
@@ -119,12 +120,12 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
 
 def test_a_moved_checkpoint_is_found(tmp_path: Path) -> None:
     path = write_run(tmp_path / 'run')
-    (path / 'iter_20.pth').touch()
-    (path / 'iter_40.pth').touch()
+    for name in ('iter_20.pth', 'iter_40.pth'):
+        torch.save({}, path / name)
     (path / 'last_checkpoint').write_text('/gone/work_dirs/run/iter_20.pth')
     assert read_work_dir(path).checkpoint == path / 'iter_20.pth'
     (path / 'last_checkpoint').unlink()
-    assert read_work_dir(path).checkpoint is not None
+    assert read_work_dir(path).checkpoint == path / 'iter_40.pth'
 
 
 def test_what_is_no_work_dir_is_refused(tmp_path: Path) -> None:

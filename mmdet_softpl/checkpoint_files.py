@@ -1,0 +1,29 @@
+"""Which checkpoint of a work directory a training goes on from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from zipfile import is_zipfile
+
+
+def last_checkpoint(work_dir: str | os.PathLike) -> Path | None:
+    """The newest whole checkpoint of a training; None where there is none.
+
+    That is what mmengine's file ``last_checkpoint`` names, in this folder if it was moved since.
+    Stopped while it wrote a checkpoint, mmengine has removed an older one already: if that was
+    the named one, the newest other whose file is whole is taken.
+
+    Args:
+        work_dir: Folder of the training; may be missing.
+    """
+    folder = Path(work_dir)
+    pointer = folder / 'last_checkpoint'
+    if pointer.is_file():
+        named = Path(pointer.read_text(encoding='utf-8').strip())
+        for candidate in (folder / named.name, named):
+            if candidate.is_file():
+                return candidate
+    # PyTorch's files are zip archives, whose end tells a whole one.
+    whole = [path for path in folder.glob('*.pth') if is_zipfile(path)]
+    return max(whole, key=lambda path: path.stat().st_mtime, default=None)
