@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -81,7 +81,7 @@ def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
     return data
 
 
-def image_file_name(image: dict[str, Any]) -> str | None:
+def image_file_name(image: Mapping[str, Any]) -> str | None:
     """File name of a COCO or LVIS image entry, relative to the image prefix.
 
     Args:

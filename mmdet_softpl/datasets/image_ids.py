@@ -25,7 +25,7 @@ def image_ids_by_file(
         one picture and one image alone have that. Pictures that no image is found for are left
         out.
     """
-    named = [(name, image['id']) for image in images if (name := image_file_name(dict(image)))]
+    named = [(name, image['id']) for image in images if (name := image_file_name(image))]
     by_path = {os.path.abspath(os.path.join(root, name)): img_id for name, img_id in named}
     by_name = {os.path.basename(name): img_id for name, img_id in named}
     twice = {

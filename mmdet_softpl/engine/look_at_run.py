@@ -12,11 +12,8 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
-from mmdet_softpl.datasets.annotation_file import (
-    MAX_EXAMPLES,
-    AnnotationError,
-    load_annotation_file,
-)
+from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
+from mmdet_softpl.datasets.findings import examples
 from mmdet_softpl.datasets.image_ids import image_ids_by_file
 from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
 from mmdet_softpl.engine.config_parts import (
@@ -154,10 +151,9 @@ def _hidden_ids(dataset: BaseDataset, indices: Sequence[int], hidden_ann_file: s
     ids = image_ids_by_file(paths, images, dataset.data_prefix['img'])
     missing = [paths[i] for i in indices if paths[i] not in ids]
     if missing:
-        more = f' and {len(missing) - MAX_EXAMPLES} more' if len(missing) > MAX_EXAMPLES else ''
         raise AnnotationError(
             f'{hidden_ann_file}: images lacks {len(missing)} of the {len(indices)} unlabelled '
-            f'images that are judged, by `file_name`: {", ".join(missing[:MAX_EXAMPLES])}{more}. '
+            f'images that are judged, by `file_name`: {examples(missing)}. '
             'Give the labels of these images, with names relative to '
             f'{dataset.data_prefix["img"]!r}.'
         )
