@@ -222,8 +222,14 @@ def draw_ablation(table: Table) -> Figure:
         axes.set_title(f'{title} (mean, standard deviation)', fontsize=FONT_SIZE)
         axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
-        names = [arm.replace('-', '\n') for arm in table.arms]
-        axes.set_xticks(position, names, fontsize=FONT_SIZE)
+        axes.set_xticks(
+            position,
+            table.arms,
+            fontsize=FONT_SIZE,
+            rotation=45,
+            ha='right',
+            rotation_mode='anchor',
+        )
     for axes in grid[2:]:
         axes.set_xlabel('arm', fontsize=FONT_SIZE)
     return figure

@@ -259,6 +259,9 @@ def _print(result: dict[str, Any], out: Path) -> None:
     console.print(table)
     low, high = result['interval']
     print(f'proxy, tuned - config: {low:+.3f} to {high:+.3f} (95 %): {result["verdict"]}')
+    if result['verdict'] == 'better' and not result.get('online'):
+        # It lost the one time that it was tried to the end.
+        print('That is the proxy: train both before you believe it, see docs/tune.md.')
     settings = LabelSettings.from_dict(result['best'])
     read = {*labeller_arguments(settings, True), 'temperature', 'calibration'}
     changed = [k for k in result['best'] if result['best'][k] != result['start'][k]]
