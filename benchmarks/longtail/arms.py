@@ -77,7 +77,7 @@ ARMS |= {
     for name, knob in KNOBS.items()
     for value in knob.values
 }
-# What runs where no arm is named: each knob is another day of a core.
+# What runs where no arm is named: each value of a knob is another hour of a core and seed.
 MAIN_ARMS = tuple(name for name, arm in ARMS.items() if arm.knob is None)
 
 

@@ -112,7 +112,11 @@ def gate_labels(
         ann_file, num_classes=num_classes, image_root=image_root, whole_ids=True, data=data
     )
     other = check_annotations(
-        held_out_file, num_classes=num_classes, image_root=held_out_root, data=held_out
+        held_out_file,
+        num_classes=num_classes,
+        image_root=held_out_root,
+        whole_ids=True,
+        data=held_out,
     )
     check_same_categories(summary, other)
     for file, content in ((ann_file, data), (held_out_file, held_out)):

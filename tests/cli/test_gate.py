@@ -212,6 +212,20 @@ def test_images_of_unknown_size(
     assert teacher == []
 
 
+@pytest.mark.parametrize('name', ['ann_file', 'held_out'])
+def test_ids_that_are_words(folder: Path, teacher: list[str], capsys, name: str) -> None:
+    content = json.loads((folder / 'generated.json').read_text())
+    for entry in (content['images'], content['annotations']):
+        for item in entry:
+            key = 'image_id' if 'image_id' in item else 'id'
+            item[key] = f'IMG_{item[key]}'
+    (folder / 'words.json').write_text(json.dumps(content))
+    assert run(folder, **{name: str(folder / 'words.json')}) == 2
+    said = capsys.readouterr().err
+    assert 'words.json' in said and "id='IMG_1'" in said and 'number them anew' in said
+    assert teacher == []
+
+
 def test_files_in_another_order_than_the_training(folder: Path, teacher: list[str], capsys) -> None:
     """They agree with each other, and every label would be judged as another class."""
     held_out = folder / 'data' / 'annotations' / 'instances_train2017.json'
