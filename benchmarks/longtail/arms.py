@@ -58,7 +58,11 @@ ARMS = {
     '7-rfs': Arm('7 + repeat-factor sampling', '7', 'similarity-rfs', 'rfs'),
     '5-plain': Arm('5 on the head of 0', '5', 'plain'),
     '7-defaults': Arm('7 with the defaults of detector and labeller', '7', 'similarity'),
-    '7-tuned': Arm('7-defaults with what `softpl tune` chose', '7-defaults', 'similarity'),
+    # It has another temperature, so another burn-in.
+    '7-tuned': Arm('7 with what `softpl tune` chose', '7', 'similarity-temperature-0.05'),
+    '7-tuned-kept': Arm(
+        '7-defaults with what a proxy of kept labels chose', '7-defaults', 'similarity'
+    ),
     '7-heldout': Arm('7, calibrated on a held-out tenth', '7', 'similarity-fit', 'fit'),
     'soft-teacher': Arm("mmdet's SoftTeacher (boxes) on the head of 0", '3', 'plain'),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),

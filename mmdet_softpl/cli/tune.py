@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmdet_softpl.engine.held_out import HeldOut
 
 NAME = 'tune'
+PROXY = 'geometric mean over groups of F2 of the labels that the student learns from'
 HELP = 'choose thresholds, boost and calibration on held-out images, without training'
 
 EXAMPLE = """example:
@@ -41,18 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--trials', type=int, default=200, help='settings to try (default: 200)')
     parser.add_argument('--held-out', metavar='JSON', help='labelled images (default: validation)')
     parser.add_argument('--held-out-images', metavar='DIR', help='their folder')
-    parser.add_argument(
-        '--beta',
-        type=float,
-        default=0.5,
-        help='of F-beta: below 1 precision counts more than recall (default: 0.5)',
-    )
-    parser.add_argument(
-        '--calibration-weight',
-        type=float,
-        default=1.0,
-        help='of the calibration error in the proxy (default: 1)',
-    )
     parser.add_argument(
         '--online',
         type=int,
@@ -78,8 +67,6 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.checks import check_range
 
     check_range('tune', '--trials', args.trials, 1, None)
-    check_range('tune', '--beta', args.beta, 0, None, include_lower=False)
-    check_range('tune', '--calibration-weight', args.calibration_weight, 0, None)
     check_range('tune', '--online', args.online, 0, None)
     check_range('tune', '--online-iters', args.online_iters, 1, None)
     check_range('tune', '--batch-size', args.batch_size, 1, None)
@@ -123,12 +110,10 @@ def _search(args: argparse.Namespace, held_out: HeldOut, out: Path) -> dict[str,
         held_out.statistics,
         held_out.detector.labeling_cfg,
         object_weights=held_out.object_weights,
-        beta=args.beta,
-        calibration_weight=args.calibration_weight,
         seed=args.seed,
     )
     start = held_out.settings
-    name = held_out.study_name(start, args.beta, args.calibration_weight, args.seed)
+    name = held_out.study_name(start, PROXY, args.seed)
     report = Progress('trying settings')
     found = search_settings(
         search,
@@ -143,11 +128,7 @@ def _search(args: argparse.Namespace, held_out: HeldOut, out: Path) -> dict[str,
         checkpoint=args.checkpoint,
         held_out=held_out.ann_file,
         images=dict(tune=len(search.tune_half), report=len(search.report_half)),
-        proxy=dict(
-            beta=args.beta,
-            calibration_weight=args.calibration_weight,
-            formula='mean over groups of F-beta - calibration_weight * mean over groups of ECE',
-        ),
+        proxy=PROXY,
         class_mix_weighted=held_out.object_weights is not None,
         start=dataclasses.asdict(start),
         best=dataclasses.asdict(found.best),
@@ -188,7 +169,7 @@ def _write(args: argparse.Namespace, held_out: HeldOut, result: dict[str, Any], 
     from mmdet_softpl.reporting.tuning import draw_tuning
 
     trials = result['trials']
-    points = np.array([(trial['recall'], trial['precision']) for trial in trials])
+    points = np.array([(t['learned_recall'], t['learned_precision']) for t in trials])
     front = pareto_front(points)
     for trial, on_front in zip(trials, front.tolist(), strict=True):
         trial['on_front'] = on_front
@@ -241,6 +222,7 @@ def _print(result: dict[str, Any], out: Path) -> None:
 
     from mmdet_softpl.engine.tuned_config import labeller_arguments
     from mmdet_softpl.evaluation.label_replay import LabelSettings
+    from mmdet_softpl.functional import GROUP_NAMES
 
     table = Table(title=f'On {result["images"]["report"]} images that were not tuned on')
     for title in ('', 'config', 'tuned'):
@@ -248,10 +230,11 @@ def _print(result: dict[str, Any], out: Path) -> None:
     old, new = result['report']['old'], result['report']['new']
     rows = [('proxy', 'proxy'), ('calibration error', 'ece')]
     rows += [
-        (f'{kind}, {group}', f'{kind}_{group}')
-        for group in ('rare', 'common', 'frequent')
+        (f'{what} {kind}, {group}', f'{key}{kind}_{group}')
+        for what, key in (('learned', 'learned_'), ('kept', ''))
+        for group in GROUP_NAMES
         for kind in ('precision', 'recall')
-        if f'{kind}_{group}' in old
+        if f'{key}{kind}_{group}' in old
     ]
     for title, key in rows:
         table.add_row(title, _number(old[key]), _number(new[key]))

@@ -38,12 +38,11 @@ from mmdet_softpl.functional import (
     FREQUENT,
     GROUP_NAMES,
     THRESHOLD_MODES,
-    align_boosts,
     damp,
+    follow_labelled_shares,
     frequency_boost,
     per_class_thresholds,
     smooth_thresholds,
-    wanted_mass,
 )
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.ranks import sum_over_ranks
@@ -364,12 +363,16 @@ class RareBoostPseudoLabeler(Hook):
             raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.thr_range[1])
             thresholds = torch.where(unboosted, raised, thresholds)
         if self.align_rate and bool(state.mass.any()):
-            wanted = wanted_mass(state.mass, rate, state.wanted_boosts)
-            # For the same reason, nothing says how many labels a frequent class should have.
-            unknown = (state.groups == FREQUENT) & self.summary.federated
-            wanted = torch.where(unknown, state.mass, wanted)
-            aligned = align_boosts(boosts, state.mass, wanted, state.groups, self.align_rate)
-            boosts = torch.where(unknown, boosts, aligned)
+            boosts = follow_labelled_shares(
+                boosts,
+                state.mass,
+                rate,
+                state.wanted_boosts,
+                state.groups,
+                self.align_rate,
+                # For the same reason, nothing says how many labels a frequent class should have.
+                unknown=(state.groups == FREQUENT) & self.summary.federated,
+            )
         state.boosts.copy_(boosts)
         state.thresholds.copy_(thresholds)
         past['strikes'] = strikes

@@ -17,8 +17,14 @@ from torch import Tensor
 
 from mmdet_softpl.datasets.class_statistics import ClassStatistics
 from mmdet_softpl.evaluation.ground_truth import FREQUENCY_LETTERS, judge_detections
+from mmdet_softpl.evaluation.soft_label_replay import (
+    SoftLabels,
+    settled_boosts,
+    soft_labels_of,
+)
 from mmdet_softpl.evaluation.teacher_dump import DumpedImage, TeacherDump
 from mmdet_softpl.functional import (
+    FREQUENT,
     apply_calibrator,
     boost_scores,
     frequency_boost,
@@ -34,6 +40,8 @@ from mmdet_softpl.models.teacher_labels import LabelingCfg, find_candidates, nam
 # Thresholds and the surest label of an object depend on each other; after three rounds nothing
 # moves any more.
 REFRESHES = 3
+# The objects depend on the boosts a little: a second look at them settles that.
+ALIGN_ROUNDS = 2
 HOOK_KEYS = (
     'threshold_mode',
     'fixed_thr',
@@ -44,6 +52,7 @@ HOOK_KEYS = (
     'boost_gamma',
     'max_boost',
     'prototype_weight',
+    'align_rate',
 )
 
 
@@ -54,6 +63,7 @@ class LabelSettings:
     The arguments of ``RareBoostPseudoLabeler`` under their names, with its defaults, and:
 
     Attributes:
+        label_mode: ``semi_train_cfg.label_mode``.
         temperature: Of the prototype evidence, > 0; None: the head's own.
         calibration: ``semi_train_cfg.calibration``.
         held_out: Training calibrates on images of its own (``HeldOutCalibrationHook``); if not,
@@ -69,6 +79,8 @@ class LabelSettings:
     boost_gamma: float = 0.5
     max_boost: float = 4.0
     prototype_weight: tuple[float, float, float] = (1.0, 0.5, 0.0)
+    align_rate: float = 0.5
+    label_mode: str = 'soft'
     temperature: float | None = None
     calibration: str = 'histogram'
     held_out: bool = False
@@ -93,8 +105,9 @@ class LabelSettings:
         for key in ('thr_range', 'prototype_weight'):
             if key in given:
                 given[key] = tuple(float(value) for value in given[key])
-        if 'calibration' in semi_train_cfg:
-            given['calibration'] = semi_train_cfg['calibration']
+        given |= {
+            k: semi_train_cfg[k] for k in ('calibration', 'label_mode') if k in semi_train_cfg
+        }
         return cls(held_out=held_out, **given)
 
 
@@ -112,6 +125,7 @@ class Replay:
         correct: (D,) bool, takes an object of its class at box IoU 0.5.
         weights: (D,) see ``replay``.
         objects: (I, C) ground-truth objects of each image, weighted.
+        soft: What their soft labels say; None where labels are hard.
     """
 
     state: ClassState
@@ -123,6 +137,7 @@ class Replay:
     correct: Tensor
     weights: Tensor
     objects: Tensor
+    soft: SoftLabels | None
 
     def reliability(self, confidences: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """(3, C, B) of ``confidences`` (D,) (None: the scores), of the detections ``rows``."""
@@ -148,8 +163,8 @@ def replay(
     """Label the images of a dump.
 
     Boost, prototype evidence, floor, NMS, the surest label of each object and the thresholds of
-    ``settings.threshold_mode``, which come from these images' own scores, as in training. What
-    needs a training is left out: damping, and the alignment of boosts.
+    ``settings.threshold_mode``, which come from these images' own scores, as in training; so do
+    the boosts that alignment comes to. Damping, which needs a training, is left out.
 
     Args:
         dump: Of the teacher.
@@ -166,9 +181,34 @@ def replay(
     """
     images = dump.images if indices is None else [dump.images[i] for i in indices]
     state = initial_state(settings, statistics)
-    found = [candidates_of(dump, image, settings, state, cfg) for image in images]
-    on = [_weights_of(f, i, object_weights) for f, i in zip(found, images, strict=True)]
     rate = torch.as_tensor(statistics.instance_counts).float() / max(statistics.num_images, 1)
+    soft = settings.label_mode == 'soft'
+    # Nothing says how many labels a frequent class should have where some images do not name it.
+    unknown = (state.groups == FREQUENT) & any(not image.truth.judged.all() for image in images)
+
+    def look() -> tuple[list[InstanceData], list[Tensor]]:
+        found = [candidates_of(dump, image, settings, state, cfg) for image in images]
+        on = [_weights_of(f, i, object_weights) for f, i in zip(found, images, strict=True)]
+        _set_thresholds(found, on, settings, state, rate, cfg)
+        return found, on
+
+    found, on = look()
+    for _ in range(ALIGN_ROUNDS if soft and settings.align_rate else 0):
+        boosts = settled_boosts(found, on, state, rate, settings.align_rate, unknown)
+        state.boosts.copy_(boosts)
+        found, on = look()
+    return _judge(images, found, on, state, object_weights, soft)
+
+
+def _set_thresholds(
+    found: Sequence[InstanceData],
+    on: Sequence[Tensor],
+    settings: LabelSettings,
+    state: ClassState,
+    rate: Tensor,
+    cfg: LabelingCfg,
+) -> None:
+    """Name the detections and set the thresholds that their scores ask for, in place."""
     for _ in range(0 if settings.threshold_mode == 'fixed' else REFRESHES):
         for detections in found:
             name_objects(detections, state, cfg)
@@ -176,7 +216,7 @@ def replay(
         thresholds = per_class_thresholds(
             settings.threshold_mode,
             histogram,
-            len(images),
+            len(found),
             rate,
             state.groups,
             fixed=settings.fixed_thr,
@@ -189,7 +229,8 @@ def replay(
         if torch.equal(thresholds, state.thresholds):
             break
         state.thresholds.copy_(thresholds)
-    return _judge(images, found, on, state, cfg, object_weights)
+    for detections in found:
+        name_objects(detections, state, cfg)
 
 
 def initial_state(settings: LabelSettings, statistics: ClassStatistics) -> ClassState:
@@ -198,9 +239,10 @@ def initial_state(settings: LabelSettings, statistics: ClassStatistics) -> Class
     groups = torch.tensor([FREQUENCY_LETTERS.index(letter) for letter in statistics.groups])
     state.groups.copy_(groups)
     counts = torch.as_tensor(statistics.image_counts).float()
-    state.boosts.copy_(
+    state.wanted_boosts.copy_(
         frequency_boost(counts, gamma=settings.boost_gamma, max_boost=settings.max_boost)
     )
+    state.boosts.copy_(state.wanted_boosts)
     state.prototype_weights.copy_(torch.tensor(settings.prototype_weight)[groups])
     return state
 
@@ -212,7 +254,11 @@ def candidates_of(
     state: ClassState,
     cfg: LabelingCfg,
 ) -> InstanceData:
-    """Detections of one image after boost and per-class NMS, with their ``objectness``."""
+    """Detections of one image after boost and per-class NMS.
+
+    With their ``objectness`` (K,), ``classes`` (K, k) and ``score_vectors`` (K, k + 2): of these
+    classes, of all others, of background.
+    """
     temperature = settings.temperature
     if temperature is None and dump.temperatures:
         temperature = dump.temperatures[0]
@@ -235,7 +281,9 @@ def candidates_of(
         return image.bboxes[roi_inds, torch.zeros_like(columns) if agnostic else columns]
 
     found = find_candidates(scores[:, :-2], decode, cfg, image.classes)
-    found.objectness = 1 - image.scores[found.pop('roi_inds'), -1]
+    rows = found.pop('roi_inds')
+    found.objectness = 1 - image.scores[rows, -1]
+    found.classes, found.score_vectors = image.classes[rows], scores[rows]
     return found
 
 
@@ -329,15 +377,17 @@ def _judge(
     found: Sequence[InstanceData],
     weights: Sequence[Tensor],
     state: ClassState,
-    cfg: LabelingCfg,
     object_weights: Tensor | None,
+    soft: bool,
 ) -> Replay:
-    """Final names, compared with the ground truth."""
+    """Named detections, compared with the ground truth."""
     objects = torch.zeros(len(images), state.num_classes)
     parts: list[tuple[Tensor, ...]] = []
+    soft_parts: list[SoftLabels] = []
     for index, (image, detections, weight) in enumerate(zip(images, found, weights, strict=True)):
-        name_objects(detections, state, cfg)
         rows = detections.surest
+        if soft:
+            soft_parts.append(soft_labels_of(detections[rows], image.truth, state.groups))
         bboxes, labels = detections.bboxes[rows], detections.labels[rows]
         scores = detections.scores[rows]
         judged, correct = judge_detections(image.truth, bboxes, scores, labels)
@@ -350,4 +400,5 @@ def _judge(
         objects *= object_weights
     columns = (torch.cat(column) for column in zip(*parts, strict=True))
     image_inds, labels, scores, kept, judged, correct, weight = columns
-    return Replay(state, image_inds, labels, scores, kept, judged, correct, weight, objects)
+    joined = SoftLabels.join(soft_parts) if soft else None
+    return Replay(state, image_inds, labels, scores, kept, judged, correct, weight, objects, joined)

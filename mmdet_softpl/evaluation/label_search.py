@@ -25,6 +25,7 @@ from mmdet_softpl.evaluation.label_replay import (
     replay,
 )
 from mmdet_softpl.evaluation.labelling_proxy import (
+    MEANS,
     GroupStatistics,
     bootstrap_difference,
     group_statistics,
@@ -52,7 +53,7 @@ OF_MODE = {'alpha': 'prior', 'quantile': 'quantile'}
 STARTUP_TRIALS = 20
 # The importances compare the best tenth of the trials with all of them.
 IMPORTANCE_TRIALS = 100
-SUMMARY_KEYS = ('proxy', 'f_beta', 'ece', 'precision', 'recall')
+SUMMARY_KEYS = ('proxy', 'ece', *MEANS)
 
 
 class LabelSearch:
@@ -67,7 +68,7 @@ class LabelSearch:
         statistics: Of the labelled set.
         cfg: Filters of the detector.
         object_weights: As in :func:`.replay`.
-        beta, calibration_weight: Of the proxy.
+        beta: Of the F-beta of kept labels.
         seed: Of the halves and the search.
 
     Raises:
@@ -82,7 +83,6 @@ class LabelSearch:
         *,
         object_weights: Tensor | None = None,
         beta: float = 0.5,
-        calibration_weight: float = 1.0,
         seed: int = 0,
     ) -> None:
         if len(dump.images) < 4:
@@ -95,7 +95,6 @@ class LabelSearch:
         self.cfg = cfg
         self.object_weights = object_weights
         self.beta = beta
-        self.calibration_weight = calibration_weight
         self.seed = seed
         order = np.random.default_rng(seed).permutation(len(dump.images))
         half = len(order) // 2
@@ -122,11 +121,18 @@ class LabelSearch:
     def _cross_fitted(self, settings: LabelSettings, indices: Sequence[int]) -> dict[str, float]:
         found = self._replay(settings, indices)
         confidences = cross_calibrated(found, settings, every_second(len(indices)))
-        return self._proxy(group_statistics(found, confidences))
+        return self._proxy(self._statistics(found, confidences, settings))
+
+    def _statistics(
+        self, found: Replay, confidences: Tensor, settings: LabelSettings
+    ) -> GroupStatistics:
+        # Training calibrates on images that the teacher knows by heart, unless some are held out:
+        # there it lowers far less than on these.
+        own = confidences if settings.held_out else found.scores
+        return group_statistics(found, confidences, own)
 
     def _proxy(self, statistics: GroupStatistics) -> dict[str, float]:
-        counts, reliability = total(statistics)
-        return labelling_proxy(counts, reliability, self.beta, self.calibration_weight)
+        return labelling_proxy(*total(statistics), beta=self.beta)
 
     def report(self, settings: LabelSettings) -> tuple[dict[str, float], GroupStatistics]:
         """The proxy and its parts on the second half, which no search has seen."""
@@ -134,7 +140,7 @@ class LabelSearch:
         table = fit_calibration(settings, first.reliability(), first.state.groups)
         found = self._replay(settings, self.report_half)
         confidences = apply_calibrator(found.scores, found.labels, table)
-        statistics = group_statistics(found, confidences)
+        statistics = self._statistics(found, confidences, settings)
         return self._proxy(statistics), statistics
 
     def compare(self, old: LabelSettings, new: LabelSettings) -> dict[str, Any]:
@@ -146,13 +152,7 @@ class LabelSearch:
         """
         old_values, old_statistics = self.report(old)
         new_values, new_statistics = self.report(new)
-        low, high = bootstrap_difference(
-            old_statistics,
-            new_statistics,
-            seed=self.seed,
-            beta=self.beta,
-            calibration_weight=self.calibration_weight,
-        )
+        low, high = bootstrap_difference(old_statistics, new_statistics, seed=self.seed)
         verdict = 'better' if low > 0 else 'worse' if high < 0 else 'cannot tell'
         return dict(
             tune=dict(old=self.tune(old), new=self.tune(new)),
@@ -255,12 +255,16 @@ def suggest_settings(
 ) -> LabelSettings:
     """Settings that an ``optuna`` trial chooses; the space always contains ``start``."""
     own = _parameters(start, temperatures)
-    params: dict[str, Any] = dict(
-        threshold_mode=trial.suggest_categorical('threshold_mode', list(THRESHOLD_MODES)),
-        calibration=trial.suggest_categorical('calibration', list(CALIBRATION_MODES)),
-    )
+    params: dict[str, Any] = {}
+    if 'threshold_mode' in own:
+        params['threshold_mode'] = trial.suggest_categorical(
+            'threshold_mode', list(THRESHOLD_MODES)
+        )
+    if 'calibration' in own:
+        params['calibration'] = trial.suggest_categorical('calibration', list(CALIBRATION_MODES))
+    mode = params.get('threshold_mode')
     for key, (low, high, log) in FLOATS.items():
-        if key not in own or OF_MODE.get(key, params['threshold_mode']) != params['threshold_mode']:
+        if key not in own or OF_MODE.get(key, mode) != mode:
             continue
         # A logarithmic scale has no 0.
         if own[key] > 0 or not log:
@@ -274,7 +278,8 @@ def suggest_settings(
 def settings_of(params: dict[str, Any], start: LabelSettings) -> LabelSettings:
     """Settings from a trial's parameters; what these leave out is as in ``start``."""
     changes = {k: v for k, v in params.items() if k in LabelSettings.__dataclass_fields__}
-    changes['thr_range'] = (params['thr_low'], max(params['thr_low'], params['thr_high']))
+    if 'thr_low' in params:
+        changes['thr_range'] = (params['thr_low'], max(params['thr_low'], params['thr_high']))
     weights = [
         params.get(f'prototype_weight_{name}', own)
         for name, own in zip(GROUP_NAMES, start.prototype_weight, strict=True)
@@ -285,17 +290,22 @@ def settings_of(params: dict[str, Any], start: LabelSettings) -> LabelSettings:
 
 def _parameters(settings: LabelSettings, temperatures: Sequence[float]) -> dict[str, Any]:
     """The parameters of a trial that stand for ``settings``."""
-    params = {
-        'threshold_mode': settings.threshold_mode,
-        'calibration': settings.calibration,
-        'alpha': settings.alpha,
-        'quantile': settings.quantile,
-        'fixed_thr': settings.fixed_thr,
-        'thr_low': settings.thr_range[0],
-        'thr_high': settings.thr_range[1],
+    params: dict[str, Any] = {
         'boost_gamma': settings.boost_gamma,
         'max_boost': settings.max_boost,
     }
+    # Soft labels are learned whether they are kept or not: the proxy cannot judge thresholds then.
+    if settings.label_mode == 'hard':
+        params |= {
+            'threshold_mode': settings.threshold_mode,
+            'alpha': settings.alpha,
+            'quantile': settings.quantile,
+            'fixed_thr': settings.fixed_thr,
+            'thr_low': settings.thr_range[0],
+            'thr_high': settings.thr_range[1],
+        }
+    if settings.held_out:
+        params['calibration'] = settings.calibration
     if temperatures:
         for name, weight in zip(GROUP_NAMES, settings.prototype_weight, strict=True):
             params[f'prototype_weight_{name}'] = weight

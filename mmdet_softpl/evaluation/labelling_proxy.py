@@ -1,4 +1,4 @@
-"""One number for a way of labelling, from labelled images alone: balanced F-beta minus ECE.
+"""One number for a way of labelling, from labelled images alone: F2 of what is learned from.
 
 Shape legend: I images, C foreground classes, B confidence bins, G = 3 frequency groups.
 """
@@ -13,10 +13,15 @@ import torch
 from torch import Tensor
 
 from mmdet_softpl.evaluation.label_replay import Replay
+from mmdet_softpl.evaluation.soft_label_replay import soft_sums
 from mmdet_softpl.functional import GROUP_NAMES, expected_calibration_error, reliability_counts
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS
 
-KEPT, JUDGED, RIGHT, OBJECTS = range(4)
+# Twice as much weight on recall: mass on a wrong class is soft, an object without any is lost.
+PROXY_BETA = 2.0
+MEANS = ('learned_precision', 'learned_recall', 'f_beta', 'precision', 'recall')
+# A group without anything right would hide whatever the others do.
+SMALLEST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -25,19 +30,26 @@ class GroupStatistics:
 
     Attributes:
         counts: (I, 4, G) kept, judged, right pseudo-labels, and objects.
+        learned: (I, 2, G) mass of the labels that the student learns from, and what of it is on
+            the true class: of the soft labels of all objects, or of kept ones where labels are
+            hard.
         reliability: (I, 3, G, B) count, correct and confidence sums of the surest detections.
     """
 
     counts: Tensor
+    learned: Tensor
     reliability: Tensor
 
 
-def group_statistics(found: Replay, confidences: Tensor) -> GroupStatistics:
+def group_statistics(
+    found: Replay, confidences: Tensor, learned_confidences: Tensor | None = None
+) -> GroupStatistics:
     """Sums per image and frequency group.
 
     Args:
         found: The replay.
         confidences: (D,) calibrated.
+        learned_confidences: (D,) those that soft labels are made with; None: the same.
     """
     groups, num_images = found.state.groups, len(found.objects)
     rows = found.image * len(GROUP_NAMES) + groups[found.labels]
@@ -45,12 +57,20 @@ def group_statistics(found: Replay, confidences: Tensor) -> GroupStatistics:
     kept = found.weights * found.kept
     values = torch.stack([kept, kept * found.judged, kept * found.correct])
     counts = torch.zeros(3, size).index_add(1, rows, values).view(3, num_images, -1)
+    counts = counts.transpose(0, 1)
+    learned = counts[:, 1:]
+    if found.soft is not None:
+        own = confidences if learned_confidences is None else learned_confidences
+        sums = soft_sums(found.soft, found.labels, found.scores, own, groups)
+        weighted = sums * found.weights[:, None, None]
+        learned = torch.zeros(num_images, *sums.shape[1:]).index_add(0, found.image, weighted)
     objects = torch.zeros(num_images, len(GROUP_NAMES)).index_add(1, groups, found.objects)
     reliability = reliability_counts(
         confidences, rows, found.correct, size, CONFIDENCE_BINS, found.weights * found.judged
     )
     return GroupStatistics(
-        torch.cat([counts, objects[None]]).transpose(0, 1),
+        torch.cat([counts, objects[:, None]], 1),
+        learned,
         reliability.view(3, num_images, len(GROUP_NAMES), -1).transpose(0, 1),
     )
 
@@ -62,28 +82,31 @@ def f_beta(precision: float, recall: float, beta: float) -> float:
 
 
 def labelling_proxy(
-    counts: Tensor, reliability: Tensor, beta: float = 0.5, calibration_weight: float = 1.0
+    counts: Tensor, learned: Tensor, reliability: Tensor, beta: float = 0.5
 ) -> dict[str, float]:
-    """mean over groups of F-beta minus ``calibration_weight`` times the mean of the groups' ECE.
+    """Geometric mean over groups of F2 of what the student learns from.
 
-    Groups without an object count for nothing; so does the ECE of a group without a detection. A
-    mean of groups, so that the rare classes weigh as much as the frequent ones. That it ranks
-    settings as whole trainings do is not shown: see docs/tune.md for what measures it.
+    Of the labels that it learns from, precision is the share on the true class, recall that share
+    per object. The geometric mean counts a doubling for rare classes as much as one for frequent
+    ones, however few of the former are right. Groups without an object count for nothing.
+    docs/tune.md has how it ranks settings.
 
     Args:
         counts: (4, G) kept, judged, right, objects.
+        learned: (2, G) mass, right mass.
         reliability: (3, G, B).
-        beta: Of F-beta, > 0.
-        calibration_weight: >= 0.
+        beta: Of the F-beta of kept labels, > 0.
 
     Returns:
-        ``proxy``, ``f_beta``, ``ece``, ``precision``, ``recall`` (means over groups, a group that
-        keeps nothing has precision 0) and for each group with objects ``precision_rare`` (nan
-        where nothing was judged), ``recall_rare``, ``kept_rare``, ``f_beta_rare``, ``ece_rare``
-        and so on. All 0 without any object.
+        ``proxy``, ``learned_precision``, ``learned_recall``; of kept labels ``f_beta``,
+        ``precision``, ``recall``; of all surest ones ``ece`` (means over groups, a precision of
+        nothing is 0); and for each group with objects ``learned_precision_rare``,
+        ``precision_rare`` (nan where there is nothing to be right), ``learned_recall_rare``,
+        ``recall_rare``, ``kept_rare``, ``f_beta_rare``, ``ece_rare`` and so on. All 0 without any
+        object.
     """
     values: dict[str, float] = {}
-    scores: list[tuple[float, float, float]] = []
+    scores: list[tuple[float, ...]] = []
     errors: list[float] = []
     for index, name in enumerate(GROUP_NAMES):
         kept, judged, right, objects = counts[:, index].tolist()
@@ -94,30 +117,46 @@ def labelling_proxy(
         known = 0.0 if math.isnan(precision) else precision
         score = f_beta(known, recall, beta)
         error = float(expected_calibration_error(reliability[:, index : index + 1]))
+        mass, right_mass = learned[:, index].tolist()
+        learned_precision = right_mass / mass if mass > 0 else math.nan
+        learned_recall = right_mass / objects
+        values[f'learned_precision_{name}'] = learned_precision
+        values[f'learned_recall_{name}'] = learned_recall
+        known_learned = 0.0 if math.isnan(learned_precision) else learned_precision
+        learned_score = f_beta(known_learned, learned_recall, PROXY_BETA)
         values[f'precision_{name}'] = precision
         values[f'recall_{name}'] = recall
         values[f'kept_{name}'] = kept
         values[f'f_beta_{name}'] = score
         values[f'ece_{name}'] = error
-        scores.append((score, known, recall))
+        log = math.log(max(learned_score, SMALLEST))
+        scores.append((log, known_learned, learned_recall, score, known, recall))
         if not math.isnan(error):
             errors.append(error)
-    means = [_mean([row[i] for row in scores]) for i in range(3)]
-    ece = _mean(errors)
-    summary = dict(f_beta=means[0], precision=means[1], recall=means[2], ece=ece)
-    return dict(proxy=means[0] - calibration_weight * ece, **summary, **values)
-
-
-def total(statistics: GroupStatistics, draws: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """``counts`` (4, G) and ``reliability`` (3, G, B) of all images, each taken ``draws`` (I,)
-    times."""
-    if draws is None:
-        return statistics.counts.sum(0), statistics.reliability.sum(0)
-    draws = draws.to(statistics.counts)
-    return (
-        torch.tensordot(draws, statistics.counts, dims=1),
-        torch.tensordot(draws, statistics.reliability, dims=1),
+    means = [_mean([row[i] for row in scores]) for i in range(6)]
+    return dict(
+        proxy=math.exp(means[0]) if scores else 0.0,
+        **dict(zip(MEANS, means[1:], strict=True)),
+        ece=_mean(errors),
+        **values,
     )
+
+
+def total(
+    statistics: GroupStatistics, draws: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``counts`` (4, G), ``learned`` (2, G) and ``reliability`` (3, G, B) of all images.
+
+    Each image is taken ``draws`` (I,) times; None: once.
+    """
+    if draws is None:
+        draws = torch.ones(len(statistics.counts))
+    draws = draws.to(statistics.counts)
+    counts, learned, reliability = (
+        torch.tensordot(draws, part, dims=1)
+        for part in (statistics.counts, statistics.learned, statistics.reliability)
+    )
+    return counts, learned, reliability
 
 
 def bootstrap_difference(
@@ -125,9 +164,6 @@ def bootstrap_difference(
     b: GroupStatistics,
     repeats: int = 1000,
     seed: int = 0,
-    *,
-    beta: float = 0.5,
-    calibration_weight: float = 1.0,
 ) -> tuple[float, float]:
     """95 % interval of proxy(b) - proxy(a) over images drawn with replacement, in pairs.
 
@@ -135,7 +171,6 @@ def bootstrap_difference(
         a, b: Of the same images.
         repeats: Draws, >= 1.
         seed: Of the draws.
-        beta, calibration_weight: Of :func:`labelling_proxy`.
     """
     generator = torch.Generator().manual_seed(seed)
     num_images = len(a.counts)
@@ -145,8 +180,7 @@ def bootstrap_difference(
         draws = torch.bincount(drawn, minlength=num_images)
         values = []
         for side in (a, b):
-            counts, reliability = total(side, draws)
-            values.append(labelling_proxy(counts, reliability, beta, calibration_weight)['proxy'])
+            values.append(labelling_proxy(*total(side, draws))['proxy'])
         differences.append(values[1] - values[0])
     low, high = torch.tensor(differences).quantile(torch.tensor([0.025, 0.975])).tolist()
     return low, high

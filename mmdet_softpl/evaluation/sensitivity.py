@@ -69,6 +69,9 @@ def sensitivity(
         for k, v in GRIDS.items()
         if MODE_OF.get(k, settings.threshold_mode) == settings.threshold_mode
     }
+    if not settings.held_out:
+        # Calibrated on training images, which a replay does not have.
+        grids.pop('calibration')
     if temperatures:
         grids['temperature'] = tuple(sorted(temperatures))
     else:

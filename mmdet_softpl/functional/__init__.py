@@ -1,6 +1,6 @@
 """Pure tensor functions: torch in, torch out, no state, nothing of mmengine or mmdet."""
 
-from .alignment import align_boosts, wanted_mass
+from .alignment import align_boosts, follow_labelled_shares, wanted_mass
 from .calibration import (
     apply_calibrator,
     chance_ece,
@@ -76,6 +76,7 @@ __all__ = [
     'effective_neighbours',
     'expected_calibration_error',
     'expected_counts',
+    'follow_labelled_shares',
     'frequency_boost',
     'frequency_groups',
     'group_mean',

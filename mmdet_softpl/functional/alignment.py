@@ -7,6 +7,7 @@ Source: distribution alignment (ReMixMatch, arXiv 1911.09785), here as a feedbac
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ._tensor import at_least_float32
@@ -61,3 +62,31 @@ def align_boosts(
     """
     ratio = shrink_to_groups(wanted, mass, groups, prior, base=1.0)
     return (at_least_float32(boosts) * ratio.pow(rate)).clamp(1 / limit, limit)
+
+
+def follow_labelled_shares(
+    boosts: Tensor,
+    mass: Tensor,
+    labelled_rate: Tensor,
+    wanted_boosts: Tensor,
+    groups: Tensor,
+    rate: float,
+    unknown: Tensor,
+) -> Tensor:
+    """:func:`align_boosts` toward :func:`wanted_mass`, but for classes of unknown share.
+
+    Args:
+        boosts: (C,) > 0, under which ``mass`` was seen.
+        mass: (C,) summed soft labels, >= 0.
+        labelled_rate: (C,) labelled instances per image, >= 0.
+        wanted_boosts: (C,) factors > 0 by which classes are meant to be over-represented.
+        groups: (C,) int64 frequency groups.
+        rate: In [0, 1].
+        unknown: (C,) bool, classes whose labelled rate is no measure of how many there are: they
+            keep their boost, and count in their group as if they had what they want.
+
+    Returns:
+        (C,) float32.
+    """
+    wanted = torch.where(unknown, mass, wanted_mass(mass, labelled_rate, wanted_boosts))
+    return torch.where(unknown, boosts, align_boosts(boosts, mass, wanted, groups, rate))

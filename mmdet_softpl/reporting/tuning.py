@@ -31,9 +31,9 @@ def draw_tuning(
 
     Args:
         importances: Parameter to its share of the variance of the proxy.
-        trials: P dicts with ``proxy``, ``precision``, ``recall``, in order.
+        trials: P dicts with ``proxy``, ``learned_precision``, ``learned_recall``, in order.
         front: (P,) bool, the trials that no other one beats in precision and recall.
-        start: ``proxy``, ``precision``, ``recall`` of the config's own settings.
+        start: The same of the config's own settings.
         best: Of the chosen ones.
     """
     figure = new_figure(height=3.2)
@@ -56,7 +56,8 @@ def draw_tuning(
     course.set_xlabel('trial', fontsize=FONT_SIZE)
     course.legend(fontsize=FONT_SIZE - 1, frameon=False, loc='lower right')
 
-    points = np.array([(t['recall'], t['precision']) for t in trials]).reshape(-1, 2)
+    points = np.array([(t['learned_recall'], t['learned_precision']) for t in trials])
+    points = points.reshape(-1, 2)
     chosen = np.asarray(front, dtype=bool)
     trade.plot(*points.T, linestyle='none', marker='.', markersize=3, color=PALETTE[5])
     line = points[chosen][np.argsort(points[chosen][:, 0])]
@@ -66,8 +67,8 @@ def draw_tuning(
         (best, 'chosen', '*', PALETTE[3]),
     ):
         trade.plot(
-            values['recall'],
-            values['precision'],
+            values['learned_recall'],
+            values['learned_precision'],
             linestyle='none',
             marker=marker,
             markersize=9,
@@ -76,7 +77,7 @@ def draw_tuning(
             markeredgewidth=0.5,
             label=label,
         )
-    trade.set_title('mean of the groups', fontsize=FONT_SIZE + 1)
+    trade.set_title('labels learned from, mean of groups', fontsize=FONT_SIZE + 1)
     trade.set_xlabel('recall', fontsize=FONT_SIZE)
     trade.set_ylabel('precision', fontsize=FONT_SIZE)
     trade.legend(fontsize=FONT_SIZE - 1, frameon=False)

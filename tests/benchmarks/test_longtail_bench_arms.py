@@ -113,8 +113,10 @@ def test_seesaw_differs_in_model_and_labeller_alone(configs: dict[str, Config]) 
     assert others == set()
 
 
-def test_the_tuned_arm_differs_in_the_labeller_alone(configs: dict[str, Config]) -> None:
-    found = differences(configs['7-defaults'].to_dict(), configs['7-tuned'].to_dict())
+def test_tuned_arms_differ_in_the_labeller_and_the_temperature(configs: dict[str, Config]) -> None:
+    found = differences(configs['7'].to_dict(), configs['7-tuned'].to_dict())
+    assert {key for key in found if not key.startswith(LABELER)} == {f'{HEAD}temperature'}
+    found = differences(configs['7-defaults'].to_dict(), configs['7-tuned-kept'].to_dict())
     assert found and all(key.startswith(LABELER) for key in found)
 
 

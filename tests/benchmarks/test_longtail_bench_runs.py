@@ -19,6 +19,7 @@ from benchmarks.longtail.data import SPLITS, TINY, make_data
 from benchmarks.longtail.hooks import Cost
 from benchmarks.longtail.job import Job, claim, run_job
 from benchmarks.longtail.presets import PRESETS
+from benchmarks.longtail.proxy import proxies
 from benchmarks.longtail.results import Table, collect
 from benchmarks.longtail.schedule import duration, jobs_of, run_jobs, seconds_left, work_of
 
@@ -128,6 +129,13 @@ def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     run_job(job, TINY_PRESET, shared, data_root, SPLITS)
     assert (job.folder(shared) / 'test.json').is_file()
     assert (job.folder(shared) / 'final.pth').stat().st_mtime_ns == before
+
+    # What tune's proxy says of arms that start from this burn-in: 5 looks at one view, 7 at two.
+    checkpoint = burn_in.folder(shared) / 'final.pth'
+    found = proxies(['5', '7'], TINY_PRESET, 0, checkpoint, data_root, tmp_path / 'dumps')
+    assert found.keys() == {'5', '7'}
+    assert all(0 <= values['proxy'] <= 1 for values in found.values())
+    assert len(list((tmp_path / 'dumps').iterdir())) == 2
 
     note = burn_in.folder(shared) / 'settings.json'
     settings = json.loads(note.read_text())

@@ -96,7 +96,6 @@ def test_interrupted_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
         (['none.py', '--checkpoint', 'x.pth'], 'no such config'),
         (['my_config.py', '--checkpoint', 'x.pth'], 'no such checkpoint'),
         (['my_config.py', '--checkpoint', 'x.pth', '--trials', '0'], '--trials'),
-        (['my_config.py', '--checkpoint', 'x.pth', '--beta', '0'], '--beta'),
         (['my_config.py', '--checkpoint', 'x.pth', '--held-out', 'a.json'], 'give both'),
         (
             ['my_config.py', '--checkpoint', 'x.pth', '--held-out', 'a', '--held-out-images', 'b'],

@@ -29,7 +29,9 @@ from tests.support import tiny_labelling
 HISTOGRAM = LabelSettings('fixed', held_out=True)
 SETTINGS = (
     LabelSettings(thr_range=(0.2, 0.9), min_count=3, alpha=1.0),
-    LabelSettings('fixed', fixed_thr=0.3, boost_gamma=0.0, prototype_weight=(0.0, 0.0, 0.0)),
+    LabelSettings(
+        'fixed', fixed_thr=0.3, boost_gamma=0.0, prototype_weight=(0.0, 0.0, 0.0), align_rate=0.0
+    ),
     LabelSettings(
         'quantile', quantile=0.4, thr_range=(0.2, 0.9), min_count=3, boost_gamma=1.0, max_boost=8.0,
         prototype_weight=(0.3, 1.0, 0.2), temperature=0.05,
@@ -184,10 +186,12 @@ def test_weights_reach_objects_and_detections() -> None:
 
 def test_a_part_of_the_images_and_unknown_temperatures() -> None:
     dump = tiny_labelling.made_up_dump()
-    found = replay(dump, LabelSettings('fixed'), STATISTICS, LabelingCfg(), indices=[3, 5])
+    # Thresholds and boosts that do not depend on the other images.
+    alone = LabelSettings('fixed', align_rate=0.0)
+    found = replay(dump, alone, STATISTICS, LabelingCfg(), indices=[3, 5])
     assert found.objects.shape == (2, 5)
     assert set(found.image.tolist()) <= {0, 1}
-    whole = replay(dump, LabelSettings('fixed'), STATISTICS, LabelingCfg())
+    whole = replay(dump, alone, STATISTICS, LabelingCfg())
     np.testing.assert_allclose(found.scores[found.image == 1], whole.scores[whole.image == 5])
     prototypes = type(dump)(dump.class_names, (0.1,), dump.images)
     with pytest.raises(ValueError, match=r'temperature=0\.3'):

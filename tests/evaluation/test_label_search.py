@@ -25,7 +25,7 @@ from tests.support import tiny_labelling
 optuna = pytest.importorskip('optuna')
 STATISTICS = tiny_labelling.statistics()
 # Keeps nothing: nearly everything is better.
-BAD = LabelSettings('fixed', fixed_thr=0.94, calibration='none')
+BAD = LabelSettings('fixed', fixed_thr=0.94, label_mode='hard')
 
 
 def make(num_images: int = 40, **options) -> LabelSearch:
@@ -43,14 +43,20 @@ def test_halves_share_no_image_and_depend_on_the_seed() -> None:
         make(3)
 
 
-def test_weights_of_the_proxy_are_used() -> None:
-    values = make(calibration_weight=0.0).tune(BAD)
-    assert values['proxy'] == values['f_beta']
-    assert make(calibration_weight=2.0).tune(BAD)['proxy'] == pytest.approx(
-        values['f_beta'] - 2 * values['ece']
-    )
-    everything = make().everywhere(BAD)
-    assert everything['proxy'] != values['proxy']
+def test_all_images_or_the_half_that_is_tuned_on() -> None:
+    search = make()
+    assert search.everywhere(BAD)['proxy'] != search.tune(BAD)['proxy']
+
+
+def test_soft_labels_are_calibrated_only_where_training_does_it_on_held_out_images() -> None:
+    search = make()
+    own = LabelSettings('fixed', fixed_thr=0.3)
+    plain = dataclasses.replace(own, calibration='none')
+    # On training images calibration finds next to nothing; here it would find a lot.
+    assert search.everywhere(own)['proxy'] == search.everywhere(plain)['proxy']
+    assert search.everywhere(own)['ece'] != search.everywhere(plain)['ece']
+    held_out = dataclasses.replace(own, held_out=True)
+    assert search.everywhere(held_out)['proxy'] != search.everywhere(plain)['proxy']
 
 
 def test_finds_what_is_better_on_other_images_and_goes_on(
@@ -97,8 +103,9 @@ def test_report_does_not_look_at_its_own_labels_for_calibration() -> None:
     settings = LabelSettings('fixed', fixed_thr=0.3)
     values, statistics = search.report(settings)
     assert len(statistics.counts) == 20
-    assert values == labelling_proxy(*[part.sum(0) for part in (
-        statistics.counts, statistics.reliability)])  # fmt: skip
+    summed = [part.sum(0) for part in (
+        statistics.counts, statistics.learned, statistics.reliability)]  # fmt: skip
+    assert values == pytest.approx(labelling_proxy(*summed), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +114,8 @@ def test_report_does_not_look_at_its_own_labels_for_calibration() -> None:
         LabelSettings(),
         LabelSettings(alpha=5.0, thr_range=(0.0, 1.0), boost_gamma=3.0, max_boost=40.0),
         LabelSettings(temperature=0.1, prototype_weight=(0.2, 0.1, 1.0)),
+        LabelSettings(calibration='temperature', held_out=True),
+        LabelSettings(alpha=0.3, label_mode='hard'),
     ],
 )
 def test_space_contains_the_start(start: LabelSettings) -> None:
@@ -118,7 +127,13 @@ def test_space_contains_the_start(start: LabelSettings) -> None:
     study.enqueue_trial(own)
     trial = study.ask()
     suggest_settings(trial, start, temperatures)
-    read = {*FLOATS, 'threshold_mode', 'calibration', 'temperature'} - {'quantile'}
+    read = {'boost_gamma', 'max_boost', 'temperature'}
+    read |= {key for key in FLOATS if key.startswith('prototype_weight')}
+    # Soft labels are learned whatever the thresholds.
+    if start.label_mode == 'hard':
+        read |= {'threshold_mode', 'alpha', 'fixed_thr', 'thr_low', 'thr_high'}
+    # Where it is fitted on training images, no replay can judge it.
+    read |= {'calibration'} if start.held_out else set()
     assert trial.params == {key: own[key] for key in read}
 
 
@@ -131,6 +146,7 @@ def test_without_prototypes_their_settings_stay() -> None:
     assert not any('prototype' in key or key == 'temperature' for key in trial.params)
     crossed = settings_of(dict(thr_low=0.7, thr_high=0.6), start)
     assert crossed.thr_range == (0.7, 0.7)
+    assert settings_of({}, start).thr_range == start.thr_range
 
 
 def test_front_against_all_pairs() -> None:

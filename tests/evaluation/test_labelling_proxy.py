@@ -12,6 +12,7 @@ import torch
 
 from mmdet_softpl.evaluation.label_replay import LabelSettings, candidates_of, replay
 from mmdet_softpl.evaluation.labelling_proxy import (
+    SMALLEST,
     bootstrap_difference,
     f_beta,
     group_statistics,
@@ -20,6 +21,7 @@ from mmdet_softpl.evaluation.labelling_proxy import (
     total,
 )
 from mmdet_softpl.evaluation.pseudo_label_quality import pseudo_label_quality
+from mmdet_softpl.evaluation.soft_label_replay import soft_sums
 from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects
 from tests.support import tiny_labelling
 
@@ -28,7 +30,8 @@ STATISTICS = tiny_labelling.statistics()
 
 @pytest.fixture(scope='module')
 def found():
-    settings = LabelSettings('fixed', fixed_thr=0.3)
+    # The boosts would follow the threshold a little.
+    settings = LabelSettings('fixed', fixed_thr=0.3, align_rate=0.0)
     return replay(tiny_labelling.made_up_dump(), settings, STATISTICS, LabelingCfg())
 
 
@@ -47,7 +50,9 @@ def test_proxy_in_numbers() -> None:
     # Rare: 4 detections at 0.75, 2 right. Frequent: 10 at 0.6, 6 right.
     reliability[:, 0, 1] = torch.tensor([4.0, 2, 3])
     reliability[:, 2, 1] = torch.tensor([10.0, 6, 6])
-    values = labelling_proxy(counts, reliability, beta=1.0, calibration_weight=2.0)
+    # Learned: 8 of mass for rare classes, 2 of it right, of 8 objects; nothing for common ones.
+    learned = torch.tensor([[8.0, 0, 10], [2, 0, 6]])
+    values = labelling_proxy(counts, learned, reliability, beta=1.0)
     rare, frequent = 2 * 0.5 * 0.25 / 0.75, 2 * 0.75 * 0.5 / 1.25
     assert values['f_beta_rare'] == pytest.approx(rare)
     assert values['f_beta_frequent'] == pytest.approx(frequent)
@@ -55,21 +60,42 @@ def test_proxy_in_numbers() -> None:
     assert math.isnan(values['precision_common']) and values['recall_common'] == 0
     # Common has no detection: its error is unknown and not 0.
     assert values['ece'] == pytest.approx((0.25 + 0.0) / 2)
-    assert values['proxy'] == pytest.approx(values['f_beta'] - 2 * values['ece'])
     assert values['kept_rare'] == 4
+    # F2 is 5 P R / (4 P + R).
+    learned_rare, learned_frequent = 0.25, 5 * 0.6 * 0.5 / (4 * 0.6 + 0.5)
+    assert values['learned_precision_rare'] == values['learned_recall_rare'] == 0.25
+    assert math.isnan(values['learned_precision_common'])
+    expected = (learned_rare * SMALLEST * learned_frequent) ** (1 / 3)
+    assert values['proxy'] == pytest.approx(expected)
+    assert values['learned_recall'] == pytest.approx((0.25 + 0 + 0.5) / 3)
+
+
+def test_a_doubling_counts_alike_in_every_group() -> None:
+    counts = torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [100, 100, 100]])
+    base = torch.tensor([[50.0, 50, 50], [1, 10, 20]])
+    proxies = []
+    for group in range(3):
+        learned = base.clone()
+        learned[:, group] *= 2
+        proxies.append(labelling_proxy(counts, learned, torch.zeros(3, 3, 2))['proxy'])
+    # Mass and right mass doubled: the precision is the same, the recall twice what it was.
+    plain = labelling_proxy(counts, base, torch.zeros(3, 3, 2))['proxy']
+    gains = [proxy / plain for proxy in proxies]
+    assert gains == pytest.approx([gains[0]] * 3, rel=1e-6) and gains[0] > 1.1
 
 
 def test_groups_without_objects_do_not_count() -> None:
     counts = torch.tensor([[1.0, 7, 0], [1, 7, 0], [1, 0, 0], [1, 0, 0]])
-    values = labelling_proxy(counts, torch.zeros(3, 3, 2))
-    assert values['proxy'] == 1.0
+    values = labelling_proxy(counts, counts[1:3], torch.zeros(3, 3, 2))
+    assert values['proxy'] == pytest.approx(1.0)
     assert 'f_beta_common' not in values
-    assert labelling_proxy(torch.zeros(4, 3), torch.zeros(3, 3, 2))['proxy'] == 0
+    nothing = labelling_proxy(torch.zeros(4, 3), torch.zeros(2, 3), torch.zeros(3, 3, 2))
+    assert nothing['proxy'] == 0
 
 
 def test_statistics_are_sums_over_images(found) -> None:
     statistics = group_statistics(found, found.scores)
-    counts, reliability = total(statistics)
+    counts, learned, reliability = total(statistics)
     groups = found.state.groups[found.labels]
     for group in range(3):
         rows = groups == group
@@ -77,18 +103,30 @@ def test_statistics_are_sums_over_images(found) -> None:
         assert counts[2, group] == (found.kept & found.correct & rows).sum()
         assert counts[3, group] == found.objects[:, found.state.groups == group].sum()
         assert reliability[0, group].sum() == rows.sum()
+    sums = soft_sums(found.soft, found.labels, found.scores, found.scores, found.state.groups)
+    torch.testing.assert_close(learned, sums.sum(0))
     # Every image twice is twice as much, no image is nothing.
     twice = total(statistics, torch.full((40,), 2))
     torch.testing.assert_close(twice[0], counts * 2)
-    assert total(statistics, torch.zeros(40))[1].sum() == 0
+    torch.testing.assert_close(twice[1], learned * 2)
+    assert total(statistics, torch.zeros(40))[2].sum() == 0
+
+
+def test_hard_labels_are_learned_where_they_are_kept() -> None:
+    settings = LabelSettings('fixed', fixed_thr=0.3, label_mode='hard')
+    hard = replay(tiny_labelling.made_up_dump(), settings, STATISTICS, LabelingCfg())
+    counts, learned, _ = total(group_statistics(hard, hard.scores))
+    assert hard.soft is None
+    torch.testing.assert_close(learned, counts[1:3])
 
 
 def test_difference_with_itself_and_with_something_better(found) -> None:
     own = group_statistics(found, found.scores)
     assert bootstrap_difference(own, own, repeats=20) == (0.0, 0.0)
-    right = dataclasses.replace(found, correct=torch.ones_like(found.correct))
-    better = group_statistics(right, found.scores)
-    low, high = bootstrap_difference(own, better, repeats=50, calibration_weight=0.0)
+    # As sure of the truth as it can be.
+    soft = dataclasses.replace(found.soft, true_score=torch.ones_like(found.scores))
+    better = group_statistics(dataclasses.replace(found, soft=soft), found.scores)
+    low, high = bootstrap_difference(own, better, repeats=50)
     assert 0 < low < high
 
 
@@ -121,7 +159,7 @@ def test_curves_against_the_judge_of_pseudo_labels(found, tmp_path) -> None:
     thresholds = torch.tensor([0.1, 0.3, 0.5])
     curves = threshold_curves(found, thresholds)
     for place, threshold in enumerate(thresholds.tolist()):
-        settings = LabelSettings('fixed', fixed_thr=threshold)
+        settings = LabelSettings('fixed', fixed_thr=threshold, align_rate=0.0)
         state = replay(dump, settings, STATISTICS, LabelingCfg()).state
         labels = []
         for image in dump.images:

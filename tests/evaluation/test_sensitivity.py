@@ -21,7 +21,7 @@ def test_vary_changes_one_thing(knob: str) -> None:
 
 @pytest.mark.parametrize('mode', ['prior', 'curriculum', 'quantile', 'fixed'])
 def test_every_value_and_the_own(mode: str) -> None:
-    settings = LabelSettings(mode, alpha=0.123, boost_gamma=0.77)
+    settings = LabelSettings(mode, alpha=0.123, boost_gamma=0.77, held_out=True)
     seen: list[LabelSettings] = []
     reports: list[tuple[int, int]] = []
 
@@ -45,4 +45,6 @@ def test_every_value_and_the_own(mode: str) -> None:
 def test_without_prototypes_no_knob_of_theirs() -> None:
     found = sensitivity(lambda settings: dict(proxy=0.0), LabelSettings())
     assert 'temperature' not in found
+    # Nor one that training sets on images which the replay does not have.
+    assert 'calibration' not in found
     assert 'prototype_weight[rare]' not in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,8 @@ def test_a_moved_checkpoint_is_found(tmp_path: Path) -> None:
     path = write_run(tmp_path / 'run')
     for name in ('iter_20.pth', 'iter_40.pth'):
         torch.save({}, path / name)
+        # A coarse clock: written at the same time.
+        os.utime(path / name, (1, 1))
     (path / 'last_checkpoint').write_text('/gone/work_dirs/run/iter_20.pth')
     assert read_work_dir(path).checkpoint == path / 'iter_20.pth'
     (path / 'last_checkpoint').unlink()

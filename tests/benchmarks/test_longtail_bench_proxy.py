@@ -1,0 +1,61 @@
+"""The table of proxy against training, without a detector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.longtail import proxy
+from benchmarks.longtail.arms import ARMS, arm_config
+from benchmarks.longtail.presets import PRESETS
+
+
+def test_only_arms_that_a_replay_can_tell_apart() -> None:
+    assert set(proxy.ARMS_TO_RANK) <= set(ARMS)
+    for arm in proxy.ARMS_TO_RANK:
+        assert ARMS[arm].burn_in == 'similarity'
+        cfg = arm_config(arm, PRESETS['cpu'], 0)
+        assert cfg.model.semi_train_cfg.label_mode == 'soft'
+        assert not cfg.model.semi_train_cfg.get('student_correction', False)
+
+
+def test_table_and_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ['--seed', '1', '--out', str(tmp_path), '--results', str(tmp_path)]
+    assert proxy.main(arguments) == 2
+    assert 'burn-in-similarity-seed1' in capsys.readouterr().err
+    burn_in = tmp_path / 'runs' / 'burn-in-similarity-seed1'
+    burn_in.mkdir(parents=True)
+    (burn_in / 'final.pth').touch()
+    (tmp_path / 'results.json').write_text('[]')
+    assert proxy.main(arguments) == 2
+    assert 'no arm' in capsys.readouterr().err
+
+    arms = ['5', '5v', '6a', '6', '7']
+    records = [
+        dict(preset='cpu', arm=arm, seed=1, split=split, metric=metric, value=0.2 + sign * i / 100)
+        for i, arm in enumerate(arms)
+        for split, sign in (('tune', 1), ('test', -1))
+        for metric in ('segm_AP', 'segm_APr')
+    ]
+    # Of another seed, and one of which half is missing.
+    records += [dict(records[0], arm='7-tuned-kept', seed=0), dict(records[0], arm='7-defaults')]
+    (tmp_path / 'results.json').write_text(json.dumps(records))
+    monkeypatch.setattr(
+        proxy,
+        'proxies',
+        lambda names, *args: {name: dict(proxy=0.1 * arms.index(name)) for name in names},
+    )
+    assert proxy.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == '| 5 | 0.000 | 20.0 | 20.0 | 20.0 | 20.0 |'
+    assert lines[6] == '| 7 | 0.400 | 24.0 | 24.0 | 16.0 | 16.0 |'
+    assert lines[7:] == [
+        'rank correlation of proxy and AP, tune: +1.00',
+        'rank correlation of proxy and APr, tune: +1.00',
+        'rank correlation of proxy and AP, test: -1.00',
+        'rank correlation of proxy and APr, test: -1.00',
+    ]
