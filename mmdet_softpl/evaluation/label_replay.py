@@ -35,7 +35,12 @@ from mmdet_softpl.functional import (
     temperature_calibrator,
 )
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
-from mmdet_softpl.models.teacher_labels import LabelingCfg, find_candidates, name_objects
+from mmdet_softpl.models.teacher_labels import (
+    LabelingCfg,
+    confidences_of,
+    find_candidates,
+    name_objects,
+)
 
 # Thresholds and the surest label of an object depend on each other; after three rounds nothing
 # moves any more.
@@ -120,6 +125,7 @@ class Replay:
         image: (D,) int64 index of the image among those replayed.
         labels: (D,) int64.
         scores: (D,) boosted class scores.
+        own_scores: (D,) the network's own.
         kept: (D,) bool, above the threshold of the class.
         judged: (D,) bool, the annotations say something about it.
         correct: (D,) bool, takes an object of its class at box IoU 0.5.
@@ -132,12 +138,17 @@ class Replay:
     image: Tensor
     labels: Tensor
     scores: Tensor
+    own_scores: Tensor
     kept: Tensor
     judged: Tensor
     correct: Tensor
     weights: Tensor
     objects: Tensor
     soft: SoftLabels | None
+
+    def confidences(self, target_scores: Tensor) -> Tensor:
+        """(D,) how likely the labels are right, from calibrated scores (D,)."""
+        return confidences_of(self.own_scores, self.scores, target_scores)
 
     def reliability(self, confidences: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """(3, C, B) of ``confidences`` (D,) (None: the scores), of the detections ``rows``."""
@@ -283,6 +294,8 @@ def candidates_of(
     found = find_candidates(scores[:, :-2], decode, cfg, image.classes)
     rows = found.pop('roi_inds')
     found.objectness = 1 - image.scores[rows, -1]
+    own = image.scores[rows, :-2] * (image.classes[rows] == found.labels[:, None])
+    found.own_scores = own.sum(1)
     found.classes, found.score_vectors = image.classes[rows], scores[rows]
     return found
 
@@ -300,20 +313,20 @@ def fit_calibration(settings: LabelSettings, reliability: Tensor, groups: Tensor
 
 
 def cross_calibrated(found: Replay, settings: LabelSettings, folds: Tensor) -> Tensor:
-    """(D,) confidences, each from a table that its own fold of images had no part in.
+    """(D,) calibrated scores, each from a table that its own fold of images had no part in.
 
     Args:
         found: The replay.
         settings: Of the calibration.
         folds: (I,) bool, the fold of each image.
     """
-    confidences = torch.zeros_like(found.scores)
+    target_scores = torch.zeros_like(found.scores)
     side = folds[found.image]
     for fold in (False, True):
         table = fit_calibration(settings, found.reliability(rows=side != fold), found.state.groups)
         calibrated = apply_calibrator(found.scores, found.labels, table)
-        confidences = torch.where(side == fold, calibrated, confidences)
-    return confidences
+        target_scores = torch.where(side == fold, calibrated, target_scores)
+    return target_scores
 
 
 def mix_weights(
@@ -389,16 +402,27 @@ def _judge(
         if soft:
             soft_parts.append(soft_labels_of(detections[rows], image.truth, state.groups))
         bboxes, labels = detections.bboxes[rows], detections.labels[rows]
-        scores = detections.scores[rows]
+        scores, own = detections.scores[rows], detections.own_scores[rows]
         judged, correct = judge_detections(image.truth, bboxes, scores, labels)
         where = torch.full_like(labels, index)
         kept = detections.kept[rows]
-        parts.append((where, labels, scores, kept, judged, correct, weight[rows]))
+        parts.append((where, labels, scores, own, kept, judged, correct, weight[rows]))
         true_labels = image.truth.labels[~image.truth.crowd]
         objects[index] = torch.bincount(true_labels, minlength=state.num_classes)
     if object_weights is not None:
         objects *= object_weights
     columns = (torch.cat(column) for column in zip(*parts, strict=True))
-    image_inds, labels, scores, kept, judged, correct, weight = columns
-    joined = SoftLabels.join(soft_parts) if soft else None
-    return Replay(state, image_inds, labels, scores, kept, judged, correct, weight, objects, joined)
+    image_inds, labels, scores, own, kept, judged, correct, weight = columns
+    return Replay(
+        state=state,
+        image=image_inds,
+        labels=labels,
+        scores=scores,
+        own_scores=own,
+        kept=kept,
+        judged=judged,
+        correct=correct,
+        weights=weight,
+        objects=objects,
+        soft=SoftLabels.join(soft_parts) if soft else None,
+    )

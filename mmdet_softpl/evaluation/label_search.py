@@ -120,16 +120,16 @@ class LabelSearch:
 
     def _cross_fitted(self, settings: LabelSettings, indices: Sequence[int]) -> dict[str, float]:
         found = self._replay(settings, indices)
-        confidences = cross_calibrated(found, settings, every_second(len(indices)))
-        return self._proxy(self._statistics(found, confidences, settings))
+        calibrated = cross_calibrated(found, settings, every_second(len(indices)))
+        return self._proxy(self._statistics(found, calibrated, settings))
 
     def _statistics(
-        self, found: Replay, confidences: Tensor, settings: LabelSettings
+        self, found: Replay, calibrated: Tensor, settings: LabelSettings
     ) -> GroupStatistics:
         # Training calibrates on images that the teacher knows by heart, unless some are held out:
         # there it lowers far less than on these.
-        own = confidences if settings.held_out else found.scores
-        return group_statistics(found, confidences, own)
+        learned = calibrated if settings.held_out else found.scores
+        return group_statistics(found, found.confidences(calibrated), learned)
 
     def _proxy(self, statistics: GroupStatistics) -> dict[str, float]:
         return labelling_proxy(*total(statistics), beta=self.beta)
@@ -139,8 +139,8 @@ class LabelSearch:
         first = self._replay(settings, self.tune_half)
         table = fit_calibration(settings, first.reliability(), first.state.groups)
         found = self._replay(settings, self.report_half)
-        confidences = apply_calibrator(found.scores, found.labels, table)
-        statistics = self._statistics(found, confidences, settings)
+        calibrated = apply_calibrator(found.scores, found.labels, table)
+        statistics = self._statistics(found, calibrated, settings)
         return self._proxy(statistics), statistics
 
     def compare(self, old: LabelSettings, new: LabelSettings) -> dict[str, Any]:

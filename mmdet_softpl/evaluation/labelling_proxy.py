@@ -41,15 +41,13 @@ class GroupStatistics:
     reliability: Tensor
 
 
-def group_statistics(
-    found: Replay, confidences: Tensor, learned_confidences: Tensor | None = None
-) -> GroupStatistics:
+def group_statistics(found: Replay, confidences: Tensor, target_scores: Tensor) -> GroupStatistics:
     """Sums per image and frequency group.
 
     Args:
         found: The replay.
-        confidences: (D,) calibrated.
-        learned_confidences: (D,) those that soft labels are made with; None: the same.
+        confidences: (D,) how likely the labels are right.
+        target_scores: (D,) what soft labels give them.
     """
     groups, num_images = found.state.groups, len(found.objects)
     rows = found.image * len(GROUP_NAMES) + groups[found.labels]
@@ -60,8 +58,7 @@ def group_statistics(
     counts = counts.transpose(0, 1)
     learned = counts[:, 1:]
     if found.soft is not None:
-        own = confidences if learned_confidences is None else learned_confidences
-        sums = soft_sums(found.soft, found.labels, found.scores, own, groups)
+        sums = soft_sums(found.soft, found.labels, found.scores, target_scores, groups)
         weighted = sums * found.weights[:, None, None]
         learned = torch.zeros(num_images, *sums.shape[1:]).index_add(0, found.image, weighted)
     objects = torch.zeros(num_images, len(GROUP_NAMES)).index_add(1, groups, found.objects)

@@ -88,30 +88,30 @@ def soft_labels_of(surest: InstanceData, truth: ImageTruth, groups: Tensor) -> S
 
 
 def soft_sums(
-    soft: SoftLabels, labels: Tensor, scores: Tensor, confidences: Tensor, groups: Tensor
+    soft: SoftLabels, labels: Tensor, scores: Tensor, target_scores: Tensor, groups: Tensor
 ) -> Tensor:
     """Mass of each group in calibrated soft labels, and what of it is on the true class.
 
-    The label gets its confidence, the rest of the foreground is rescaled, as
+    The label gets its calibrated score, the rest of the foreground is rescaled, as
     :func:`.soft_targets` does it.
 
     Args:
         soft: Of the detections.
         labels: (D,).
         scores: (D,) boosted, in [0, 1].
-        confidences: (D,) calibrated, in [0, 1].
+        target_scores: (D,) calibrated, in [0, 1].
         groups: (C,) int64.
 
     Returns:
         (D, 2, G) mass, right mass; 0 where nothing is learned from a detection.
     """
-    rescaled = (1 - confidences) / (1 - scores).clamp_min(1e-6)
-    own = F.one_hot(groups[labels], len(GROUP_NAMES)) * (confidences - scores * rescaled)[:, None]
+    rescaled = (1 - target_scores) / (1 - scores).clamp_min(1e-6)
+    change = target_scores - scores * rescaled
+    own = F.one_hot(groups[labels], len(GROUP_NAMES)) * change[:, None]
     mass = soft.group_mass * rescaled[:, None] + own * soft.own_judged[:, None]
-    true_score = torch.where(labels == soft.true_class, confidences, soft.true_score * rescaled) * (
-        soft.true_class >= 0
-    )
-    right = F.one_hot(groups[soft.true_class.clamp(min=0)], len(GROUP_NAMES)) * true_score[:, None]
+    true_score = torch.where(labels == soft.true_class, target_scores, soft.true_score * rescaled)
+    of_group = F.one_hot(groups[soft.true_class.clamp(min=0)], len(GROUP_NAMES))
+    right = of_group * (true_score * (soft.true_class >= 0))[:, None]
     return torch.stack([mass.clamp(min=0), right], 1) * soft.is_object[:, None, None]
 
 

@@ -290,7 +290,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 )
                 state.kept.index_add_(0, seen.labels, seen.kept.to(state.kept))
                 if self.semi_train_cfg['label_mode'] == 'soft':
-                    targets = soft_targets(found.score_vectors, found.labels, found.confidences)
+                    targets = soft_targets(found.score_vectors, found.labels, found.target_scores)
                     state.mass += targets[:, :-1].sum(0)
             state.num_images += len(view.detections)
             self._warn_if_silent(view)

@@ -59,7 +59,7 @@ def observe_image(
     found = match_indices(seen.bboxes, seen.scores, None, bboxes, None, ignore=crowd)
     is_object = (found >= 0) & (found < len(truth))
     chosen = is_object | (told & (found < 0))
-    targets = soft_targets(seen.score_vectors, seen.labels, seen.confidences)
+    targets = soft_targets(seen.score_vectors, seen.labels, seen.target_scores)
     # An intended boost is no error of the teacher.
     shift = state.offsets + state.wanted_boosts.log()
     state.offset_counts[0] += expected_counts(targets[chosen], shift)

@@ -286,9 +286,9 @@ def class_loss(
             positive = F.cross_entropy(logits[rows], instances.labels[inds], reduction='none')
             instance_weights = instances.kept.float()
         else:
-            table = soft_targets(instances.score_vectors, instances.labels, instances.confidences)
+            table = soft_targets(instances.score_vectors, instances.labels, instances.target_scores)
             positive = soft_cross_entropy(logits[rows], table[inds])
-            instance_weights = torch.ones_like(instances.confidences)
+            instance_weights = torch.ones_like(instances.target_scores)
         raw = raw.index_copy(0, rows, positive)
         weights = weights.index_copy(0, rows, instance_weights[inds])
     loss = (raw * weights).sum() / weights.sum().clamp(min=1.0)

@@ -94,7 +94,7 @@ def test_groups_without_objects_do_not_count() -> None:
 
 
 def test_statistics_are_sums_over_images(found) -> None:
-    statistics = group_statistics(found, found.scores)
+    statistics = group_statistics(found, found.scores, found.scores)
     counts, learned, reliability = total(statistics)
     groups = found.state.groups[found.labels]
     for group in range(3):
@@ -115,17 +115,17 @@ def test_statistics_are_sums_over_images(found) -> None:
 def test_hard_labels_are_learned_where_they_are_kept() -> None:
     settings = LabelSettings('fixed', fixed_thr=0.3, label_mode='hard')
     hard = replay(tiny_labelling.made_up_dump(), settings, STATISTICS, LabelingCfg())
-    counts, learned, _ = total(group_statistics(hard, hard.scores))
+    counts, learned, _ = total(group_statistics(hard, hard.scores, hard.scores))
     assert hard.soft is None
     torch.testing.assert_close(learned, counts[1:3])
 
 
 def test_difference_with_itself_and_with_something_better(found) -> None:
-    own = group_statistics(found, found.scores)
+    own = group_statistics(found, found.scores, found.scores)
     assert bootstrap_difference(own, own, repeats=20) == (0.0, 0.0)
     # As sure of the truth as it can be.
     soft = dataclasses.replace(found.soft, true_score=torch.ones_like(found.scores))
-    better = group_statistics(dataclasses.replace(found, soft=soft), found.scores)
+    better = group_statistics(dataclasses.replace(found, soft=soft), found.scores, found.scores)
     low, high = bootstrap_difference(own, better, repeats=50)
     assert 0 < low < high
 

@@ -16,7 +16,12 @@ from mmengine.structures import InstanceData
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
-from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
+from mmdet_softpl.models.teacher_labels import (
+    TeacherView,
+    add_masks,
+    confidences_of,
+    teacher_detect,
+)
 from tests.support.tiny import (
     GENEROUS,
     NUM_CLASSES,
@@ -184,6 +189,42 @@ def test_a_boost_changes_the_class_not_the_objectness() -> None:
     assert share[1] > 1.5 * share[0]
 
 
+def test_confidences_are_calibrated_and_not_boosted() -> None:
+    model = build(score_floor=0.0)
+    state = model.class_state
+    boosts = torch.tensor([8.0, 1, 0.5, 4, 1])
+    state.boosts.copy_(boosts)
+    # Calibrated: nine tenths of every score.
+    state.calibration.mul_(0.9)
+    inputs, samples = multi_batch()
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    seen = InstanceData.cat(view.detections)
+    assert len(seen)
+    for i in range(len(seen)):
+        foreground = seen.score_vectors[i, :-1]
+        own = foreground / boosts
+        own = own / own.sum() * foreground.sum()
+        label = int(seen.labels[i])
+        torch.testing.assert_close(seen.own_scores[i], own[label], rtol=1e-4, atol=1e-6)
+        ratio = seen.target_scores[i] / seen.scores[i]
+        torch.testing.assert_close(seen.confidences[i], own[label] * ratio, rtol=1e-4, atol=1e-6)
+    middle = (seen.scores > 1 / 15) & (seen.scores < 14 / 15)
+    assert middle.any()
+    torch.testing.assert_close(seen.target_scores[middle], 0.9 * seen.scores[middle])
+    assert (seen.confidences[seen.labels == 0] < seen.target_scores[seen.labels == 0]).all()
+
+
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_confidences_without_a_boost_are_the_calibrated_scores(count: int) -> None:
+    scores = torch.tensor([0.2, 0.7, 1.0])[:count]
+    calibrated = torch.tensor([0.1, 0.9, 1.0])[:count]
+    torch.testing.assert_close(confidences_of(scores, scores, calibrated), calibrated)
+    # Never more than certain, and nothing of what the network does not see at all.
+    raised = confidences_of(scores, scores / 2, calibrated)
+    assert (raised <= 1).all()
+    assert not confidences_of(torch.zeros(count), scores, calibrated).any()
+
+
 def test_prototype_evidence_moves_labels() -> None:
     model = build(score_floor=0.0)
     head = model.teacher.roi_head.bbox_head
@@ -289,7 +330,7 @@ def test_soft_labels_alone_have_a_mass() -> None:
         mass = torch.zeros(NUM_CLASSES)
         for found in objects:
             for vector, label, confidence in zip(
-                found.score_vectors, found.labels, found.confidences, strict=True
+                found.score_vectors, found.labels, found.target_scores, strict=True
             ):
                 rest = 1 - vector[label]
                 soft = vector[:-1] * (1 - confidence) / rest

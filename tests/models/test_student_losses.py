@@ -41,7 +41,7 @@ def make_batch(
         scores=vectors[torch.arange(k), labels],
         score_vectors=vectors,
         objectness=torch.where(torch.arange(k) % 3 == 0, 0.9, 0.4),
-        confidences=0.2 + 0.7 * torch.rand(k, generator=generator),
+        target_scores=0.2 + 0.7 * torch.rand(k, generator=generator),
         kept=torch.arange(k) % 2 == 0,
         mask_probs=torch.rand(k, 28, 28, generator=generator),
     )
@@ -106,7 +106,7 @@ def slow_class_loss(
         weight = e / (e + num_classes)
         if i >= 0:
             seen, label = batch.instances[i], int(batch.instances.labels[i])
-            confidence, kept = float(seen.confidences), float(seen.kept)
+            confidence, kept = float(seen.target_scores), float(seen.kept)
             target = [0.0] * (num_classes + 1)
             if hard:
                 weight, target[label] = kept, 1.0
