@@ -1,4 +1,4 @@
-"""``python -m mmdet_softpl tune``: thresholds, boost and calibration, chosen without training.
+"""``python -m mmdet_softpl tune``: boost, prototypes and thresholds, chosen without training.
 
 The teacher looks at held-out labelled images once; every setting is then replayed on what it saw.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mmdet_softpl.engine.held_out import HeldOut
 
 NAME = 'tune'
-PROXY = 'geometric mean over groups of F2 of the labels that the student learns from'
-HELP = 'choose thresholds, boost and calibration on held-out images, without training'
+PROXY = 'geometric mean over groups of F1 of the labels that the student learns from'
+HELP = 'choose boost, prototype weights, thresholds on held-out images, without training'
 
 EXAMPLE = """example:
   softpl tune my_config.py --checkpoint work_dirs/parts/iter_12000.pth --trials 200
@@ -243,8 +243,7 @@ def _print(result: dict[str, Any], out: Path) -> None:
     low, high = result['interval']
     print(f'proxy, tuned - config: {low:+.3f} to {high:+.3f} (95 %): {result["verdict"]}')
     if result['verdict'] == 'better' and not result.get('online'):
-        # It lost the one time that it was tried to the end.
-        print('That is the proxy: train both before you believe it, see docs/tune.md.')
+        print('That is the proxy: docs/tune.md says how far it can be believed.')
     settings = LabelSettings.from_dict(result['best'])
     read = {*labeller_arguments(settings, True), 'temperature', 'calibration'}
     changed = [k for k in result['best'] if result['best'][k] != result['start'][k]]

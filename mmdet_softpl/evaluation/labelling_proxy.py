@@ -1,4 +1,4 @@
-"""One number for a way of labelling, from labelled images alone: F2 of what is learned from.
+"""One number for a way of labelling, from labelled images alone: F1 of what is learned from.
 
 Shape legend: I images, C foreground classes, B confidence bins, G = 3 frequency groups.
 """
@@ -17,8 +17,6 @@ from mmdet_softpl.evaluation.soft_label_replay import soft_sums
 from mmdet_softpl.functional import GROUP_NAMES, expected_calibration_error, reliability_counts
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS
 
-# Twice as much weight on recall: mass on a wrong class is soft, an object without any is lost.
-PROXY_BETA = 2.0
 MEANS = ('learned_precision', 'learned_recall', 'f_beta', 'precision', 'recall')
 # A group without anything right would hide whatever the others do.
 SMALLEST = 1e-3
@@ -81,7 +79,7 @@ def f_beta(precision: float, recall: float, beta: float) -> float:
 def labelling_proxy(
     counts: Tensor, learned: Tensor, reliability: Tensor, beta: float = 0.5
 ) -> dict[str, float]:
-    """Geometric mean over groups of F2 of what the student learns from.
+    """Geometric mean over groups of F1 of what the student learns from.
 
     Of the labels that it learns from, precision is the share on the true class, recall that share
     per object. The geometric mean counts a doubling for rare classes as much as one for frequent
@@ -120,7 +118,7 @@ def labelling_proxy(
         values[f'learned_precision_{name}'] = learned_precision
         values[f'learned_recall_{name}'] = learned_recall
         known_learned = 0.0 if math.isnan(learned_precision) else learned_precision
-        learned_score = f_beta(known_learned, learned_recall, PROXY_BETA)
+        learned_score = f_beta(known_learned, learned_recall, 1.0)
         values[f'precision_{name}'] = precision
         values[f'recall_{name}'] = recall
         values[f'kept_{name}'] = kept

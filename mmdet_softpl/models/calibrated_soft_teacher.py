@@ -373,7 +373,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             # The student trains on the labelled batch, so the teacher's precision is optimistic.
             source, note = ('held-out', '') if self.held_out else ('labelled', ' (optimistic)')
             MMLogger.get_current_instance().info(
-                f'calibration on {count:.0f} detections of {source} images: confidence '
+                f'calibration on {count:.0f} detections of {source} images: score '
                 f'{confidence / count:.3f}, precision {correct / count:.3f}{note}; largest '
                 f'offset {float(state.offsets.abs().max()):.2f}'
             )

@@ -61,8 +61,7 @@ def test_proxy_in_numbers() -> None:
     # Common has no detection: its error is unknown and not 0.
     assert values['ece'] == pytest.approx((0.25 + 0.0) / 2)
     assert values['kept_rare'] == 4
-    # F2 is 5 P R / (4 P + R).
-    learned_rare, learned_frequent = 0.25, 5 * 0.6 * 0.5 / (4 * 0.6 + 0.5)
+    learned_rare, learned_frequent = 0.25, 2 * 0.6 * 0.5 / (0.6 + 0.5)
     assert values['learned_precision_rare'] == values['learned_recall_rare'] == 0.25
     assert math.isnan(values['learned_precision_common'])
     expected = (learned_rare * SMALLEST * learned_frequent) ** (1 / 3)
