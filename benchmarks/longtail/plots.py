@@ -177,7 +177,7 @@ def draw_pseudo(curves: Curves) -> Figure:
 
 
 def draw_arm_reliability(runs: Runs, arm: str) -> Figure | None:
-    """Reliability of the last teacher's objects before and after calibration, summed over seeds."""
+    """Reliability of the last teacher's objects, scores and confidences, summed over seeds."""
     counts = [run['reliability'] for run in runs.values() if run['arm'] == arm]
     found = [entry for entry in counts if entry]
     if not found:
@@ -186,7 +186,7 @@ def draw_arm_reliability(runs: Runs, arm: str) -> Figure | None:
         sum((torch.tensor(entry[name]) for entry in found[1:]), torch.tensor(found[0][name]))
         for name in ('object_raw', 'object')
     )
-    # The rows are groups already. An arm without calibration has nothing to show after it.
+    # The rows are groups already. Without boost and calibration there is nothing to compare.
     after = None if torch.equal(raw, calibrated) else calibrated
     return draw_reliability(raw, range(len(GROUPS)), after, found[0]['classes'])
 

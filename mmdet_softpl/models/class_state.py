@@ -32,7 +32,7 @@ class ClassState(nn.Module):
             the labels; not in the checkpoint, since settings and labelled set give them.
         prototype_weights: (C,) in [0, 1], weight of the prototype evidence per class.
         thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
-        calibration: (C, B) calibrated confidence at the bin centres.
+        calibration: (C, B) calibrated score at the bin centres.
         offsets: (C,) logit offsets of the student on unlabelled images.
         reliability: (3, C, B) count, correct and confidence sum of the teacher on labelled
             images, decayed at every refresh.

@@ -137,8 +137,8 @@ def _reliability(result: Mapping[str, Any]) -> str:
     ]
     return (
         '## Can the confidences be believed\n\n![Reliability](reliability.png)\n\n'
-        'Calibration error (ECE) before and after calibration, each image calibrated by others:\n\n'
-        + _table(['group', 'before', 'after'], rows)
+        'Calibration error (ECE) of the scores that thresholds act on, and of the confidences, '
+        'each image calibrated by others:\n\n' + _table(['group', 'score', 'confidence'], rows)
     )
 
 

@@ -44,7 +44,7 @@ def draw_pseudo_labels(
     class_names: Sequence[str],
     columns: int = 3,
 ) -> Figure:
-    """Pseudo-labels over their images: masks, boxes, class and calibrated confidence.
+    """Pseudo-labels over their images: masks, boxes, class and confidence.
 
     A kept instance has a solid frame in the colour of its class, a dropped one a dashed grey
     frame.
@@ -243,7 +243,7 @@ def _legend(figure: Figure, colored_by: str) -> None:
         handles=[
             Line2D([], [], color='black', linewidth=1.6, label=f'kept (colour: {colored_by})'),
             Line2D([], [], color=GREY, linewidth=1.1, linestyle='--', label='dropped'),
-            Line2D([], [], linestyle='none', label='number: calibrated confidence'),
+            Line2D([], [], linestyle='none', label='number: confidence'),
         ],
         loc='outside lower center',
         ncols=3,

@@ -26,7 +26,7 @@ from mmdet_softpl.reporting.figure import (
     to_numpy,
 )
 
-SERIES = (('before calibration', PALETTE[1], 's'), ('after calibration', PALETTE[0], 'o'))
+SERIES = (('score', PALETTE[1], 's'), ('confidence', PALETTE[0], 'o'))
 
 
 def draw_reliability(
@@ -45,7 +45,7 @@ def draw_reliability(
         reliability: (3, C, B) counts, correct and confidence sums, as made by
             :func:`mmdet_softpl.functional.calibration.reliability_counts`.
         groups: (C,) 0 rare, 1 common, 2 frequent.
-        after: (3, C, B) after calibration, to compare with ``reliability`` as before.
+        after: (3, C, B) of the confidences, to compare with ``reliability`` as that of scores.
         class_counts: (G,) classes of each group for its title, where the rows are sums over
             classes; None: the rows of the group.
 

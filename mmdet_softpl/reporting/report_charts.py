@@ -147,11 +147,11 @@ def ratio_chart(run: WorkDir) -> dict[str, str] | None:
 
 
 def reliability_charts(run: WorkDir, check: Any | None) -> list[dict[str, str]]:
-    """Of the checked images before and after calibration, else of the last validation."""
+    """Of the scores and confidences of the checked images, else of the last validation."""
     parts: list[list[tuple[str, np.ndarray]]] = [[] for _ in GROUP_NAMES]
     if check is not None and run.groups is not None:
         groups = np.array(run.groups)
-        for label, tensor in (('score', check.before), ('calibrated', check.after)):
+        for label, tensor in (('score', check.before), ('confidence', check.after)):
             values = to_numpy(tensor)
             for g in range(len(GROUP_NAMES)):
                 parts[g].append((label, values[:, groups == g].sum(1)))

@@ -100,7 +100,7 @@ def test_legend_and_grid(tmp_path):
     assert len(figure.axes) == 6
     assert [len(frames(axes)) for axes in figure.axes] == [2, 2, 2, 2, 0, 0]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ['kept (colour: class)', 'dropped', 'number: calibrated confidence']
+    assert legend == ['kept (colour: class)', 'dropped', 'number: confidence']
     assert save_figure(figure, tmp_path / 'a.png').stat().st_size > 1000
 
 

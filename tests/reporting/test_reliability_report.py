@@ -55,13 +55,13 @@ def test_before_and_after(tmp_path):
     save_figure(figure, tmp_path / 'a.png')
     for axes in figure.axes[:3]:
         assert [line.get_label() for line in axes.lines[1:]] == [
-            'before calibration',
-            'after calibration',
+            'score',
+            'confidence',
         ]
         before, after = map(float, axes.get_title().split('ECE ')[1].split(' → '))
         assert after < before / 2
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ['before calibration', 'after calibration']
+    assert texts == ['score', 'confidence']
 
 
 def test_empty_bins_are_left_out():
