@@ -30,6 +30,7 @@ from .knobs import KNOBS
 from .results import ONE_HOT_TEACHER, Table, knob_results, spread
 from .runs import Runs
 
+PEER = 'soft-teacher'
 # Arm, seed -> metric -> iterations, values.
 Curves = dict[tuple[str, int], dict[str, list[list[float]]]]
 
@@ -67,11 +68,15 @@ def draw_all(name: str, runs: Runs, table: Table, folder: Path) -> list[Path]:
 
 
 def curves_of(runs: Runs) -> Curves:
-    """Curves of the runs that have any, finished or not; without those of a knob."""
+    """Curves of the runs that have any, finished or not.
+
+    Of the steps from arm 0 to 8 and of the peer; more lines, of variants, nobody could tell apart.
+    """
+    steps = [arm for arm in MAIN_ARMS if '-' not in arm or arm == PEER]
     return {
         (run['arm'], run['seed']): run['curves']
         for run in runs.values()
-        if run['curves'] and run['arm'] in MAIN_ARMS
+        if run['curves'] and run['arm'] in steps
     }
 
 

@@ -141,17 +141,18 @@ def calibration_table(table: Table) -> list[str]:
         ('pseudo-labels: ECE', 'unlabeled_all', 'pseudo_ece'),
         ('class-cond.', 'unlabeled_all', 'pseudo_cc_ece'),
         ('by chance', 'unlabeled_all', 'pseudo_cc_ece_chance'),
-        ('objects: class-cond., raw', 'unlabeled_all', 'object_raw_cc_ece'),
+        ('objects: class-cond., scores', 'unlabeled_all', 'object_raw_cc_ece'),
         ('by chance', 'unlabeled_all', 'object_raw_cc_ece_chance'),
-        ('calibrated', 'unlabeled_all', 'object_cc_ece'),
+        ('confidences', 'unlabeled_all', 'object_cc_ece'),
         ('by chance', 'unlabeled_all', 'object_cc_ece_chance'),
     ]
     return [
         *_by_arm(table, columns, decimal),
         '',
         'The first five columns are of the detections on `test` (score 0.05 and more); the others '
-        "of the teacher's labels on all unlabelled images: those it keeps, then the surest label "
-        'of every object. Class-conditional: mean over the classes with 10 or more. By chance: '
+        "of the confidences of the teacher's labels on all unlabelled images: those it keeps, then "
+        'the surest label of every object, there also of the scores that thresholds act on, boost '
+        'included. Class-conditional: mean over the classes with 10 or more. By chance: '
         'what perfectly calibrated labels of the same confidences would show there.',
     ]
 
