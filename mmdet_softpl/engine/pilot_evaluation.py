@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from torch import Tensor
 
 from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.engine.config_parts import annotation_path, labeller_of
@@ -270,11 +269,8 @@ def sweep(
         curve['best_threshold'] = _best_threshold(curve, beta)
     calibrated = cross_calibrated(found, settings, every_second(len(held_out.dump.images)))
     confidences = found.confidences(calibrated)
-
-    def values(sure: Tensor, targets: Tensor) -> dict[str, float]:
-        return labelling_proxy(*total(group_statistics(found, sure, targets)), beta=beta)
-
-    before, after = values(found.scores, found.scores), values(confidences, calibrated)
+    of_scores = group_statistics(found, found.scores, found.scores)
+    before, after = labelling_proxy(*total(of_scores), beta=beta), search.everywhere(settings)
 
     def errors(values: dict[str, float]) -> dict[str, float]:
         return {n: values[f'ece_{n}'] for n in GROUP_NAMES if f'ece_{n}' in values}

@@ -5,9 +5,33 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmdet_softpl.functional import align_boosts, boost_scores, wanted_mass
+from mmdet_softpl.functional import (
+    align_boosts,
+    boost_scores,
+    follow_labelled_shares,
+    wanted_mass,
+)
 
 GROUPS = torch.tensor([0, 0, 1, 2])
+
+
+def test_classes_of_unknown_share_keep_their_boost_and_pull_no_one() -> None:
+    boosts = torch.tensor([2.0, 1.0, 1.0, 3.0])
+    mass = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    rate, wanted_boosts = torch.tensor([1.0, 2.0, 3.0, 0.01]), torch.ones(4)
+    none = torch.zeros(4, dtype=torch.bool)
+    last = torch.tensor([False, False, False, True])
+
+    def step(unknown: torch.Tensor) -> torch.Tensor:
+        return follow_labelled_shares(boosts, mass, rate, wanted_boosts, GROUPS, 0.5, unknown)
+
+    wanted = wanted_mass(mass, rate, wanted_boosts)
+    assert torch.equal(step(none), align_boosts(boosts, mass, wanted, GROUPS, 0.5))
+    assert step(none)[3] < boosts[3]
+    # As if it had exactly what it wants.
+    wanted[3] = mass[3]
+    expected = align_boosts(boosts, mass, wanted, GROUPS, 0.5)
+    assert torch.equal(step(last)[:3], expected[:3]) and step(last)[3] == boosts[3]
 
 
 def test_wanted_mass_by_hand() -> None:
