@@ -100,8 +100,9 @@ def proxies(
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
     from mmdet_softpl.datasets.class_statistics import class_statistics
     from mmdet_softpl.engine.config_parts import labeller_of
+    from mmdet_softpl.evaluation.class_mix import mix_weights
     from mmdet_softpl.evaluation.ground_truth import GroundTruth
-    from mmdet_softpl.evaluation.label_replay import LabelSettings, mix_weights
+    from mmdet_softpl.evaluation.label_replay import LabelSettings
     from mmdet_softpl.evaluation.label_search import LabelSearch
     from mmdet_softpl.evaluation.teacher_dump import dump_teacher, file_key
 

@@ -20,8 +20,9 @@ from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotati
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.engine.config_parts import annotation_path, find_hook, held_out_set, labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher
+from mmdet_softpl.evaluation.class_mix import mix_difference, mix_weights
 from mmdet_softpl.evaluation.ground_truth import GroundTruth
-from mmdet_softpl.evaluation.label_replay import LabelSettings, mix_difference, mix_weights
+from mmdet_softpl.evaluation.label_replay import LabelSettings
 from mmdet_softpl.evaluation.teacher_dump import TeacherDump, dump_teacher, file_key
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.progress import Progress

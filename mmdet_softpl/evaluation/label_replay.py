@@ -185,7 +185,7 @@ def replay(
         indices: Images to use; None: all.
         object_weights: (C,) > 0, how much an object of each class counts, and a detection on it,
             where the classes are mixed differently than in the images to be labelled
-            (:func:`mix_weights`); None: 1 each.
+            (:func:`.mix_weights`); None: 1 each.
 
     Raises:
         ValueError: A temperature that the dump does not have.
@@ -327,36 +327,6 @@ def cross_calibrated(found: Replay, settings: LabelSettings, folds: Tensor) -> T
         calibrated = apply_calibrator(found.scores, found.labels, table)
         target_scores = torch.where(side == fold, calibrated, target_scores)
     return target_scores
-
-
-def mix_weights(
-    labelled: ClassStatistics, held_out_objects: Tensor, num_images: int, prior: float = 5.0
-) -> Tensor:
-    """How much objects of each class count so that held-out images stand for labelled ones.
-
-    The ratio of the two rates of objects per image, with ``prior`` pseudo-objects on both sides
-    (label shift: a class looks the same in both, it is only more or less common).
-
-    Args:
-        labelled: The labelled set.
-        held_out_objects: (C,) objects of the held-out images.
-        num_images: Held-out images.
-        prior: > 0.
-
-    Returns:
-        (C,) > 0.
-    """
-    expected = torch.as_tensor(labelled.instance_counts).double()
-    expected = expected * num_images / max(labelled.num_images, 1)
-    return ((expected + prior) / (held_out_objects.double() + prior)).float()
-
-
-def mix_difference(labelled: ClassStatistics, held_out_objects: Tensor) -> float:
-    """Total variation distance in [0, 1] of the class shares of both sets."""
-    own = torch.as_tensor(labelled.instance_counts).double()
-    other = held_out_objects.double()
-    shares = [counts / counts.sum().clamp_min(1) for counts in (own, other)]
-    return float((shares[0] - shares[1]).abs().sum() / 2)
 
 
 def _weights_of(found: InstanceData, image: DumpedImage, object_weights: Tensor | None) -> Tensor:

@@ -16,8 +16,6 @@ from mmdet_softpl.evaluation.label_replay import (
     cross_calibrated,
     fit_calibration,
     initial_state,
-    mix_difference,
-    mix_weights,
     replay,
 )
 from mmdet_softpl.evaluation.teacher_dump import dump_teacher
@@ -158,18 +156,6 @@ def test_calibration_raises_scores_only_where_training_does() -> None:
     lower = fit_calibration(LabelSettings('fixed'), found.reliability(), found.state.groups)
     assert (both > centres + 0.01).any()
     torch.testing.assert_close(lower, torch.minimum(both, centres))
-
-
-def test_weights_stand_for_another_mix() -> None:
-    objects = torch.as_tensor(STATISTICS.instance_counts)
-    weights = mix_weights(STATISTICS, objects, STATISTICS.num_images, prior=1e-6)
-    torch.testing.assert_close(weights, torch.ones(5))
-    # Twice as many objects on half of the images: one in four counts.
-    weights = mix_weights(STATISTICS, objects * 2, STATISTICS.num_images // 2, prior=1e-6)
-    torch.testing.assert_close(weights, torch.full((5,), 0.25))
-    assert mix_difference(STATISTICS, objects * 3) == pytest.approx(0)
-    other = torch.tensor([0, 0, 0, 0, 10])
-    assert mix_difference(STATISTICS, other) == pytest.approx(90 / 290)
 
 
 def test_weights_reach_objects_and_detections() -> None:
