@@ -61,16 +61,7 @@ def evaluate(
         The metrics of ``LongTailMetric`` without prefix, and the reliability (3, C, B) of the
         detections.
     """
-    dataset = DATASETS.build(
-        dict(
-            type='CocoDataset',
-            metainfo=cfg.metainfo,
-            ann_file=str(ann_file),
-            data_prefix=dict(img=f'{images}/'),
-            test_mode=True,
-            pipeline=cfg.test_pipeline,
-        )
-    )
+    dataset = split_dataset(cfg, ann_file, images)
     metric = LongTailMetric(str(ann_file), ap_fixed=True)
     metric.dataset_meta = dataset.metainfo
     model.eval()
@@ -83,6 +74,20 @@ def evaluate(
     values = metric.compute_metrics(metric.results)
     assert metric.reliability is not None
     return values, metric.reliability
+
+
+def split_dataset(cfg: Config, ann_file: Path, images: Path) -> BaseDataset:
+    """The images of a split as an arm's config looks at them for testing."""
+    return DATASETS.build(
+        dict(
+            type='CocoDataset',
+            metainfo=cfg.metainfo,
+            ann_file=str(ann_file),
+            data_prefix=dict(img=f'{images}/'),
+            test_mode=True,
+            pipeline=cfg.test_pipeline,
+        )
+    )
 
 
 def part_of_split(data_root: Path, split: str, num_images: int, folder: Path) -> Path:

@@ -94,7 +94,6 @@ def proxies(
         data_root: Folder of the data set.
         dumps: Folder for what the teacher sees.
     """
-    from mmdet.registry import DATASETS
     from mmengine.registry import init_default_scope
 
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
@@ -107,6 +106,7 @@ def proxies(
     from mmdet_softpl.evaluation.teacher_dump import dump_teacher, file_key
 
     from . import parts  # noqa: F401
+    from .measure import split_dataset
 
     init_default_scope('mmdet')
     statistics = class_statistics(data_root / 'annotations' / 'train.json')
@@ -117,16 +117,7 @@ def proxies(
     for number, arm in enumerate(arms):
         cfg = placed(arm_config(arm, preset, seed), data_root)
         detector = _teacher(cfg, checkpoint)
-        dataset = DATASETS.build(
-            dict(
-                type='CocoDataset',
-                metainfo=cfg.metainfo,
-                ann_file=path,
-                data_prefix=dict(img=f'{data_root / SPLIT}/'),
-                test_mode=True,
-                pipeline=cfg.test_pipeline,
-            )
-        )
+        dataset = split_dataset(cfg, Path(path), data_root / SPLIT)
         # Of the settings only the second view changes what is stored.
         source = dict(checkpoint=file_key(checkpoint), mirror=detector.labeling_cfg.mirror)
         dump = dump_teacher(detector, dataset, truth, dumps, source)
