@@ -1,6 +1,7 @@
 """Cross entropy on targets smoothed toward similar classes, and on given soft targets.
 
-Shape letters: **N** RoIs, **C** foreground classes (background has index C), **k** neighbours.
+Shape letters: **N** RoIs, **C** foreground classes (background has index C), **k** neighbours,
+**E** entries of a sparse target.
 Source: "Smoothed cross entropy" of docs/DESIGN.md, section 4.
 """
 
@@ -24,22 +25,26 @@ class SmoothingTable:
     on top; one that comes up twice has the sum.
 
     Attributes:
-        entries: (C+1, k+2) int64 in [0, C].
-        coefficients: (C+1, k+2).
-        uniform: (C+1,).
+        entries: (C+1, E) int64 in [0, C]; E is k + 2, or k + 1 without uniform rows.
+        coefficients: (C+1, E).
+        uniform: (C+1,); None stands for zeros.
     """
 
     entries: Tensor
     coefficients: Tensor
-    uniform: Tensor
+    uniform: Tensor | None
 
 
-def smoothing_table(epsilon: Tensor, similarity: ClassSimilarity) -> SmoothingTable:
+def smoothing_table(
+    epsilon: Tensor, similarity: ClassSimilarity, uniform_rows: bool = True
+) -> SmoothingTable:
     """Targets t = (1 - e_y) onehot(y) + e_y Q[y] of all labels; background is one-hot.
 
     Args:
         epsilon: (C,) smoothing of each class, in [0, 1).
         similarity: (C, k) rows Q; a zero row is uniform over the other classes.
+        uniform_rows: False where no row of Q is zero, which spares each batch two passes over its
+            logits.
     """
     num_classes = len(epsilon)
     # Alone, a class has nobody to be confused with.
@@ -49,15 +54,17 @@ def smoothing_table(epsilon: Tensor, similarity: ClassSimilarity) -> SmoothingTa
     uniform = smooth * (weights.sum(dim=1) == 0) / max(num_classes - 1, 1)
     labels = torch.arange(num_classes, device=epsilon.device)
     background = torch.full_like(labels, num_classes)
-    entries = torch.cat([labels[:, None], background[:, None], similarity.indices], dim=1)
-    # The uniform part is in all C + 1 entries; background and the label get none of it.
-    coefficients = torch.cat(
-        [(1 - smooth - uniform)[:, None], -uniform[:, None], smooth[:, None] * weights], dim=1
-    )
+    entries = torch.cat([labels[:, None], similarity.indices], dim=1)
+    coefficients = torch.cat([(1 - smooth)[:, None], smooth[:, None] * weights], dim=1)
+    if uniform_rows:
+        # The uniform part is in all C + 1 entries; background and the label get none of it.
+        coefficients[:, 0] -= uniform
+        entries = torch.cat([entries, background[:, None]], dim=1)
+        coefficients = torch.cat([coefficients, -uniform[:, None]], dim=1)
     entries, coefficients = F.pad(entries, (0, 0, 0, 1)), F.pad(coefficients, (0, 0, 0, 1))
-    entries[-1, :2] = num_classes
+    entries[-1, 0] = num_classes
     coefficients[-1, 0] = 1
-    return SmoothingTable(entries, coefficients, F.pad(uniform, (0, 1)))
+    return SmoothingTable(entries, coefficients, F.pad(uniform, (0, 1)) if uniform_rows else None)
 
 
 def smoothed_cross_entropy(
@@ -83,7 +90,7 @@ def smoothed_cross_entropy(
 def sparse_cross_entropy(logits: Tensor, labels: Tensor, table: SmoothingTable) -> Tensor:
     """`smoothed_cross_entropy` with targets that are made once for many batches.
 
-    A target is never built: it has k + 2 entries and a constant, so the loss is a gather and a sum
+    A target is never built: it has a few entries and a constant, so the loss is a gather and a sum
     over log-probabilities.
 
     Args:
@@ -97,9 +104,9 @@ def sparse_cross_entropy(logits: Tensor, labels: Tensor, table: SmoothingTable) 
     logits = at_least_float32(logits)
     return _SparseCrossEntropy.apply(
         logits,
-        table.entries[labels],
-        table.coefficients[labels].to(logits.dtype),
-        table.uniform[labels].to(logits.dtype),
+        table.entries.index_select(0, labels),
+        table.coefficients.index_select(0, labels).to(logits.dtype),
+        None if table.uniform is None else table.uniform[labels].to(logits.dtype),
     )
 
 
@@ -107,30 +114,34 @@ class _SparseCrossEntropy(torch.autograd.Function):
     """Cross entropy with targets t = u + sum of a few coefficients at the given entries.
 
     By hand because autograd makes a dense (N, C+1) tensor for each of the gather, the sum and the
-    log-softmax. As t sums to 1 the loss is logsumexp(z) - t z and its gradient softmax(z) - t: two
-    dense tensors, the probabilities and the gradient, and a single pass of exponentials.
+    log-softmax. As t sums to 1 the loss is logsumexp(z) - t z and its gradient softmax(z) - t,
+    which the forward makes of its probabilities, in place: a single pass of exponentials, and the
+    backward has one product left.
     """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, entries: Tensor, coefficients: Tensor, uniform: Tensor):
+    def forward(ctx, logits: Tensor, entries: Tensor, coefficients: Tensor, uniform: Tensor | None):
         """(N, C+1), (N, E) in [0, C], (N, E), (N,) -> (N,)."""
         probs = torch.softmax(logits, dim=1)
-        ctx.save_for_backward(probs, entries, coefficients, uniform)
         # Relative to the largest logit, whose probability is at least 1 / (C + 1): its log is safe,
         # and the loss of a confident row keeps its digits.
         top = logits.amax(dim=1)
-        sparse = (logits.gather(1, entries).sub_(top[:, None])).mul_(coefficients).sum(dim=1)
-        rest = logits.sum(dim=1).sub_(top, alpha=logits.shape[1])
-        return -sparse.addcmul_(uniform, rest).add_(probs.amax(dim=1).log_())
+        likelihood = logits.gather(1, entries).sub_(top[:, None]).mul_(coefficients).sum(dim=1)
+        likelihood.add_(probs.amax(dim=1).log_())
+        residual = probs.scatter_add_(1, entries, -coefficients)
+        if uniform is not None:
+            rest = logits.sum(dim=1).sub_(top, alpha=logits.shape[1])
+            likelihood.addcmul_(uniform, rest)
+            residual.sub_(uniform[:, None])
+        ctx.save_for_backward(residual)
+        return likelihood.neg_()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         """(N,) -> (N, C+1); targets have no gradient."""
-        probs, entries, coefficients, uniform = ctx.saved_tensors
-        grad = grad[:, None]
-        grad_logits = (probs - uniform[:, None]).mul_(grad)
-        return grad_logits.scatter_add_(1, entries, -coefficients * grad), None, None, None
+        (residual,) = ctx.saved_tensors
+        return residual * grad[:, None], None, None, None
 
 
 def smoothed_targets(
@@ -148,7 +159,10 @@ def smoothed_targets(
         (N, C+1) float32, rows sum to 1.
     """
     table = smoothing_table(at_least_float32(epsilon), similarity)
-    targets = table.uniform[labels, None].repeat(1, num_classes + 1)
+    shape = (len(labels), num_classes + 1)
+    targets = epsilon.new_zeros(shape, dtype=table.coefficients.dtype)
+    if table.uniform is not None:
+        targets += table.uniform[labels, None]
     return targets.scatter_add(1, table.entries[labels], table.coefficients[labels])
 
 

@@ -129,6 +129,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         self._features: Tensor | None = None
         self._table: SmoothingTable | None = None
         self._table_of: tuple = ()
+        self._uniform_rows = True
         if not self.smooths:
             return
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
@@ -185,10 +186,15 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     def _target_table(self) -> SmoothingTable:
         """Targets of all classes, made anew when the strength or the similarity has changed."""
         parts = (self.similarity_indices, self.similarity_weights)
-        state = (self.current_smoothing(), *map(id, parts), *(part._version for part in parts))
+        similarity = (*map(id, parts), *(part._version for part in parts))
+        if similarity != self._table_of[1:]:
+            # Waits for the device: once a refresh, while the strength may ramp every iteration.
+            self._uniform_rows = bool((self.similarity_weights.sum(dim=1) == 0).any())
+        state = (self.current_smoothing(), *similarity)
         if self._table is None or state != self._table_of:
             epsilon = torch.full_like(self.similarity_weights[:, 0], state[0])
-            self._table, self._table_of = smoothing_table(epsilon, self.similarity), state
+            self._table = smoothing_table(epsilon, self.similarity, self._uniform_rows)
+            self._table_of = state
         return self._table
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

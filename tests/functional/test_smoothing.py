@@ -10,7 +10,9 @@ from mmdet_softpl.functional import (
     ClassSimilarity,
     smoothed_cross_entropy,
     smoothed_targets,
+    smoothing_table,
     soft_cross_entropy,
+    sparse_cross_entropy,
 )
 
 
@@ -76,6 +78,28 @@ def test_light_form_equals_cross_entropy_on_dense_targets(num_classes, topk):
     (actual * weight).sum().backward()
     (expected * weight).sum().backward()
     torch.testing.assert_close(light.grad, dense.grad, rtol=1e-6, atol=1e-6)
+
+
+def test_a_table_told_of_no_uniform_row_is_the_same_without_the_passes_for_them():
+    logits, labels, epsilon, _ = case()
+    similarity = random_similarity(7, 3)
+    results = []
+    for uniform_rows in (True, False):
+        table = smoothing_table(epsilon, similarity, uniform_rows)
+        assert (table.uniform is None) is not uniform_rows
+        leaf = logits.clone().requires_grad_()
+        loss = sparse_cross_entropy(leaf, labels, table)
+        loss.square().sum().backward()
+        results.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+
+
+def test_a_graph_that_is_kept_gives_its_gradient_again():
+    logits, labels, epsilon, similarity = case()
+    loss = smoothed_cross_entropy(logits.requires_grad_(), labels, epsilon, similarity).sum()
+    first, second = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2))
+    assert first.abs().sum() > 0
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('scale', [1.0, 30.0])

@@ -130,14 +130,18 @@ def test_targets_follow_whatever_changes_them() -> None:
         compare(head)
     head.similarity_weights[1] = head.similarity_weights[2]
     compare(head)
+    kept = head.similarity_weights[3].clone()
+    for row in (torch.zeros(3), kept):
+        head.similarity_weights[3] = row
+        compare(head)
     compare(copy.deepcopy(head))
     head.load_state_dict(other.state_dict())
     compare(head)
     head.double().float()
     compare(head)
     changes = sum(not torch.equal(a, b) for a, b in itertools.pairwise(seen))
-    # The ramp, two refreshes, the row by hand, the other head.
-    assert changes >= 5
+    # The ramp, two refreshes, the rows by hand, the other head.
+    assert changes >= 7
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
