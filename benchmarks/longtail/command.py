@@ -109,7 +109,7 @@ def _train(
         raise ValueError(f'--processes {args.processes}: give 1 or more.')
     device = _device(args.device)
     processes = args.processes or (preset.processes if device == 'cuda' else cores())
-    make_data(data_root, preset.data)
+    make_data(data_root, preset.data, preset.draw)
     jobs = jobs_of(arms, seeds)
     defaults = GPU_SECONDS if device == 'cuda' else CPU_SECONDS
 

@@ -7,10 +7,14 @@ versions do not compare.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
 from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.functional import GROUP_NAMES
@@ -40,6 +44,25 @@ TINY = ShapesConfig(
     extra_splits=(('tune', 12), ('test', 12)),
 )
 SPLITS = ('tune', 'test')
+# Of what is drawn: the generated set, in the folder of the drawn one.
+POOL = 'pool'
+_LABELED_FILES = ('train', 'hidden_unlabeled')
+_BARE_KEYS = ('id', 'file_name', 'width', 'height')
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which of the labelled and unlabelled images together are the labelled ones.
+
+    Attributes:
+        labeled: How many, at random but for the classes.
+        min_images_per_class: That a class has at least, or all there are.
+        seed: Of the draw.
+    """
+
+    labeled: int
+    min_images_per_class: int = 1
+    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,16 +82,28 @@ class Counts:
     unlabeled_share: dict[str, float]
 
 
-def make_data(root: Path, config: ShapesConfig, workers: int | None = None) -> None:
+def make_data(
+    root: Path, config: ShapesConfig, draw: Draw | None = None, workers: int | None = None
+) -> None:
     """Generate the data set in ``root`` unless it is there; interrupted work goes on.
 
     Beside it the labelled file in two parts, ``train.1@90.json`` and
     ``train.1@90-heldout.json``; a class keeps three labelled images, or all it has.
 
+    Args:
+        root: Folder of the set.
+        config: Its parameters.
+        draw: Which images are labelled; as generated if None.
+        workers: Processes that draw pictures.
+
     Raises:
         FileExistsError: ``root`` holds folders that are not from here.
     """
-    generate_longtail_shapes(root, config, workers=workers)
+    if draw is None:
+        generate_longtail_shapes(root, config, workers=workers)
+    else:
+        generate_longtail_shapes(root / POOL, config, workers=workers)
+        _draw_labeled(root, draw)
     annotations = root / 'annotations'
     if not (annotations / 'train.1@90-heldout.json').is_file():
         write_split(
@@ -81,6 +116,74 @@ def make_data(root: Path, config: ShapesConfig, workers: int | None = None) -> N
         )
 
 
+def _draw_labeled(root: Path, draw: Draw) -> None:
+    """The set of ``root / POOL`` with other labelled images; groups and evaluation are as there."""
+    source, target = root / POOL, root / 'annotations'
+    # The last file that is written.
+    if (target / 'unlabeled.json').is_file():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    train, hidden = (_read(source / 'annotations' / f'{n}.json') for n in _LABELED_FILES)
+    both = target / 'both.json'
+    write_json(
+        both,
+        dict(
+            train,
+            images=train['images'] + hidden['images'],
+            annotations=train['annotations'] + _renumbered(hidden, len(train['annotations'])),
+        ),
+    )
+    summary = write_split(
+        both,
+        target,
+        count=draw.labeled,
+        seed=draw.seed,
+        min_images_per_class=draw.min_images_per_class,
+        held_out=True,
+        overwrite=True,
+    )
+    parts = dict(zip(_LABELED_FILES, (summary.labeled_file, summary.rest_file), strict=True))
+    for name, path in parts.items():
+        part = _read(path)
+        # Groups are those of the generated set, or APr would be of other classes in every draw.
+        for category, generated in zip(part['categories'], train['categories'], strict=True):
+            category['frequency'] = generated['frequency']
+        folder = root / name.removeprefix('hidden_')
+        for image in part['images']:
+            _link(source / image['file_name'].split('_')[0] / image['file_name'], folder)
+        write_json(target / f'{name}.json', part)
+        path.unlink()
+    both.unlink()
+    for split in SPLITS:
+        for path in (source / split).iterdir():
+            _link(path, root / split)
+        shutil.copy(source / 'annotations' / f'{split}.json', target)
+    shutil.copy(source / 'annotations' / 'classes.txt', target)
+    unlabeled = _read(target / 'hidden_unlabeled.json')
+    images = [{key: image[key] for key in _BARE_KEYS} for image in unlabeled['images']]
+    write_json(target / 'unlabeled.json', dict(unlabeled, images=images, annotations=[]))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _renumbered(data: dict[str, Any], offset: int) -> list[dict[str, Any]]:
+    return [dict(a, id=offset + i) for i, a in enumerate(data['annotations'], 1)]
+
+
+def _link(path: Path, folder: Path) -> None:
+    """A second name for a picture, or a copy where the file system has none."""
+    folder.mkdir(exist_ok=True)
+    new = folder / path.name
+    if new.exists():
+        return
+    try:
+        os.link(path, new)
+    except OSError:
+        shutil.copy(path, new)
+
+
 def count(root: Path) -> Counts:
     """Count what the annotation files of ``root`` hold.
 
@@ -88,8 +191,7 @@ def count(root: Path) -> Counts:
         FileNotFoundError: The data set is not there.
     """
     files = {
-        name: json.loads((root / 'annotations' / f'{name}.json').read_text())
-        for name in ('train', 'hidden_unlabeled', *SPLITS)
+        name: _read(root / 'annotations' / f'{name}.json') for name in (*_LABELED_FILES, *SPLITS)
     }
     categories = files['train']['categories']
     group = {c['id']: GROUP_NAMES['rcf'.index(c['frequency'])] for c in categories}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmdet_softpl.datasets.longtail_shapes import ShapesConfig
 
-from .data import LONGTAIL_60, TINY
+from .data import LONGTAIL_60, TINY, Draw
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Preset:
         processes: Runs side by side on one GPU. On a CPU it is one a core.
         num_workers: Data processes of a run.
         network: Merged into the detector's config.
+        draw: Which images are labelled, where not those that were generated so.
+        varies: Name of the preset that it is, but for ``draw``.
     """
 
     name: str
@@ -59,6 +61,17 @@ class Preset:
     processes: int = 6
     num_workers: int = 0
     network: dict[str, Any] = field(default_factory=dict)
+    draw: Draw | None = None
+    varies: str | None = None
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Images by split."""
+        sizes = dict(self.data.splits)
+        if self.draw is not None:
+            pool = sizes['train'] + sizes['unlabeled']
+            sizes |= dict(train=self.draw.labeled, unlabeled=pool - self.draw.labeled)
+        return sizes
 
 
 # Half the mask head and three quarters of the backbone of the demo's network: a core then sees
@@ -150,3 +163,22 @@ PRESETS = {
         ),
     )
 }
+# The same images with fewer and with more of them labelled; and with as many, but no class of fewer
+# than 5 images, which shortens the tail.
+for _base, _draws in {
+    'tiny': {'30-labeled': Draw(30)},
+    'cpu': {
+        '225-labeled': Draw(225),
+        '2250-labeled': Draw(2250),
+        'min-5': Draw(500, min_images_per_class=5),
+    },
+}.items():
+    for _name, _draw in _draws.items():
+        PRESETS[f'{_base}-{_name}'] = replace(
+            PRESETS[_base],
+            name=f'{_base}-{_name}',
+            draw=_draw,
+            varies=_base,
+            arms=('0', '3', '7'),
+            seeds=1,
+        )

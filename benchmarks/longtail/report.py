@@ -80,7 +80,7 @@ def sizes_of(preset: Preset) -> dict[str, Any]:
         labeled_per_batch=preset.labeled_per_batch,
         pseudo_images=preset.pseudo_images,
         classes=preset.data.num_classes,
-        images=dict(preset.data.splits),
+        images=preset.images,
     )
 
 

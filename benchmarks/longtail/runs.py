@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def _digest(config: Mapping[str, Any], preset: Preset) -> str:
         pseudo_images=preset.pseudo_images,
         curve_images=preset.curve_images,
     )
+    if preset.draw is not None:
+        settings['draw'] = asdict(preset.draw)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 

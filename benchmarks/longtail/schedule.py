@@ -72,7 +72,7 @@ def work_of(job: Job, preset: Preset, out: Path, splits: Sequence[str]) -> Work:
         done = last
     left = {kind: last - done}
     if job.stage == 'arm':
-        sizes = dict(preset.data.splits)
+        sizes = preset.images
         images = sum(sizes[s] for s in splits if not (folder / f'{s}.json').is_file())
         if not (folder / 'pseudo.json').is_file():
             images += sizes['unlabeled']
