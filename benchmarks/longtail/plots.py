@@ -27,8 +27,12 @@ from mmdet_softpl.reporting.reliability import draw_reliability
 
 from .arms import ARMS, FULL_METHOD, MAIN_ARMS
 from .knobs import KNOBS
+from .presets import PRESETS
 from .results import ONE_HOT_TEACHER, Table, knob_results, spread
 from .runs import Runs
+from .variations import ARMS as VARIED_ARMS
+from .variations import METRICS as VARIED_METRICS
+from .variations import Variations
 
 PEER = 'soft-teacher'
 # Arm, seed -> metric -> iterations, values.
@@ -275,5 +279,30 @@ def draw_sensitivity(table: Table) -> Figure:
         axes.set_xlabel(knob, fontsize=FONT_SIZE)
         axes.set_ylim(bottom=0)
     grid[0].set_ylabel('AP on tune', fontsize=FONT_SIZE)
+    grid[0].legend(fontsize=FONT_SIZE, frameon=False)
+    return figure
+
+
+def draw_variations(found: Variations) -> Figure:
+    """AP and APr on test over the number of labelled images; rings where classes were seen to."""
+    figure = new_figure(height=3.0)
+    grid = figure.subplots(1, len(VARIED_METRICS))
+    for axes, metric in zip(grid, VARIED_METRICS, strict=True):
+        style_axes(axes)
+        for arm, color in zip(VARIED_ARMS, PALETTE, strict=False):
+            counts, aps = found.curve(arm, metric)
+            axes.plot(counts, aps, color=color, marker='o', label=f'arm {arm}')
+            for name in found.names:
+                values = found.by_seed[name, arm, metric].values()
+                if found.at_least(name) > 1 and values:
+                    place = ([PRESETS[name].images['train']], [100 * spread(values).mean])
+                    axes.plot(*place, 'o', markersize=9, markerfacecolor='none', color=color)
+        ticks = sorted({PRESETS[name].images['train'] for name in found.names})
+        axes.set_xscale('log')
+        axes.set_xticks(ticks, [f'{tick:,}' for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel('labelled images', fontsize=FONT_SIZE)
+        axes.set_ylabel(f'mask {metric} on test', fontsize=FONT_SIZE)
+        axes.set_ylim(bottom=0)
     grid[0].legend(fontsize=FONT_SIZE, frameon=False)
     return figure

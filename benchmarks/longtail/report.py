@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .tables import (
     sensitivity_table,
     target_table,
 )
+from .variations import Variations, variation_lines
 
 
 def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
@@ -32,7 +33,9 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    from .plots import draw_all
+    from mmdet_softpl.reporting.figure import save_figure
+
+    from .plots import draw_all, draw_variations
 
     results.mkdir(parents=True, exist_ok=True)
     records_file, about_file = results / 'results.json', results / 'runs.json'
@@ -48,9 +51,21 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
     lines = ',\n'.join(json.dumps(record, allow_nan=False) for record in records)
     write_text(records_file, f'[\n{lines}\n]\n')
     write_text(about_file, runs_text(about))
-    plots = draw_all(preset.name, runs, Table(records, preset.name), results / 'plots')
+    plots = []
+    if not is_variation(preset.name, about):
+        plots += draw_all(preset.name, runs, Table(records, preset.name), results / 'plots')
+    for name in about:
+        found = Variations(name, about, records)
+        if not found.is_empty:
+            path = results / 'plots' / f'{name}-labelled-images.png'
+            plots.append(save_figure(draw_variations(found), path))
     write_text(results / 'RESULTS.md', results_text(records, about, results))
     return [records_file, about_file, results / 'RESULTS.md', *plots]
+
+
+def is_variation(name: str, about: Mapping[str, Any]) -> bool:
+    """Whether a preset's results stand in the section of the one that it varies."""
+    return PRESETS[name].varies in about
 
 
 def runs_text(about: dict[str, Any]) -> str:
@@ -94,11 +109,15 @@ def results_text(records: Sequence[Record], about: dict[str, Any], results: Path
         '',
     ]
     for name, runs in about.items():
-        lines += preset_section(Table(records, name), name, runs, results)
+        if not is_variation(name, about):
+            found = Variations(name, about, records)
+            lines += preset_section(Table(records, name), name, runs, results, found)
     return '\n'.join(lines)
 
 
-def preset_section(table: Table, name: str, about: dict[str, Any], results: Path) -> list[str]:
+def preset_section(
+    table: Table, name: str, about: dict[str, Any], results: Path, variations: Variations
+) -> list[str]:
     """Everything about one preset."""
     images, runs = about['images'], about['runs']
     lines = [
@@ -124,6 +143,8 @@ def preset_section(table: Table, name: str, about: dict[str, Any], results: Path
     lines += ['### Pseudo-labels', '', *pseudo_table(table, about), '']
     if table.knob_arms:
         lines += ['### Sensitivity, mask AP on `tune`', '', *sensitivity_table(table), '']
+    if not variations.is_empty:
+        lines += ['### Labelled images, mask AP on `test`', '', *variation_lines(variations), '']
     lines += ['### Cost', '', *cost_table(table), '']
     lines += ['### Targets', '', *target_table(table), '']
     for path in sorted((results / 'plots').glob(f'{name}-*.png')):

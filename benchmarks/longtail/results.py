@@ -19,7 +19,7 @@ from .knobs import KNOBS
 from .runs import jobs_in
 
 Record = dict[str, Any]
-ONE_HOT_TEACHER = '3'
+SUPERVISED, ONE_HOT_TEACHER = '0', '3'
 CONFIDENCE = 0.95
 
 

@@ -12,6 +12,7 @@ from .arms import ARMS, FULL_METHOD
 from .knobs import KNOBS
 from .results import (
     ONE_HOT_TEACHER,
+    SUPERVISED,
     Difference,
     Spread,
     Table,
@@ -21,7 +22,7 @@ from .results import (
     spread,
 )
 
-SUPERVISED, TRUE_LABELS = '0', '0-true'
+TRUE_LABELS = '0-true'
 AP_COLUMNS = ('AP', 'AP50', 'APr', 'APc', 'APf', 'AP_fixed', 'APr_fixed')
 
 

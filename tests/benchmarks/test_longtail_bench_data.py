@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.longtail.data import LONGTAIL_60, SPLITS, TINY, count, make_data
+from benchmarks.longtail.data import LONGTAIL_60, POOL, SPLITS, TINY, Draw, count, make_data
+from benchmarks.longtail.presets import PRESETS
 from mmdet_softpl.datasets.longtail_shapes import plan_splits
 from mmdet_softpl.datasets.shape_classes import shape_classes
 
@@ -62,3 +64,71 @@ def test_counts_of_a_generated_set(tmp_path: Path) -> None:
     assert found.images == dict(train=60, hidden_unlabeled=8, tune=12, test=12)
     assert sum(found.classes.values()) == 12
     assert found.classes['rare'] > 0 and found.classes['common'] > 0
+
+
+@pytest.mark.parametrize('draw', [Draw(30), Draw(40, min_images_per_class=4)], ids=str)
+def test_a_draw_labels_other_images_of_the_same_set(tmp_path: Path, draw: Draw) -> None:
+    config = replace(TINY, num_unlabeled=20)
+
+    def read(name: str) -> dict:
+        return json.loads((tmp_path / 'annotations' / f'{name}.json').read_text())
+
+    def labels(*files: dict) -> dict[str, list]:
+        """Category, box and mask of the objects of each picture."""
+        found: dict[str, list] = {}
+        for file in files:
+            names = {image['id']: image['file_name'] for image in file['images']}
+            found |= {name: [] for name in names.values()}
+            for a in file['annotations']:
+                entry = (a['category_id'], a['bbox'], json.dumps(a['segmentation']))
+                found[names[a['image_id']]].append(entry)
+        return {name: sorted(entries) for name, entries in found.items()}
+
+    make_data(tmp_path, config, draw, workers=1)
+    parts = [read('train'), read('hidden_unlabeled')]
+    pool = [read(f'../{POOL}/annotations/{name}') for name in ('train', 'hidden_unlabeled')]
+    assert [len(part['images']) for part in parts] == [draw.labeled, 80 - draw.labeled]
+    assert labels(*parts) == labels(*pool)
+    for part, folder in zip(parts, ('train', 'unlabeled'), strict=True):
+        names = {image['file_name'] for image in part['images']}
+        assert {path.name for path in (tmp_path / folder).iterdir()} == names
+        frequencies = [c['frequency'] for c in part['categories']]
+        assert frequencies == [c['frequency'] for c in pool[0]['categories']]
+    bare = read('unlabeled')
+    assert bare['annotations'] == []
+    assert all('neg_category_ids' not in image for image in bare['images'])
+    assert [i['id'] for i in bare['images']] == [i['id'] for i in parts[1]['images']]
+    least, there = draw.min_images_per_class, count_images(*pool)
+    assert all(n >= min(least, there[c]) for c, n in count_images(parts[0]).items())
+    assert count(tmp_path).images == dict(
+        train=draw.labeled, hidden_unlabeled=80 - draw.labeled, tune=12, test=12
+    )
+    for split in SPLITS:
+        assert len(list((tmp_path / split).iterdir())) == 12
+
+    # Interrupted before its last file, it comes out the same.
+    (tmp_path / 'annotations' / 'unlabeled.json').unlink()
+    make_data(tmp_path, config, draw, workers=1)
+    assert [read('train'), read('hidden_unlabeled'), read('unlabeled')] == [*parts, bare]
+
+
+def count_images(*files: dict) -> dict[int, int]:
+    """Images that show each category."""
+    found = {category['id']: 0 for category in files[0]['categories']}
+    for file in files:
+        for _, category in {(a['image_id'], a['category_id']) for a in file['annotations']}:
+            found[category] += 1
+    return found
+
+
+def test_presets_that_vary_another_differ_in_the_labelled_images_alone() -> None:
+    for preset in PRESETS.values():
+        if preset.varies is None:
+            assert preset.draw is None
+            continue
+        base, total = PRESETS[preset.varies], 0
+        same = replace(preset, name=base.name, arms=base.arms, seeds=base.seeds)
+        assert replace(same, draw=None, varies=None) == base
+        for images in (base.images, preset.images):
+            assert total in (0, images['train'] + images['unlabeled'])
+            total = images['train'] + images['unlabeled']

@@ -263,6 +263,33 @@ def test_the_report_of_partial_results(out: Path, tmp_path: Path) -> None:
     assert json.loads((results / 'results.json').read_text()) == again
 
 
+def test_presets_that_vary_another_stand_in_its_section(out: Path, tmp_path: Path) -> None:
+    results, half = tmp_path / 'results', tmp_path / 'half'
+    write_report(PRESETS['tiny'], out, results)
+    assert 'Labelled images' not in (results / 'RESULTS.md').read_text()
+    for arm, ap in (('0', 0.10), ('7', 0.15)):
+        make_run(half, arm, 1, ap)
+    write_report(PRESETS['tiny-30-labeled'], half, results)
+    text = (results / 'RESULTS.md').read_text()
+    assert '## Preset `tiny-30-labeled`' not in text
+    # Of seed 1, which both have: 0.21, 0.23 and 0.271 with all 60.
+    row = next(line for line in text.splitlines() if line.startswith('| 60 of 108 (56%) |'))
+    assert [cell.split(' / ')[0].strip() for cell in row.split('|')[3:5]] == ['23.0', '27.1']
+    row = next(line for line in text.splitlines() if line.startswith('| 30 of 108 (28%) |'))
+    assert '| 10.0 / ' in row and '| 15.0 / ' in row and '| +5.0 (1 seed) |' in row
+    # A line in log(images) through 10 at 30 and 21 at 60 has 15 there.
+    images = round(30 * 2 ** (5 / 11))
+    assert f'30 as about {images}, 60 as more than 60.' in text
+    assert (results / 'plots' / 'tiny-labelled-images.png').stat().st_size > 1000
+    assert 'plots/tiny-labelled-images.png' in text
+    before = text
+    write_report(PRESETS['tiny'], out, results)
+    assert (results / 'RESULTS.md').read_text() == before
+    # Alone it has a section of its own.
+    write_report(PRESETS['tiny-30-labeled'], half, tmp_path / 'alone')
+    assert '## Preset `tiny-30-labeled`' in (tmp_path / 'alone' / 'RESULTS.md').read_text()
+
+
 def test_a_report_of_nothing(tmp_path: Path) -> None:
     write_report(PRESETS['tiny'], tmp_path / 'none', tmp_path)
     assert json.loads((tmp_path / 'results.json').read_text()) == []

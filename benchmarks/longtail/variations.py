@@ -1,0 +1,125 @@
+"""How results move with the images that are labelled: presets that differ in nothing else.
+
+Shape letter: **S** numbers of labelled images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mmdet_softpl.evaluation.annotation_return import ABOVE, WITHIN, equivalent_labels
+
+from .arms import FULL_METHOD
+from .presets import PRESETS
+from .results import ONE_HOT_TEACHER, SUPERVISED, Record, Table, paired_difference, spread
+from .tables import difference, markdown, percent
+
+ARMS = (SUPERVISED, ONE_HOT_TEACHER, FULL_METHOD)
+METRICS = {'AP': 'segm_AP', 'APr': 'segm_APr'}
+
+
+class Variations:
+    """A preset and those that vary it, in the seeds of the latter.
+
+    Args:
+        base: Name of the preset.
+        names: Of the presets that have results.
+        records: Of all of them.
+    """
+
+    def __init__(self, base: str, names: Iterable[str], records: Sequence[Record]) -> None:
+        mine = [name for name in names if PRESETS[name].varies == base]
+        tables = {name: Table(records, name) for name in (base, *mine)}
+        seeds = {seed for name in mine for seed in tables[name].seeds}
+        self.by_seed = {
+            (name, arm, metric): {
+                seed: value
+                for seed, value in table.by_seed(arm, 'test', key).items()
+                if seed in seeds
+            }
+            for name, table in tables.items()
+            for arm in ARMS
+            for metric, key in METRICS.items()
+        }
+        self.names = sorted(
+            (n for n in tables if any(self.by_seed[n, arm, 'AP'] for arm in ARMS)),
+            key=lambda name: (PRESETS[name].images['train'], self.at_least(name)),
+        )
+        self.seeds = sorted(seeds)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing varies."""
+        return len(self.names) < 2
+
+    @staticmethod
+    def at_least(name: str) -> int:
+        """Labelled images that a class has at least, where the draw saw to it; else 1."""
+        draw = PRESETS[name].draw
+        return draw.min_images_per_class if draw else 1
+
+    def title(self, name: str) -> str:
+        """What is labelled: ``225 of 4,500 (5 %)``."""
+        images = PRESETS[name].images
+        labeled, pool = images['train'], images['train'] + images['unlabeled']
+        text = f'{labeled:,} of {pool:,} ({labeled / pool:.0%})'
+        if self.at_least(name) > 1:
+            text += f', each class in {self.at_least(name)} or more'
+        return text
+
+    def curve(self, arm: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of labelled images (S,), ascending, and mean AP in percent (S,)."""
+        points = {
+            PRESETS[name].images['train']: spread(self.by_seed[name, arm, metric].values())
+            for name in self.names
+            if self.at_least(name) == 1
+        }
+        known = {count: 100 * found.mean for count, found in points.items() if found.n}
+        return np.array(list(known)), np.array(list(known.values()))
+
+
+def variation_lines(found: Variations) -> list[str]:
+    """The table of a preset and its variations, and what the full method is worth in images."""
+    rows = []
+    for name in found.names:
+        cells = [found.title(name)]
+        for arm in ARMS:
+            values = [spread(found.by_seed[name, arm, metric].values()) for metric in METRICS]
+            cells.append(' / '.join(percent(value) for value in values))
+        for metric in METRICS:
+            pair = [found.by_seed[name, arm, metric] for arm in (FULL_METHOD, SUPERVISED)]
+            cells.append(difference(paired_difference(*pair)))
+        rows.append(cells)
+    head = ['labelled images', *(f'arm {arm}: AP / APr' for arm in ARMS)]
+    head += [f'{metric}, {FULL_METHOD} - {SUPERVISED}' for metric in METRICS]
+    seeds = ', '.join(map(str, found.seeds))
+    return [
+        *markdown(head, rows),
+        '',
+        f'Seed{"s" * (len(found.seeds) > 1)} {seeds}; the same images, iterations and evaluation; '
+        'the images that are not labelled are the unlabelled ones. Rare, common and frequent '
+        'classes are those of the preset in every row.',
+        *worth(found),
+    ]
+
+
+def worth(found: Variations) -> list[str]:
+    """A sentence for each metric: as good as how many labelled images without the others."""
+    lines = []
+    for metric in METRICS:
+        counts, aps = found.curve(SUPERVISED, metric)
+        if len(counts) < 2:
+            continue
+        parts = []
+        for count, ap in zip(*found.curve(FULL_METHOD, metric), strict=True):
+            number, place = equivalent_labels(counts, aps, ap)
+            word = {WITHIN: 'about', ABOVE: 'more than'}.get(place, 'fewer than')
+            parts.append(f'{count:,} as {word} {number:,.0f}')
+        lines += [
+            '',
+            f'By {metric}, labelled images with arm {FULL_METHOD} are as good as these with arm '
+            f'{SUPERVISED}: {", ".join(parts)}.',
+        ]
+    return lines
