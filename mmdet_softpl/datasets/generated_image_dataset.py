@@ -81,7 +81,9 @@ class GeneratedImageDataset(CocoDataset):
         chosen = {a['image_id'] for a in kept}
         if self.target_count is not None:
             chosen = self._within_budget(content, kept)
-        return [info for info in super().load_data_list() if info['img_id'] in chosen]
+        infos = [info for info in super().load_data_list() if info['img_id'] in chosen]
+        # The labelled file may have these numbers too, and say of them (LVIS) what it checked.
+        return [dict(info, img_id=f'generated-{info["img_id"]}') for info in infos]
 
     def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
         """As the host's, of the annotations that the gate kept."""

@@ -179,25 +179,50 @@ def _check_first_image(name: str, dataset: BaseDataset) -> None:
 
 def _check_homographies(runner: Runner, name: str, dataset: BaseDataset) -> None:
     """The first unlabelled image, which needs it, may come many thousand iterations later."""
-    from mmdet.datasets.transforms import MultiBranch
-
     from mmdet_softpl.models import CalibratedSoftTeacher
 
     if not isinstance(model_of(runner), CalibratedSoftTeacher):
         return
+    for branch in (TEACHER_BRANCH, STUDENT_BRANCH):
+        transform = _packs_without(dataset, branch, 'homography_matrix')
+        if transform is not None:
+            raise ValueError(
+                f'{name} ({type(dataset).__name__}), branch {branch!r}: meta_keys of '
+                f"{type(transform).__name__} has no 'homography_matrix'; add it to both "
+                'unlabelled branches, since CalibratedSoftTeacher carries the labels of '
+                'the teacher over to the view of the student by it.'
+            )
+
+
+def check_image_ids(runner: Runner) -> None:
+    """Whether the labelled branch of a federated (LVIS) training names its images.
+
+    Raises:
+        ValueError: ``img_id`` is not packed, so the rules of the file would be left out.
+    """
+    for dataset in leaves(runner.train_dataloader.dataset):
+        transform = _packs_without(dataset, 'sup', 'img_id')
+        if transform is not None:
+            raise ValueError(
+                f'train_dataloader, {type(dataset).__name__}, ann_file={dataset.ann_file!r}: '
+                f"meta_keys of {type(transform).__name__} in the branch 'sup' has no 'img_id'; "
+                'add it, since an LVIS image speaks of some classes only, and they are looked up '
+                'by it.'
+            )
+
+
+def _packs_without(dataset: BaseDataset, branch: str, key: str) -> object | None:
+    """The transform of a branch that packs its data samples without a key, if there is one."""
+    from mmdet.datasets.transforms import MultiBranch
+
     for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
-        for branch in (TEACHER_BRANCH, STUDENT_BRANCH):
-            for transform in branches[branch].transforms if branch in branches else ():
-                # Those that pack; what another one hands on is not known.
-                keys = getattr(transform, 'meta_keys', None)
-                if keys is not None and 'homography_matrix' not in keys:
-                    raise ValueError(
-                        f'{name} ({type(dataset).__name__}), branch {branch!r}: meta_keys of '
-                        f"{type(transform).__name__} has no 'homography_matrix'; add it to both "
-                        'unlabelled branches, since CalibratedSoftTeacher carries the labels of '
-                        'the teacher over to the view of the student by it.'
-                    )
+        for transform in branches[branch].transforms if branch in branches else ():
+            # Those that pack; what another one hands on is not known.
+            keys = getattr(transform, 'meta_keys', None)
+            if keys is not None and key not in keys:
+                return transform
+    return None
 
 
 def _check_evaluator(runner: Runner) -> None:

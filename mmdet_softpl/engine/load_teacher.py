@@ -14,6 +14,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmdet_softpl import compat
 from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.checkpoint_parts import is_class_statistic
 
 
 class TrainedModelError(ValueError):
@@ -112,8 +113,7 @@ def load_teacher(cfg: Config, checkpoint: str) -> tuple[CalibratedSoftTeacher, l
             'config of that training.'
         ) from error
     weights = [key for key in missing if key.startswith('teacher.')]
-    # Prototypes, similarities and their counters: of another head, or of a plain one.
-    extra = [k for k in weights if '.bbox_head.' in k and not k.endswith(('weight', 'bias'))]
+    extra = [key for key in weights if is_class_statistic(key)]
     if len(weights) > len(extra):
         absent = sorted(set(weights) - set(extra))
         raise TrainedModelError(

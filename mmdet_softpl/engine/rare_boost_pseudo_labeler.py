@@ -25,6 +25,7 @@ from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statis
 from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.engine.data_checks import (
     check_datasets,
+    check_image_ids,
     checked_annotations,
     federated_images,
     labelled_files,
@@ -45,6 +46,7 @@ from mmdet_softpl.functional import (
     smooth_thresholds,
 )
 from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
 from mmdet_softpl.run_records import PSEUDO_LABELS_FILE
@@ -241,7 +243,10 @@ class RareBoostPseudoLabeler(Hook):
             check_num_classes(self.summary, state.num_classes)
             self.class_state = state
             model.federated.update(federated_images(self.summary))
+            if self.summary.federated:
+                check_image_ids(runner)
             self._check_alignment(runner, model)
+            self._check_prototypes(runner, model)
             self._check_mean_teacher(runner, model)
         else:
             device = next(model.parameters()).device
@@ -265,6 +270,17 @@ class RareBoostPseudoLabeler(Hook):
                 f'RareBoostPseudoLabeler: boosts of up to {self.max_boost:g} are not aligned with '
                 "the labels, since label_mode is 'hard': a student of boosted labels becomes a "
                 'boosted teacher. Keep max_boost low, or use soft labels.'
+            )
+
+    def _check_prototypes(self, runner: Runner, model: nn.Module) -> None:
+        """A head without smoothing has no prototypes to ask."""
+        heads = [module for module in model.modules() if isinstance(module, SmoothedCEHead)]
+        if heads and max(self.prototype_weight) > 0 and not heads[0].keeps_prototypes:
+            runner.logger.warning(
+                f'RareBoostPseudoLabeler: prototype_weight={self.prototype_weight} has no effect, '
+                'since SmoothedCEHead keeps prototypes with smoothing > 0 and smoothing_mode='
+                f"'similarity' alone; it has {heads[0].smoothing} and "
+                f'{heads[0].smoothing_mode!r}.'
             )
 
     def _check_mean_teacher(self, runner: Runner, model: nn.Module) -> None:

@@ -14,6 +14,9 @@ from mmengine.logging import MMLogger
 from mmdet_softpl.evaluation.ground_truth import GroundTruth
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 
+# What an evaluation leaves in a LongTailMetric, and what it read.
+_LAST_EVALUATION = ('_truth', '_api', 'evaluations', 'reliability')
+
 
 def draw_aps(
     metric: LongTailMetric,
@@ -47,7 +50,8 @@ def draw_aps(
     by_image = [{record['img_id']: record for record in records} for records in predictions]
     img_ids = sorted(set.intersection(*(set(records) for records in by_image)))
     values: list[list[dict[str, float]]] = [[] for _ in predictions]
-    truth, api, old_level = metric._truth, metric._api, MMLogger.get_current_instance().level
+    kept = {name: getattr(metric, name) for name in _LAST_EVALUATION}
+    old_level = MMLogger.get_current_instance().level
     # Two lines a draw and detector would fill the log.
     MMLogger.get_current_instance().setLevel('WARNING')
     try:
@@ -63,7 +67,8 @@ def draw_aps(
                 found.append(metric.compute_metrics(results))
             progress(done + 1, repeats)
     finally:
-        metric._truth, metric._api = truth, api
+        for name, value in kept.items():
+            setattr(metric, name, value)
         MMLogger.get_current_instance().setLevel(old_level)
     return [
         {key: np.array([draw[key] for draw in found]) for key in (found[0] if found else ())}

@@ -38,7 +38,7 @@ TEMPERATURES = (0.05, 0.07, 0.1, 0.15, 0.2)
 """Temperatures of the prototype evidence at which a dump can be replayed, beside the head's own."""
 TOPK = 32
 SHARD_SIZE = 64
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class DumpedImage:
         scores: (R, k + 2) raw probabilities: of ``classes``, of all other classes, of background.
         bboxes: (R, k, 4), or (R, 1, 4) for a class-agnostic box head.
         evidence: (R, k) prototype log-evidence relative to a uniform guess, at the first of the
-            dump's temperatures; None where the head keeps no prototypes.
+            dump's temperatures, NaN for a class without a prototype; None where the head keeps
+            no prototypes.
         shifts: (R, T) row constants of the evidence at each temperature, or None.
         truth: Ground truth, boxes in pixels of the view.
     """
@@ -68,12 +69,13 @@ class DumpedImage:
         """(R, k) evidence at one of the dump's temperatures.
 
         log softmax(cos / T') is (T / T') log softmax(cos / T) plus a constant of the row, which
-        is stored, so no cosine is needed.
+        is stored, so no cosine is needed. That of a class without a prototype is 0.
         """
         if self.evidence is None or self.shifts is None:
             return None
         column = list(temperatures).index(temperature)
-        return temperatures[0] / temperature * self.evidence + self.shifts[:, column, None]
+        evidence = temperatures[0] / temperature * self.evidence + self.shifts[:, column, None]
+        return evidence.nan_to_num(nan=0.0)
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,8 @@ def _look(
     metas = [sample.metainfo for sample in samples]
     rois, scores, deltas = score_rois(teacher.roi_head, x, boxes, metas)
     evidence = _evidence(detector, temperatures, len(rois))
+    prototypes = _prototype_head(detector)
+    valid = None if prototypes is None else prototypes.prototype_counts > 0
     head = stages_of(teacher.roi_head)[-1].bbox_head
     deltas = deltas.unflatten(1, (-1, 4))
     # A RoI below the floor stays below it under any boost: class scores sum to its objectness.
@@ -235,7 +239,10 @@ def _look(
         decoded = head.bbox_coder.decode(
             priors.reshape(-1, 4), chosen.reshape(-1, 4), max_shape=meta['img_shape']
         ).view_as(chosen)
-        own = None if evidence is None else evidence[0, rows].gather(1, classes)
+        own = shifts = None
+        if evidence is not None and valid is not None:
+            own = torch.where(valid, evidence[0, rows], torch.nan).gather(1, classes)
+            shifts = _shifts(evidence[:, rows][..., valid], temperatures).cpu()
         images.append(
             DumpedImage(
                 img_id=int(meta['img_id']),
@@ -243,7 +250,7 @@ def _look(
                 scores=torch.cat([kept, rest[:, None], scores[rows, -1:]], 1).cpu(),
                 bboxes=decoded.float().cpu(),
                 evidence=None if own is None else own.cpu(),
-                shifts=None if evidence is None else _shifts(evidence[:, rows], temperatures).cpu(),
+                shifts=shifts,
                 truth=_in_view(truth.image(int(meta['img_id'])), meta['scale_factor']),
             )
         )
@@ -271,7 +278,10 @@ def _evidence(
 
 
 def _shifts(evidence: Tensor, temperatures: Sequence[float]) -> Tensor:
-    """(R, T) from (T, R, C): what the evidence at each temperature has beside the first's."""
+    """(R, T) from (T, R, V): what the evidence at each temperature has beside the first's.
+
+    V are classes with a prototype; the row's constant is the same for all of them.
+    """
     ratios = evidence.new_tensor([temperatures[0] / t for t in temperatures])
     return evidence[:, :, 0].T - ratios * evidence[0, :, :1]
 

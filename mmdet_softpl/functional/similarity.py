@@ -37,14 +37,16 @@ def sum_features(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Te
 
     Args:
         features: (N, D).
-        labels: (N,) integers; those outside [0, C) (background) are ignored.
+        labels: (N,) integers; those outside [0, C) (background) are ignored, and so are rows that
+            are not finite, which would stay in every later mean.
         num_classes: C.
 
     Returns:
         sums (C, D) and counts (C,), float32. Both add up over ranks.
     """
     features = at_least_float32(features)
-    rows = class_rows(labels, num_classes)
+    finite = features.isfinite().all(dim=1)
+    rows = torch.where(finite, class_rows(labels, num_classes), num_classes)
     sums = features.new_zeros(num_classes + 1, features.shape[1]).index_add(0, rows, features)
     ones = features.new_ones(rows.shape[0])
     counts = features.new_zeros(num_classes + 1).index_add(0, rows, ones)
@@ -203,6 +205,7 @@ def tilt_similarity(
     instance_counts: Tensor,
     gamma: float,
     max_inflow: float | None = None,
+    topk: int | None = None,
 ) -> tuple[ClassSimilarity, Tensor]:
     """Tilt a similarity toward classes with few instances and cap what flows into each class.
 
@@ -210,7 +213,8 @@ def tilt_similarity(
     Smoothing then hands inflow_j = sum_y n_y Q[y, j] target mass (times epsilon) to class j,
     whose own instances are n_j. With ``max_inflow`` the columns that get more than
     max_inflow * n_j are scaled down to it. A row that lost mass that way gives it back to its own
-    class, which takes the column of the row's weakest neighbour. Uniform (zero) rows have nothing
+    class, in a column of its own if ``topk`` leaves room for one, else in that of the row's
+    weakest neighbour. Uniform (zero) rows have nothing
     to tilt or to scale; their inflow counts, and leaves the others less room.
 
     Args:
@@ -218,10 +222,11 @@ def tilt_similarity(
         instance_counts: (C,) labelled instances n, >= 0; classes without any count as one.
         gamma: strength of the tilt; 0 changes nothing, > 0 favours rare neighbours.
         max_inflow: limit of inflow_j / n_j, > 0; None: no limit.
+        topk: columns that the result may have; None: k.
 
     Returns:
-        The similarity (C, k), and the ratio inflow_j / n_j after the cap, (C,), which leaves out
-        what a class gives back to itself.
+        The similarity (C, k), or (C, k + 1) where there is a limit and k < topk; and the ratio
+        inflow_j / n_j after the cap, (C,), which leaves out what a class gives back to itself.
 
     Raises:
         ValueError: max_inflow <= 0.
@@ -242,6 +247,9 @@ def tilt_similarity(
     if max_inflow is None:
         return ClassSimilarity(indices, weights), (base + inflow) / own
 
+    itself = torch.arange(weights.shape[0], device=indices.device)[:, None]
+    if topk is not None and indices.shape[1] < topk:
+        indices, weights = torch.cat([indices, itself], dim=1), F.pad(weights, (0, 1))
     room = (max_inflow * own - base).clamp_min(0)
     scale = (room / inflow.clamp_min(tiny)).clamp_max(1)[indices]
     capped = ((scale < 1) & (weights > 0)).any(dim=1, keepdim=True)
@@ -250,7 +258,6 @@ def tilt_similarity(
     weights = torch.where(capped, weights.scatter(1, weakest, 0), weights)
     ratio = (base + _inflow(indices, weights, own)) / own
 
-    itself = torch.arange(weights.shape[0], device=indices.device)[:, None]
     rest = 1 - weights.sum(dim=1, keepdim=True)
     indices = torch.where(capped, indices.scatter(1, weakest, itself), indices)
     weights = torch.where(capped, weights.scatter(1, weakest, rest), weights)
@@ -276,8 +283,8 @@ def prototype_log_evidence(
         min_count: features that make a prototype valid.
 
     Returns:
-        (N, C) float32. A class without a valid prototype gets the mean of the valid ones (neither
-        for nor against it); without any valid class all is 0.
+        (N, C) float32. A class without a valid prototype gets what a uniform guess over the valid
+        ones would (neither for nor against it); without any valid class all is 0.
     """
     with torch.autocast(features.device.type, enabled=False):
         valid = counts >= min_count
@@ -287,9 +294,8 @@ def prototype_log_evidence(
     # A finite floor instead of -inf: no nan where no class is valid.
     floor = torch.finfo(cosine.dtype).min
     evidence = torch.log_softmax((cosine / temperature).masked_fill(~valid, floor), dim=1)
-    kept = evidence.masked_fill(~valid, 0)
-    mean = kept.sum(dim=1, keepdim=True) / valid.sum().clamp_min(1)
-    return torch.where(valid, kept, mean)
+    guess = -valid.sum().clamp_min(1).log().to(evidence)
+    return torch.where(valid, evidence, guess)
 
 
 def _inflow(indices: Tensor, weights: Tensor, own: Tensor) -> Tensor:

@@ -25,7 +25,11 @@ from mmdet_softpl.functional import (
     student_offsets,
     temperature_calibrator,
 )
-from mmdet_softpl.models.checkpoint_parts import check_head, network_part
+from mmdet_softpl.models.checkpoint_parts import (
+    check_head,
+    is_class_statistic,
+    network_part,
+)
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.labelled_statistics import observe_image
@@ -39,6 +43,7 @@ from mmdet_softpl.models.roi_adapter import (
 from mmdet_softpl.models.semi_train_cfg import (
     STUDENT_BRANCH,
     TEACHER_BRANCH,
+    TEST_KEYS,
     checked_settings,
 )
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
@@ -141,6 +146,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             self.semi_test_cfg.get('predict_on', 'teacher'),
             ('teacher', 'student'),
         )
+        for key in self.semi_test_cfg:
+            check_choice(type(self).__name__, 'key of semi_test_cfg', key, TEST_KEYS)
         self.labeling_cfg = LabelingCfg(**{f.name: cfg[f.name] for f in fields(LabelingCfg)})
         self.teacher_checkpoint = teacher_checkpoint
         if teacher_checkpoint and '://' not in teacher_checkpoint:
@@ -150,7 +157,12 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                     f'CalibratedSoftTeacher: teacher_checkpoint={teacher_checkpoint!r} '
                     'does not exist.'
                 )
-        self.class_state = ClassState(self.num_classes, cfg['score_thr'])
+        self.class_state = ClassState(
+            self.num_classes,
+            cfg['score_thr'],
+            calibrates=cfg['calibration'] != 'none',
+            corrects=cfg['student_correction'],
+        )
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
         for network in (self.student, self.teacher):
             network.rpn_head.register_forward_hook(keep_proposal_precision)
@@ -210,13 +222,21 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             )
             state = network_part(checkpoint.get('state_dict', checkpoint), 'teacher')
             check_head(state, self.state_dict(), '', self.teacher_checkpoint)
-            result = self.teacher.load_state_dict(state, strict=False)
+            missing = self.teacher.load_state_dict(state, strict=False).missing_keys
+            extra = [key for key in missing if is_class_statistic(key)]
+            if len(missing) > len(extra):
+                absent = sorted(set(missing) - set(extra))
+                raise ValueError(
+                    f'CalibratedSoftTeacher: teacher_checkpoint={self.teacher_checkpoint!r} lacks '
+                    f'{len(absent)} weights of the teacher (first {absent[0]!r}), which would '
+                    'stay random. Give a checkpoint of this detector, plain or semi-supervised.'
+                )
             logger = MMLogger.get_current_instance()
             logger.info(f'teacher loaded from {self.teacher_checkpoint}')
-            if result.missing_keys:
+            if extra:
                 logger.warning(
-                    f'{self.teacher_checkpoint} lacks {len(result.missing_keys)} keys of the '
-                    f'teacher, first ones: {result.missing_keys[:5]}'
+                    f'{self.teacher_checkpoint} has no prototypes for the head of the config; the '
+                    'teacher gathers its own.'
                 )
 
     def loss(

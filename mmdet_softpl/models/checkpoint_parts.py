@@ -22,6 +22,14 @@ def network_part(state_dict: Mapping[str, Tensor], network: str) -> dict[str, Te
     return chosen or dict(state_dict)
 
 
+def is_class_statistic(key: str) -> bool:
+    """Whether a key of a detector is no weight but a prototype, a similarity or a counter.
+
+    Those of a box head may be missing: a plain head has none, and another one other ones.
+    """
+    return '.bbox_head.' in key and not key.endswith(('weight', 'bias'))
+
+
 def check_head(
     state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str, source: str
 ) -> None:

@@ -24,6 +24,8 @@ class ClassState(nn.Module):
     Args:
         num_classes: C.
         score_thr: Initial threshold of every class, in [0, 1].
+        calibrates: False: the calibration table of a checkpoint is left out.
+        corrects: False: the offsets of a checkpoint are left out.
 
     Attributes:
         groups: (C,) long, 0 rare, 1 common, 2 frequent (0 until a hook says otherwise).
@@ -71,16 +73,18 @@ class ClassState(nn.Module):
         'offset_counts',
     )
 
-    def __init__(self, num_classes: int, score_thr: float) -> None:
+    def __init__(
+        self, num_classes: int, score_thr: float, calibrates: bool = True, corrects: bool = True
+    ) -> None:
         super().__init__()
+        self.calibrates, self.corrects = calibrates, corrects
         c, b = num_classes, CONFIDENCE_BINS
-        centres = (torch.arange(b) + 0.5) / b
         self.register_buffer('groups', torch.zeros(c, dtype=torch.long))
         self.register_buffer('boosts', torch.ones(c))
         self.register_buffer('wanted_boosts', torch.ones(c), persistent=False)
         self.register_buffer('prototype_weights', torch.zeros(c))
         self.register_buffer('thresholds', torch.full((c,), float(score_thr)))
-        self.register_buffer('calibration', centres.repeat(c, 1))
+        self.register_buffer('calibration', uncalibrated(c))
         self.register_buffer('offsets', torch.zeros(c))
         self.register_buffer('reliability', torch.zeros(3, c, b))
         self.register_buffer('score_histogram', torch.zeros(c, SCORE_BINS))
@@ -102,7 +106,17 @@ class ClassState(nn.Module):
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
+        # Switched off in the config of a training that goes on from one that had it.
+        if not self.calibrates:
+            self.calibration.copy_(uncalibrated(self.num_classes))
+        if not self.corrects:
+            self.clear('offsets')
         # A checkpoint holds rank 0's share of the accumulators; every rank going on with it
         # would count it world_size times.
         if get_rank() > 0:
             self.clear(*self.ACCUMULATORS)
+
+
+def uncalibrated(num_classes: int) -> Tensor:
+    """(C, B) the table that leaves scores as they are: the centres of the bins."""
+    return ((torch.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS).repeat(num_classes, 1)

@@ -11,6 +11,8 @@ from mmdet_softpl.models.teacher_labels import LabelingCfg
 
 # Names of mmdet's pipelines.
 TEACHER_BRANCH, STUDENT_BRANCH = 'unsup_teacher', 'unsup_student'
+# Of mmdet's SemiBaseDetector.
+TEST_KEYS = ('predict_on', 'forward_on', 'extract_feat_on')
 LABEL_MODES = ('soft', 'hard')
 CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')
 DEFAULTS = dict(
@@ -51,4 +53,6 @@ def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:
     check_choice(owner, 'mirror', cfg['mirror'], (True, False))
     for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
         check_range(owner, key, cfg[key], 1, None)
+        if not isinstance(cfg[key], int):
+            raise ValueError(f'{owner}: {key} must be a whole number, got {cfg[key]!r}.')
     return ConfigDict(cfg)

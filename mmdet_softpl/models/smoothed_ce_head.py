@@ -357,6 +357,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
                 self.prototype_counts,
                 gamma=0.0,
                 max_inflow=self.max_inflow / self.smoothing,
+                topk=self.topk,
             )
             MMLogger.get_current_instance().debug(
                 'class similarity: %.1f effective neighbours, largest inflow %.2f',
@@ -429,6 +430,11 @@ def read_similarity(
             f'SmoothedCEHead: similarity_file={path!r} ends in {file.suffix!r}; '
             'known are .npy, .npz and .pt.'
         )
+    if not isinstance(array, Tensor):
+        raise ValueError(
+            f'SmoothedCEHead: similarity_file={path!r} holds a {type(array).__name__}; save the '
+            'tensor itself.'
+        )
     if array.dim() != 2 or array.shape[0] != num_classes:
         raise ValueError(
             f'SmoothedCEHead: similarity_file={path!r} holds an array of shape '
@@ -436,6 +442,12 @@ def read_similarity(
             f'({num_classes}, {num_classes}).'
         )
     array = array.float()
+    finite = torch.isfinite(array).all(dim=1)
+    if not bool(finite.all()):
+        raise ValueError(
+            f'SmoothedCEHead: similarity_file={path!r} has inf or nan in row '
+            f'{int((~finite).nonzero()[0])}; write a finite vector for every class.'
+        )
     if array.shape[1] == num_classes:
         return similarity_from_matrix(array, topk, temperature)
     return similarity_from_prototypes(

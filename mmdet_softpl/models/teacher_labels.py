@@ -125,7 +125,8 @@ def teacher_detect(
     boxes = [result.bboxes for result in proposals]
     rois, scores, deltas = score_rois(teacher.roi_head, x, boxes, metas)
     # Boosts and evidence leave p_bg as it is: where the whole foreground is below the floor, no
-    # class passes it. Most RoIs are such; a hair is left for rounding.
+    # class passes it. Most RoIs are such; a hair is left for rounding. What the mirror image alone
+    # shows is given up: asking it of every RoI would cost as much again as the box head.
     rows = (1 - scores[:, -1] > 0.999 * cfg.score_floor).nonzero().squeeze(1)
     evidence = evidence_of(teacher.roi_head, state.prototype_weights, len(rois), rows)
     rois, scores, deltas = rois[rows], scores[rows], deltas[rows]

@@ -176,7 +176,7 @@ def ratio_map(
         axes.set_xticks(ticks, [str(iters[i]) for i in ticks])
         axes.set_xlabel('iteration', fontsize=FONT_SIZE)
         if named:
-            axes.set_yticks(range(count), class_names, fontsize=FONT_SIZE - 1.5)
+            axes.set_yticks(range(count), class_names, fontsize=FONT_SIZE - 1.5, parse_math=False)
         else:
             axes.set_yticks([])
             axes.set_ylabel(f'{count} classes, rare ones below', fontsize=FONT_SIZE)

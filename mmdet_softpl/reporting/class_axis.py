@@ -59,10 +59,9 @@ def name_classes(axes: Axes, class_names: Sequence[str], otherwise: str) -> None
         ha='right',
         rotation_mode='anchor',
         fontsize=SMALL_FONT_SIZE,
+        parse_math=False,
     )
 
 
 def _short(name: str) -> str:
-    # A dollar sign would start matplotlib's mathematics.
-    text = name.replace('$', r'\$')
-    return text if len(text) <= _LONG_NAME else text[: _LONG_NAME - 1] + '…'
+    return name if len(name) <= _LONG_NAME else name[: _LONG_NAME - 1] + '…'

@@ -157,19 +157,21 @@ def paste_roi_masks(
     boxes = torch.as_tensor(to_numpy(bboxes), dtype=torch.float32).reshape(-1, 4)
     if len(boxes) == 0:
         return np.zeros((0, height, width), dtype=bool)
-    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    # One by one: the grid of a single mask is twice as large as the image already.
+    pairs = zip(probabilities, boxes, strict=True)
+    return np.stack([_pasted(mask, box, height, width) >= threshold for mask, box in pairs])
+
+
+def _pasted(mask: torch.Tensor, box: torch.Tensor, height: int, width: int) -> np.ndarray:
+    """(H, W) probabilities of one mask (S, S)."""
+    x1, y1, x2, y2 = box
     tiny = torch.finfo(torch.float32).tiny
     grid_x = (torch.arange(width) + 0.5 - x1) / (x2 - x1).clamp(min=tiny) * 2 - 1
     grid_y = (torch.arange(height) + 0.5 - y1) / (y2 - y1).clamp(min=tiny) * 2 - 1
     grid = torch.stack(
-        (
-            grid_x[:, None, :].expand(-1, height, -1),
-            grid_y[:, :, None].expand(-1, -1, width),
-        ),
-        dim=3,
+        (grid_x[None, :].expand(height, -1), grid_y[:, None].expand(-1, width)), dim=2
     )
-    pasted = F.grid_sample(probabilities[:, None], grid, align_corners=False)[:, 0]
-    return (pasted >= threshold).numpy()
+    return F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0].numpy()
 
 
 def _draw_instances(
@@ -226,6 +228,7 @@ def _draw_instances(
             ha='right' if right else 'left',
             va='bottom',
             clip_on=True,
+            parse_math=False,
             bbox={
                 'facecolor': color if kept[i] else 'white',
                 'alpha': 0.85 if kept[i] else 0.6,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -64,6 +65,12 @@ def missing_parts(run: WorkDir) -> list[str]:
         missing.append(
             'Losses: no scalars.json with training iterations; it stopped before the first log, or '
             'the visualizer has no LocalVisBackend.'
+        )
+    broken = [record['iter'] for record in run.losses if not math.isfinite(record.get('loss', 0))]
+    if broken:
+        missing.append(
+            f'Losses from iteration {broken[0]} on: the loss is not finite, the training has '
+            'diverged. Lower the learning rate, or clip gradients (optim_wrapper.clip_grad).'
         )
     if not run.validations:
         missing.append('AP: no validation has been run yet (train_cfg.val_interval).')

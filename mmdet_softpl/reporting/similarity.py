@@ -103,8 +103,8 @@ def draw_similarity(similarity: np.ndarray, class_names: Sequence[str]) -> Figur
     # Between clusters there is little against what stays inside; its root can still be seen.
     norm = PowerNorm(1.0 if count <= MAX_ROWS else 0.5, vmin=0, vmax=100 * max(cells.max(), 1e-9))
     image = axes.imshow(100 * cells, cmap='magma_r', norm=norm, interpolation='nearest')
-    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(labels)), labels, fontsize=size)
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(len(labels)), labels, fontsize=size, parse_math=False)
     axes.tick_params(length=0, pad=2)
     axes.set_title(title, fontsize=FONT_SIZE, loc='left')
     axes.spines[:].set_visible(False)

@@ -105,6 +105,15 @@ def test_from_logs_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert f'<th scope="row">{name}</th>' in text
 
 
+def test_a_diverged_training_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write_run(tmp_path / 'run')
+    (scalars,) = path.glob('*/vis_data/scalars.json')
+    scalars.write_text(scalars.read_text() + '{"loss": NaN, "iter": 41, "step": 41}\n')
+    assert report(path, '--images', '0', '--json') == 0
+    said = json.loads(capsys.readouterr().out)
+    assert any('iteration 41' in text and 'diverged' in text for text in said['missing'])
+
+
 def test_of_a_run_that_has_only_begun(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / '20260101_000000').mkdir()
     assert report(tmp_path) == 0

@@ -20,6 +20,7 @@ from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine import data_checks
 from mmdet_softpl.engine.data_checks import (
     check_datasets,
+    check_image_ids,
     checked_annotations,
     training_classes,
 )
@@ -263,6 +264,20 @@ def test_a_branch_without_the_homography_is_named_before_training(
         assert word in message
     # Another detector may do without.
     check_datasets(make_runner(unlabelled(**keys)))
+
+
+def test_a_labelled_branch_that_names_no_image_is_refused_for_lvis(tmp_path: Path) -> None:
+    init_default_scope('mmdet')
+    files = coco(tmp_path / 'train.json', ONE_EACH)
+
+    def branch(keys: tuple[str, ...]) -> CocoDataset:
+        packed = [dict(type='PackDetInputs', meta_keys=keys)]
+        branches = dict(type='MultiBranch', branch_field=['sup'], sup=packed)
+        return CocoDataset(**files, pipeline=[branches])
+
+    check_image_ids(make_runner(branch(('img_id', 'img_shape'))))
+    with pytest.raises(ValueError, match=r"train\.json.*branch 'sup' has no 'img_id'"):
+        check_image_ids(make_runner(branch(('img_shape',))))
 
 
 def test_files_elsewhere_and_of_other_formats_are_left_alone(tmp_path: Path) -> None:

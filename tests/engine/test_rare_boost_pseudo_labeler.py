@@ -21,6 +21,7 @@ from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.functional import score_histogram
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
+from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.run_records import PSEUDO_LABELS_FILE, read_records
 
 NAMES = ('ant', 'bee', 'cat', 'dog')
@@ -470,6 +471,20 @@ def test_the_hosts_mean_teacher_hook_is_refused_where_it_loses_state(tmp_path: P
     model.has_trainable_batch_norm = True
     with pytest.raises(ValueError, match='batch norm'):
         RareBoostPseudoLabeler(path).before_train(runner)
+
+
+def test_a_head_without_prototypes_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / 'train.json')
+    model = Ours()
+    model.head = SmoothedCEHead(num_classes=4, smoothing=0.0)
+    runner = make_runner(tmp_path, model)
+    RareBoostPseudoLabeler(path, prototype_weight=0.0).before_train(runner)
+    assert not runner.warnings
+    RareBoostPseudoLabeler(path).before_train(runner)
+    assert len(runner.warnings) == 1 and 'smoothing > 0' in runner.warnings[0]
+    model.head = SmoothedCEHead(num_classes=4)
+    RareBoostPseudoLabeler(path).before_train(runner)
+    assert len(runner.warnings) == 1
 
 
 def test_a_fresh_start_forgets_the_state_of_loaded_weights(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_a_draw_is_a_file_of_the_drawn_images(ann_file: Path, tmp_path: Path) ->
     metric = make(ann_file)
     good, bad = predictions(data, 0.5), predictions(data, 4.0)
     whole = metric.compute_metrics(good)
+    last = metric.evaluations, metric.reliability
     found = draw_aps(metric, copy.deepcopy(data), [good, bad], 5, seed=3)
     assert len(found) == 2 and found[0]['bbox_AP'].shape == (5,)
     rng = np.random.default_rng(3)
@@ -70,6 +71,7 @@ def test_a_draw_is_a_file_of_the_drawn_images(ann_file: Path, tmp_path: Path) ->
             assert values['bbox_AP'][place] == pytest.approx(expected)
     assert (found[0]['bbox_AP'] > found[1]['bbox_AP']).all()
     # The metric is as it was.
+    assert metric.evaluations is last[0] and metric.reliability is last[1]
     assert metric.compute_metrics(good) == whole
 
 

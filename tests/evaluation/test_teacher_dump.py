@@ -70,6 +70,7 @@ def test_interrupted_dump_goes_on_and_other_sources_are_other_dumps(
 def test_content(tmp_path: Path) -> None:
     ann_file = tiny_labelling.write_images(tmp_path)
     detector = tiny_labelling.build_teacher()
+    head = detector.teacher.roi_head.bbox_head
     dump = dump_teacher(
         detector,
         tiny_labelling.build_dataset(ann_file),
@@ -77,7 +78,6 @@ def test_content(tmp_path: Path) -> None:
         tmp_path / 'dumps',
         {},
     )
-    head = detector.teacher.roi_head.bbox_head
     assert dump.temperatures[0] == head.temperature
     assert set(dump.temperatures) == {*teacher_dump.TEMPERATURES, head.temperature}
     floor = detector.labeling_cfg.score_floor
@@ -116,9 +116,14 @@ def test_the_mirror_image_is_in_the_scores(tmp_path: Path, monkeypatch) -> None:
         torch.testing.assert_close(both.scores[:, :-1], alone.scores[:, :-1] / 2)
 
 
-def test_evidence_at_every_temperature(tmp_path: Path) -> None:
+@pytest.mark.parametrize('without', [None, 0, 2])
+def test_evidence_at_every_temperature(tmp_path: Path, without: int | None) -> None:
     ann_file = tiny_labelling.write_images(tmp_path, count=1)
     detector = tiny_labelling.build_teacher()
+    head = detector.teacher.roi_head.bbox_head
+    if without is not None:
+        head.prototype_counts[without] = 0
+    valid = head.prototype_counts > 0
     dump = dump_teacher(
         detector,
         tiny_labelling.build_dataset(ann_file),
@@ -126,7 +131,6 @@ def test_evidence_at_every_temperature(tmp_path: Path) -> None:
         tmp_path / 'dumps',
         {},
     )
-    head = detector.teacher.roi_head.bbox_head
     # The dump's forward pass was the last one, and nothing was below the floor or behind it.
     features = head.penultimate_features
     (image,) = dump.images
@@ -134,13 +138,14 @@ def test_evidence_at_every_temperature(tmp_path: Path) -> None:
     for temperature in dump.temperatures:
         expected = prototype_log_evidence(
             features, head.prototypes, head.prototype_counts, temperature
-        ) + np.log(4)
+        ) + np.log(int(valid.sum()))
         found = image.log_evidence(dump.temperatures, temperature)
         assert found is not None
         if rows is None:
             distance = torch.cdist(found, expected)
             rows = distance.argmin(1)
         torch.testing.assert_close(found, expected[rows], atol=1e-3, rtol=1e-3)
+        assert not found[:, ~valid].any()
 
 
 def test_many_classes_keep_the_best_and_the_rest_as_one(monkeypatch) -> None:

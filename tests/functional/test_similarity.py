@@ -93,6 +93,15 @@ def test_sums_of_nothing_but_background(num_rois):
     assert not features.grad.any()
 
 
+@pytest.mark.parametrize('value', [torch.inf, torch.nan])
+def test_sums_leave_out_rows_that_are_not_finite(value):
+    features, labels = randn(6, 3), torch.tensor([0, 1, 1, 0, 2, 1])
+    expected = sum_features(features[[0, 1, 3, 5]], labels[[0, 1, 3, 5]], 3)
+    features[2, 1] = features[4, 0] = value
+    for actual, wanted in zip(sum_features(features, labels, 3), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
 def test_sums_of_bfloat16_features_are_kept_in_float32():
     features = torch.ones(1000, 2).bfloat16()
     sums, counts = sum_features(features, torch.zeros(1000, dtype=torch.long), 1)
@@ -365,6 +374,19 @@ def test_cap_keeps_rows_that_lose_nothing():
     assert capped.indices[0].tolist() == [0, 2]
 
 
+@pytest.mark.parametrize('large', [990.0, 1010.0])
+def test_with_room_for_itself_a_row_hands_on_what_it_may(large):
+    """Else the weakest neighbour, with one neighbour the only one, would get nothing."""
+    similarity = ClassSimilarity(torch.tensor([[1], [0]]), torch.ones(2, 1))
+    counts = torch.tensor([large, 100])
+    tilted, ratio = tilt_similarity(similarity, counts, 0.0, max_inflow=10.0, topk=2)
+    assert tilted.indices.shape == (2, 2)
+    expected = min(large, 1000) / large
+    torch.testing.assert_close(dense(tilted)[0], torch.tensor([1 - expected, expected]))
+    torch.testing.assert_close(dense(tilted)[1], torch.tensor([1.0, 0]))
+    torch.testing.assert_close(ratio, torch.tensor([100 / large, min(large, 1000) / 100]))
+
+
 @pytest.mark.parametrize(('max_inflow', 'last'), [(2.0, 2.0), (0.5, 1.5)])
 def test_uniform_rows_take_room_but_are_not_capped(max_inflow, last):
     # Class 0 is uniform and gives 15 to each of the others; class 1 gives 40 to class 2.
@@ -401,7 +423,7 @@ def test_evidence_matches_the_reference(temperature):
     logits = cosine[:, valid] / temperature
     expected = np.empty((12, 5))
     expected[:, valid] = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    expected[:, ~valid] = expected[:, valid].mean(1, keepdims=True)
+    expected[:, ~valid] = -np.log(4)
     actual = prototype_log_evidence(features, prototypes, counts, temperature)
     torch.testing.assert_close(actual, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-4)
 

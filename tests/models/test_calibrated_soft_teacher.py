@@ -417,6 +417,33 @@ def test_a_checkpoint_of_other_classes_is_named(tmp_path) -> None:
         model.init_weights()
 
 
+def test_a_teacher_checkpoint_of_something_else_is_refused(tmp_path) -> None:
+    """Frozen, a random teacher would label for the whole burn-in."""
+    state = MODELS.build(detector_config()).state_dict()
+    del state['rpn_head.rpn_conv.weight']
+    for name, weights in (('part', state), ('other', {'foo.weight': torch.zeros(2)})):
+        path = tmp_path / f'{name}.pth'
+        torch.save(dict(state_dict=weights), path)
+        model = MODELS.build(
+            dict(semi_config(detector_config(), **GENEROUS), teacher_checkpoint=str(path))
+        )
+        with pytest.raises(ValueError, match=rf'{name}\.pth.*weights of the teacher'):
+            model.init_weights()
+
+
+def test_switched_off_means_off_after_a_checkpoint_that_had_it() -> None:
+    trained = build()
+    trained.class_state.calibration *= 0.5
+    trained.class_state.offsets += 1
+    fresh = build().class_state
+    for cfg, kept in ((dict(calibration='none'), 'offsets'), ({}, 'calibration')):
+        off = build(**cfg, student_correction=kept == 'offsets')
+        off.load_state_dict(trained.state_dict())
+        for name in ('calibration', 'offsets'):
+            source = trained.class_state if name == kept else fresh
+            assert torch.equal(getattr(off.class_state, name), getattr(source, name))
+
+
 def test_a_missing_teacher_checkpoint_is_named_at_construction() -> None:
     with pytest.raises(FileNotFoundError, match='nowhere'):
         MODELS.build(dict(semi_config(detector_config()), teacher_checkpoint='nowhere.pth'))
@@ -433,6 +460,8 @@ def test_a_missing_teacher_checkpoint_is_named_at_construction() -> None:
         (dict(unsup_weight=-1), ['unsup_weight', '-1']),
         (dict(refresh_interval=0), ['refresh_interval', '0']),
         (dict(max_per_img=0), ['max_per_img']),
+        (dict(max_per_img=50.0), ['max_per_img', '50.0', 'whole']),
+        (dict(refresh_interval=2.5), ['refresh_interval', '2.5']),
         (dict(reliability_decay=2), ['reliability_decay', '2']),
         (dict(cls_pseudo_thr=0.9), ['cls_pseudo_thr', 'score_thr']),
     ],
@@ -442,6 +471,12 @@ def test_bad_settings_are_named_at_construction(cfg: dict, words: list[str]) -> 
         MODELS.build(semi_config(detector_config(), **cfg))
     for word in words:
         assert word in str(error.value)
+
+
+def test_an_unknown_key_of_the_test_settings_is_named() -> None:
+    cfg = dict(semi_config(detector_config()), semi_test_cfg=dict(predict='student'))
+    with pytest.raises(ValueError, match=r"semi_test_cfg='predict'.*'predict_on'"):
+        MODELS.build(cfg)
 
 
 def test_a_one_stage_detector_is_refused() -> None:

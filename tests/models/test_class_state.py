@@ -39,6 +39,20 @@ def test_everything_but_what_settings_give_is_in_the_state_dict() -> None:
     assert not list(state.parameters())
 
 
+@pytest.mark.parametrize('kept', [True, False])
+def test_what_is_switched_off_is_not_taken_from_a_checkpoint(kept: bool) -> None:
+    source = ClassState(3, 0.5)
+    source.calibration *= 0.5
+    source.offsets += 1
+    source.thresholds += 0.1
+    state = ClassState(3, 0.5, calibrates=kept, corrects=kept)
+    fresh = ClassState(3, 0.5)
+    state.load_state_dict(source.state_dict())
+    for name in ('calibration', 'offsets'):
+        assert torch.equal(getattr(state, name), getattr(source if kept else fresh, name))
+    assert torch.equal(state.thresholds, source.thresholds)
+
+
 def test_clear_empties_what_is_named() -> None:
     state = ClassState(2, 0.5)
     state.kept += 3

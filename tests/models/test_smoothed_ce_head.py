@@ -348,6 +348,36 @@ def test_broken_written_similarity_is_named(tmp_path, arrays: dict, words: str) 
         )
 
 
+def test_similarity_file_with_a_broken_row_is_named(tmp_path) -> None:
+    """Through the centre it would make all rows uniform."""
+    array = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    array[3, 1] = np.nan
+    np.save(tmp_path / 'broken.npy', array)
+    torch.save(dict(a=torch.zeros(5, 3)), tmp_path / 'dict.pt')
+    for name, words in (('broken.npy', 'nan in row 3'), ('dict.pt', 'holds a dict')):
+        with pytest.raises(ValueError, match=rf'{name}.*{words}'):
+            SmoothedCEHead(
+                num_classes=5,
+                smoothing_mode='file',
+                similarity_file=str(tmp_path / name),
+                **copy.deepcopy(COMMON),
+            )
+
+
+@pytest.mark.parametrize('mode', ['similarity', 'confusion'])
+def test_one_overflowing_batch_does_not_end_the_statistics(mode: str) -> None:
+    """A gradient scaler skips the step of such a batch, and so must they."""
+    torch.manual_seed(0)
+    settings = dict(num_classes=4, smoothing_mode=mode, refresh_interval=1, warmup_iters=0)
+    head = SmoothedCEHead(**settings, **copy.deepcopy(COMMON))
+    feats = torch.randn(40, 8, 7, 7)
+    feats[7] = torch.inf
+    run(head, feats, batch(40, 4))
+    run(head, torch.randn(40, 8, 7, 7), batch(40, 4))
+    assert all(buffer.isfinite().all() for buffer in head.buffers() if buffer.is_floating_point())
+    assert (head.similarity.weights.sum(1) > 0.99).all()
+
+
 def test_similarity_file_of_other_classes_is_named(tmp_path) -> None:
     path = tmp_path / 'other.npy'
     np.save(path, np.zeros((7, 3), dtype=np.float32))

@@ -104,6 +104,11 @@ def test_legend_and_grid(tmp_path):
     assert save_figure(figure, tmp_path / 'a.png').stat().st_size > 1000
 
 
+def test_names_are_no_mathematics(tmp_path):
+    figure = draw_pseudo_labels([IMAGE], [instances()], ['$1_$2' for _ in NAMES])
+    assert save_figure(figure, tmp_path / 'a.png').stat().st_size > 1000
+
+
 def test_nothing_to_draw(tmp_path):
     empty = {
         'bboxes': np.zeros((0, 4)),
