@@ -26,7 +26,7 @@ from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois, 
 from mmdet_softpl.models.teacher_labels import evidence_of, teacher_detect
 
 #: Kinds of evidence, in the order of the columns; the last one needs a mask head and masks.
-EVIDENCE = ('class', 'object', 'box', 'mask')
+EVIDENCE = ('class', 'rival', 'object', 'box', 'mask')
 PART_SIZE = 64
 
 
@@ -158,13 +158,21 @@ def _agreement(
     rows = torch.arange(len(classes), device=device)
     objectness = 1 - scores[:, -1]
     named = scores[rows, classes] / objectness.clamp_min(1e-6)
+    # The same share is no doubt where the rest is spread, and much where one other class has it.
+    others = scores[:, :-1].scatter(1, classes[:, None], 0.0).amax(1)
+    rival = scores[rows, classes] / (scores[rows, classes] + others).clamp_min(1e-12)
     deltas = deltas.unflatten(1, (-1, 4))
     chosen = deltas[rows, classes if deltas.shape[1] > 1 else torch.zeros_like(classes)]
     head = stages_of(roi_head)[-1].bbox_head
     # Clipped to no image: what a given box has outside counts against it anyway.
     drawn = head.bbox_coder.decode(rois[:, 1:], chosen)
     given = bbox2roi(boxes).to(rois)
-    columns = [named, objectness, bbox_overlaps(given[:, 1:], drawn, is_aligned=True).clamp(0, 1)]
+    columns = [
+        named,
+        rival,
+        objectness,
+        bbox_overlaps(given[:, 1:], drawn, is_aligned=True).clamp(0, 1),
+    ]
     if masks:
         probs = roi_mask_probabilities(roi_head, feats, given, classes)
         columns.append(_mask_overlap(probs, masks))

@@ -1,8 +1,9 @@
 """How likely a given label is right, from what a teacher says about it.
 
 Shape letters: **N** labels, **E** kinds of evidence. Evidence lies in [0, 1], 1 where the teacher
-agrees: for the given box its class among the foreground classes, that it is an object at all, the
-IoU with the box that the teacher would draw, the IoU of the masks. A *gate* is a vector (E+1,): the
+agrees: for the given box its class among the foreground classes, the same against the strongest
+other class alone, that it is an object at all, the IoU with the box that the teacher would draw,
+the IoU of the masks. A *gate* is a vector (E+1,): the
 bias and a coefficient for the logit of each evidence.
 The gate is a logistic regression on log-odds, as in Platt scaling (Platt, "Probabilistic outputs
 for support vector machines", 1999), fitted on labels of which it is known which are wrong.
@@ -88,11 +89,14 @@ def balanced_threshold(weights: Tensor, right: Tensor) -> float:
         right: (N,) bool, with both kinds.
 
     Returns:
-        One of the weights; labels with at least this weight are kept.
+        Half-way between two of the weights, or the lowest; labels with at least this weight are
+        kept.
     """
     thresholds, kept_right, kept_wrong = _shares(weights, right)
-    best = torch.minimum(kept_right, 1 - kept_wrong).argmax()
-    return float(thresholds[best])
+    best = int(torch.minimum(kept_right, 1 - kept_wrong).argmax())
+    # Anything between the last dropped and the first kept weight is as good here, and elsewhere
+    # the ends are not.
+    return float(thresholds[max(best - 1, 0) : best + 1].mean())
 
 
 def precision_threshold(

@@ -55,7 +55,7 @@ def teacher(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             rows = []
             for annotation in annotations[image_id]:
                 agree = 0.8 if annotation['made'] == 'right' else 0.3
-                noise = 0.3 * torch.rand(4, generator=generator) - 0.15
+                noise = 0.3 * torch.rand(5, generator=generator) - 0.15
                 rows.append((agree + noise).tolist())
             found = dict(bbox=[0, 0, 9, 9], label=1, confidence=0.6)
             records.append(dict(img_id=image_id, evidence=rows, objects=[found]))

@@ -107,6 +107,14 @@ def test_balanced_threshold_by_brute_force() -> None:
     assert worse_side(found) == pytest.approx(best) and best > 0.6
 
 
+def test_balanced_threshold_lies_between_what_is_kept_and_dropped() -> None:
+    weights = torch.tensor([0.1, 0.2, 0.6, 0.9], dtype=torch.double)
+    right = torch.tensor([False, False, True, True])
+    assert balanced_threshold(weights, right) == pytest.approx(0.4)
+    # All labels of one weight: there is nothing between.
+    assert balanced_threshold(torch.full_like(weights, 0.3), right) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize('precision', [0.5, 0.9, 1.0])
 def test_precision_threshold_by_brute_force(precision: float) -> None:
     weights = torch.tensor([0.1, 0.2, 0.2, 0.5, 0.6, 0.9], dtype=torch.double)
