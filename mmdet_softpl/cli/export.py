@@ -249,8 +249,10 @@ def _load(checkpoint: str) -> dict[str, Any]:
 def _training_config(loaded: dict[str, Any], checkpoint: str, config: str | None) -> Any:
     from mmengine.config import Config
 
+    from mmdet_softpl.config_file import load_config
+
     if config is not None:
-        return Config.fromfile(config)
+        return load_config(config)
     text = loaded.get('meta', {}).get('cfg')
     if not text:
         raise ExportError(f"{checkpoint} has no config in its 'meta'; give one with --config")

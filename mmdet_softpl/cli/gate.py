@@ -74,6 +74,11 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.engine.label_gating import claim_folder, gate_labels
     from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 
+    if os.path.abspath(args.ann_file) == os.path.abspath(args.held_out):
+        raise ValueError(
+            f'--held-out {args.held_out}: this is the json whose labels are to be judged; give '
+            'labelled images that are surely right and that the teacher was not trained on.'
+        )
     device = chosen_device(args.device)
     cfg = read_config(args.config)
     detector, doubts = load_teacher(cfg, args.checkpoint)

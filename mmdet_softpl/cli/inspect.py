@@ -85,18 +85,14 @@ def read_config(path: str) -> Any:
         ValueError: the file is no config, or one of its bases or imports is missing.
         OSError: there is no such file.
     """
-    from mmengine.config import Config
+    from mmdet_softpl.config_file import load_config
 
     if not Path(path).is_file():
         raise FileNotFoundError(
             f'{path}: there is no such config; `python -m mmdet_softpl config-path --list` names '
             'the shipped ones, `python -m mmdet_softpl new-config` writes one'
         )
-    try:
-        return Config.fromfile(path)
-    except Exception as error:  # a config is a program: it can raise anything
-        reason = f'{type(error).__name__}: {error}'
-        raise ValueError(f'{path}: the config cannot be read: {reason}') from error
+    return load_config(path)
 
 
 @contextmanager

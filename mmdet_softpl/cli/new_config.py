@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -134,8 +135,9 @@ def run(args: argparse.Namespace) -> int:
         f'iterations of {plan.batch} images'
     )
     launch = f' --gpus {args.gpus} --launcher pytorch' if args.gpus > 1 else ''
-    print(f'next: python -m mmdet_softpl inspect {out}')
-    print(f'then: mim train mmdet {out}{launch}')
+    path = shlex.quote(str(out))
+    print(f'next: python -m mmdet_softpl inspect {path}')
+    print(f'then: mim train mmdet {path}{launch}')
     return 0
 
 

@@ -98,7 +98,7 @@ def _pilot(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     # Held-out images and given trainings are looked at before anything is written or trained.
     held_out_dataset(cfg, args.held_out, args.held_out_images)
     if args.runs:
-        runs = given_runs(args.runs)
+        runs = given_runs(args.runs, cfg)
         out.mkdir(parents=True, exist_ok=True)
     else:
         runs = plan_runs(cfg, sorted(set(args.shares)), args.seeds, args.iters, out)

@@ -225,11 +225,17 @@ def _say_import(result: dict[str, Any], args: argparse.Namespace) -> None:
     for warning in result['warnings']:
         print(f'warning: {warning}', file=sys.stderr)
     left_out = result['left_out']
+    total = {k: sum(result[k].values()) for k in ('accepted', 'corrected', 'added', 'deleted')}
+    pseudo = total['accepted'] + total['corrected'] + total['deleted']
+    if pseudo and total['deleted'] == pseudo:
+        print(
+            'warning: every pseudo-label was deleted, and the images count as background: was the '
+            'json exported with its annotations?',
+            file=sys.stderr,
+        )
     if args.json:
         print(json.dumps(result))
         return
-    total = {k: sum(result[k].values()) for k in ('accepted', 'corrected', 'added', 'deleted')}
-    pseudo = total['accepted'] + total['corrected'] + total['deleted']
     print(
         f'{result["images"]} images became labelled. Of {pseudo} pseudo-labels '
         f'{total["accepted"]} were accepted, {total["corrected"]} corrected '

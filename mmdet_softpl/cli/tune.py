@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
     require_optuna()
     out = Path(args.out or Path(args.checkpoint).parent / 'tune')
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'--out must be a folder, this is a file: {out}')
     # Standard output is for the result; the host prints there while it reads annotations.
     with contextlib.redirect_stdout(sys.stderr):
         held_out = look_at_held_out(
@@ -174,7 +176,16 @@ def _write(args: argparse.Namespace, held_out: HeldOut, result: dict[str, Any], 
     for trial, on_front in zip(trials, front.tolist(), strict=True):
         trial['on_front'] = on_front
     tune = result['tune']
-    figure = draw_tuning(result['importances'], trials, front.tolist(), tune['old'], tune['new'])
+    low, high = result['interval']
+    figure = draw_tuning(
+        result['importances'],
+        trials,
+        front.tolist(),
+        tune['old'],
+        tune['new'],
+        f'chosen on one half of the images; on the other half the proxy changes by {low:+.3f} to '
+        f'{high:+.3f} (95 %): {result["verdict"]}',
+    )
     save_figure(figure, out / 'tune.png')
     result['picture'] = str(out / 'tune.png')
     result['tuned_config'] = None
@@ -243,7 +254,10 @@ def _print(result: dict[str, Any], out: Path) -> None:
     low, high = result['interval']
     print(f'proxy, tuned - config: {low:+.3f} to {high:+.3f} (95 %): {result["verdict"]}')
     if result['verdict'] == 'better' and not result.get('online'):
-        print('That is the proxy: docs/tune.md says how far it can be believed.')
+        print(
+            'That is the proxy: it finds bad settings; in the one full training that followed its '
+            'choice the AP did not rise.'
+        )
     settings = LabelSettings.from_dict(result['best'])
     read = {*labeller_arguments(settings, True), 'temperature', 'calibration'}
     changed = [k for k in result['best'] if result['best'][k] != result['start'][k]]
@@ -260,6 +274,8 @@ def _print(result: dict[str, Any], out: Path) -> None:
             print(path)
     if result['tuned_config'] is None:
         print('no config was written: keep your own settings')
+    elif result['verdict'] == 'cannot tell':
+        print('no evidence that these settings are better than your own: keep those')
 
 
 def _number(value: float) -> str:

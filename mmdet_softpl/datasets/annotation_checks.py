@@ -81,8 +81,9 @@ def check_annotations(
 
     All problems of the file are collected (the first 10 of each kind, with counts) and raised
     together. What is doubtful but usable stands in the summary's ``warnings``, for the caller to
-    report: classes without a labelled image, a share of at most 1e-4 of unusable boxes or polygons
-    (which the host skips), and ``image_count`` values that the annotations contradict.
+    report: classes without a labelled image, names that differ in case or spaces alone, a share
+    of at most 1e-4 of unusable boxes or polygons (which the host skips), and ``image_count``
+    values that the annotations contradict.
 
     Args:
         ann_file: COCO or LVIS json.
@@ -159,6 +160,7 @@ def check_annotations(
             f'{len(empty)} of {len(class_names)} classes have no labelled image: {shown}{more}. '
             'They cannot be learned; label some images or leave them out of `classes`.'
         )
+    notes += _near_equal_names(class_names)
     if require_annotations and declared_images is not None:
         notes += _contradicted_counts(path, class_names, declared_images, image_counts[kept])
     summary = AnnotationSummary(
@@ -238,6 +240,21 @@ def _declared(categories: list[dict], key: str) -> list | None:
     """Values of ``key``, or None unless every category has it."""
     values = [category.get(key) for category in categories]
     return None if not values or None in values else values
+
+
+def _near_equal_names(names: Sequence[str]) -> list[str]:
+    """A sentence about classes whose names differ in case or spaces alone."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(' '.join(name.casefold().split()), []).append(name)
+    groups = [group for group in alike.values() if len(group) > 1]
+    if not groups:
+        return []
+    shown = '; '.join(', '.join(map(repr, group)) for group in groups[:MAX_EXAMPLES])
+    return [
+        f'class names that differ in case or spaces alone: {shown}. If they mean the same, make '
+        'them one category.'
+    ]
 
 
 def _contradicted_counts(

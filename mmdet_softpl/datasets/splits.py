@@ -177,7 +177,7 @@ def _draw_images(
         raise AnnotationError(
             f'{summary.ann_file}: {budget} labelled images are too few: keeping '
             f'min_images_per_class={min_images} of {len(images_of)} classes takes '
-            f'{num_for_coverage}. Raise --percent or --count, or lower --min-images-per-class (0 '
+            f'{num_for_coverage}. Ask for more labelled images, or lower min_images_per_class (0 '
             'lets classes go).'
         )
     rest = (image_id for image_id in order if image_id not in chosen)

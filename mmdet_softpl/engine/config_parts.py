@@ -83,7 +83,8 @@ def held_out_set(
     """Config of the labelled images that are not trained on.
 
     Args:
-        cfg: Of a training; its ``val_dataloader`` is the template.
+        cfg: Of a training; its ``val_dataloader`` (else ``test_dataloader``) is the template,
+            whose pipeline is used.
         ann_file: json of other images; None: the validation set.
         images: Their folder.
 
@@ -93,9 +94,12 @@ def held_out_set(
     """
     if (ann_file is None) != (images is None):
         raise ConfigPartError('--held-out and --held-out-images belong together; give both.')
-    loader = cfg.get('val_dataloader')
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     if loader is None:
-        raise ConfigPartError(f'{cfg.filename}: there is no val_dataloader; add one.')
+        raise ConfigPartError(
+            f'{cfg.filename}: there is no val_dataloader and no test_dataloader; add one, whose '
+            'pipeline the held-out images go through.'
+        )
     leaves = list(dataset_leaves(loader.dataset))
     if len(leaves) != 1:
         raise ConfigPartError(

@@ -23,7 +23,12 @@ from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.evaluation.class_mix import mix_difference, mix_weights
 from mmdet_softpl.evaluation.ground_truth import GroundTruth
 from mmdet_softpl.evaluation.label_replay import LabelSettings
-from mmdet_softpl.evaluation.teacher_dump import TeacherDump, dump_teacher, file_key
+from mmdet_softpl.evaluation.teacher_dump import (
+    TeacherDump,
+    dump_teacher,
+    file_key,
+    images_key,
+)
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.progress import Progress
 
@@ -117,6 +122,8 @@ def look_at_held_out(
         )
     data = load_annotation_file(path)
     warnings = [*doubts, *_shared_images(data, path, hook['labeled_ann_file'])]
+    # Before anything is written: an image may be missing.
+    image_files = images_key(dataset)
     out.mkdir(parents=True, exist_ok=True)
     dump = dump_teacher(
         detector,
@@ -126,6 +133,7 @@ def look_at_held_out(
         dict(
             checkpoint=file_key(checkpoint),
             ann_file=file_key(path),
+            images=image_files,
             model=json.dumps(cfg.model.to_dict(), sort_keys=True, default=str),
             pipeline=json.dumps(leaf.get('pipeline'), sort_keys=True, default=str),
         ),

@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
 from mmdet_softpl import compat
+from mmdet_softpl.config_file import load_config
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.checkpoint_parts import is_class_statistic
 
@@ -26,13 +27,14 @@ def read_config(config: str) -> Config:
 
     Raises:
         TrainedModelError: the file is missing, a checkpoint, or no config with a ``model``.
+        ValueError: the config cannot be read.
     """
     if not os.path.isfile(config):
         raise TrainedModelError(f'{config}: there is no such config file.')
     if not config.endswith(('.py', '.json', '.yaml', '.yml')):
         hint = ' CONFIG comes first, CHECKPOINT second.' if config.endswith('.pth') else ''
         raise TrainedModelError(f'{config}: a config ends in .py.{hint}')
-    cfg = Config.fromfile(config)
+    cfg = load_config(config)
     if cfg.get('model') is None:
         raise TrainedModelError(f'{config}: the config has no `model`; give that of a training.')
     return cfg
@@ -109,8 +111,8 @@ def load_teacher(cfg: Config, checkpoint: str) -> tuple[CalibratedSoftTeacher, l
     except (RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines()
         raise TrainedModelError(
-            f'{checkpoint}: does not fit {cfg.filename}: {" ".join(lines[:3])[:400]}. Give the '
-            'config of that training.'
+            f'{checkpoint}: does not fit {cfg.filename}: '
+            f'{" ".join(lines[:3])[:400].rstrip(".")}. Or give the config of that training.'
         ) from error
     weights = [key for key in missing if key.startswith('teacher.')]
     extra = [key for key in weights if is_class_statistic(key)]

@@ -33,7 +33,7 @@ from mmdet_softpl.evaluation.labelling_proxy import (
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.evaluation.resampled_ap import draw_aps
 from mmdet_softpl.evaluation.sensitivity import sensitivity
-from mmdet_softpl.evaluation.teacher_dump import file_key
+from mmdet_softpl.evaluation.teacher_dump import file_key, images_key
 from mmdet_softpl.functional import GROUP_NAMES
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.progress import Progress
@@ -71,6 +71,7 @@ def evaluate_runs(
         calibration=False,
     )
     metric.dataset_meta = dataset.metainfo
+    image_files = images_key(dataset)
     records: list[dict[str, Any]] = []
     predictions = []
     for run in runs:
@@ -84,7 +85,7 @@ def evaluate_runs(
             dataset,
             metric,
             out / 'predictions' / f'{run.name}.json',
-            dict(checkpoint=file_key(checkpoint), ann_file=file_key(path)),
+            dict(checkpoint=file_key(checkpoint), ann_file=file_key(path), images=image_files),
             batch_size=batch_size,
             progress=Progress(f'evaluating {run.name}'),
         )

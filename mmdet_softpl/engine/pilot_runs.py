@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checkpoint_files import last_checkpoint
-from mmdet_softpl.datasets.annotation_checks import check_annotations
+from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.engine.config_parts import (
@@ -109,17 +109,20 @@ def plan_runs(
     return runs
 
 
-def given_runs(specs: Sequence[str]) -> list[PilotRun]:
+def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
     """Trainings that are there already.
 
     Args:
         specs: ``KIND:WORK_DIR`` each, KIND one of ``KINDS``. The config in the folder says what
             it was trained on.
+        cfg: Of the pilot, whose classes they must have.
 
     Raises:
         ConfigPartError: A spec is malformed, or a folder has no config or no checkpoint.
+        AnnotationError: A training was of other classes.
     """
     runs: list[PilotRun] = []
+    own = check_annotations(labeller_of(cfg)[1]['labeled_ann_file'])
     for spec in specs:
         kind, _, folder = spec.partition(':')
         if kind not in KINDS or not folder:
@@ -135,9 +138,10 @@ def given_runs(specs: Sequence[str]) -> list[PilotRun]:
                 f'--runs {spec!r}: {folder} has {len(configs)} configs (*.py), one is needed: '
                 'that which MMEngine copied there when the training started.'
             )
-        cfg = read_config(str(configs[0]))
-        part = labeller_of(cfg)[1]['labeled_ann_file']
+        run_cfg = read_config(str(configs[0]))
+        part = labeller_of(run_cfg)[1]['labeled_ann_file']
         summary = check_annotations(part)
+        check_same_categories(own, summary)
         runs.append(
             PilotRun(
                 name=f'{kind}-{len(runs)}-{Path(folder).name}',
@@ -146,7 +150,7 @@ def given_runs(specs: Sequence[str]) -> list[PilotRun]:
                 labeled_ann_file=part,
                 labelled_images=summary.num_images,
                 labelled_instances=int(summary.instance_counts.sum()),
-                cfg=cfg,
+                cfg=run_cfg,
                 work_dir=Path(folder),
             )
         )

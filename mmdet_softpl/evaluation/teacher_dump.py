@@ -178,6 +178,28 @@ def file_key(path: str | os.PathLike) -> dict[str, Any]:
     )
 
 
+def images_key(dataset: BaseDataset) -> str:
+    """What tells the images of a data set from others: a hash of their files' names and states.
+
+    Raises:
+        FileNotFoundError: One is not where the config says.
+    """
+    digest = hashlib.sha256()
+    for i in range(len(dataset)):
+        path = dataset.get_data_info(i)['img_path']
+        if '://' in path:
+            digest.update(path.encode())
+            continue
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f'{path}: this image of {getattr(dataset, "ann_file", "the data set")} is not '
+                'there; give the folder of its images (--held-out-images, or data_prefix of the '
+                'config).'
+            )
+        digest.update(repr(file_key(path)).encode())
+    return digest.hexdigest()[:16]
+
+
 def _prototype_head(detector: CalibratedSoftTeacher) -> SmoothedCEHead | None:
     head = stages_of(detector.teacher.roi_head)[-1].bbox_head
     keeps = isinstance(head, SmoothedCEHead) and head.keeps_prototypes

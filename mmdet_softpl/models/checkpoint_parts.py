@@ -52,6 +52,5 @@ def check_head(
             raise ValueError(
                 f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, '
                 f'{value.shape[0] - 1} classes, but the model has num_classes='
-                f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes, or '
-                'load only its backbone through init_cfg.'
+                f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes.'
             )

@@ -14,7 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from mmdet_softpl.reporting.figure import FONT_SIZE, GREY, PALETTE, new_figure, say, style_axes
+from mmdet_softpl.reporting.figure import (
+    FONT_SIZE,
+    GREY,
+    PALETTE,
+    any_script,
+    new_figure,
+    say,
+    style_axes,
+)
 
 # Stands for the colour of the page's text, light or dark, which matplotlib cannot name.
 INK = '#010203'
@@ -194,7 +202,8 @@ def to_svg(figure: Figure, name: str) -> str:
         name: Of letters, digits and hyphens.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+    with any_script(figure):
+        figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
     text = buffer.getvalue()
     text = text[text.index('<svg') :]
     text = re.sub(r'<metadata>.*?</metadata>\s*', '', text, flags=re.DOTALL)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # The eight colours of Okabe and Ito ("Color Universal Design", 2008) that people with any
 # common colour blindness tell apart, without black, which is for text.
@@ -24,6 +29,19 @@ SMALL_FONT_SIZE = 6.5
 # 9 in at 100 dpi: about the width of a README column, so text is shown at its own size.
 WIDTH = 9.0
 DPI = 100
+# For class names in scripts that matplotlib's own font lacks, as far as they are installed.
+_OTHER_FONTS = (
+    'Noto Sans CJK SC',
+    'Noto Sans CJK JP',
+    'Source Han Sans SC',
+    'WenQuanYi Zen Hei',
+    'Microsoft YaHei',
+    'PingFang SC',
+    'Hiragino Sans',
+    'Malgun Gothic',
+    'Arial Unicode MS',
+    'Noto Sans',
+)
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
@@ -33,11 +51,47 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return figure
 
 
+@lru_cache(maxsize=1)
+def _families() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return ['DejaVu Sans', *(name for name in _OTHER_FONTS if name in installed)]
+
+
+@contextmanager
+def any_script(figure: Figure) -> Iterator[None]:
+    """While a figure is drawn: other fonts where a text needs them, one warning where none has it.
+
+    matplotlib would draw boxes, and warn of each character.
+    """
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_fontfamily(_families())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        yield
+    missing = False
+    for warning in caught:
+        if str(warning.message).startswith('Glyph '):
+            missing = True
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if missing:
+        warnings.warn(
+            'no installed font has all characters of the class names, so that pictures show boxes '
+            'for some; install one, such as Noto Sans CJK, and remove the cache folder that '
+            '`python -c "import matplotlib; print(matplotlib.get_cachedir())"` names',
+            stacklevel=3,
+        )
+
+
 def figure_pixels(figure: Figure) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a figure made by :func:`new_figure`."""
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    canvas.draw()
+    with any_script(figure):
+        canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
@@ -97,7 +151,8 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     os.close(handle)
     try:
         metadata = {'Software': None} if suffix == 'png' else None
-        figure.savefig(temporary, format=suffix, metadata=metadata)
+        with any_script(figure):
+            figure.savefig(temporary, format=suffix, metadata=metadata)
         # mkstemp makes files that only the owner reads; a report is for everybody.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

@@ -130,5 +130,6 @@ def _caption(example: Example, class_names: Sequence[str]) -> str:
         f'{float(seen.scores[row]):.2f}, threshold {example.threshold:.2f}'
     )
     if example.student is not None:
-        text += f', disagreement {example.disagreement:.2f}'
+        confirmed = 1 - example.disagreement / max(float(seen.confidences[row]), 1e-6)
+        text += f', student {max(confirmed, 0.0):.2f}'
     return f'{text} ({example.name})'

@@ -23,6 +23,8 @@ from mmdet_softpl.reporting.work_dir import WorkDir
 # A sparkline a class makes 200 bytes.
 MAX_SPARKS = 400
 MAX_CONFIG = 400_000
+# A boost as near to 1 as this changes nothing.
+SAME_BOOST = 0.005
 GALLERIES = {
     'confident': (
         'Confident',
@@ -36,7 +38,8 @@ GALLERIES = {
     'rare': ('Rare classes', 'The surest objects of rare classes, kept ones first.'),
     'disagreeing': (
         'Most disagreeing',
-        'Kept by the teacher, seen otherwise by the student: one of the two is wrong.',
+        'Kept by the teacher, while the student is hardly sure of the same class at the same place '
+        '(its confidence there is `student`): one of the two is wrong.',
     ),
 }
 
@@ -156,7 +159,8 @@ def render(
         boost_check=check,
         boost_sentence=_boost_sentence(check, findings),
         boosted=sorted(
-            (row for row in rows if (row['boost'] or 1) > 1), key=lambda row: -row['boost']
+            (row for row in rows if abs((row['boost'] or 1) - 1) > SAME_BOOST),
+            key=lambda row: -row['boost'],
         ),
         environment=run.environment,
         config=_config_text(run.config),

@@ -26,6 +26,7 @@ def draw_tuning(
     front: Sequence[bool],
     start: Mapping[str, float],
     best: Mapping[str, float],
+    verdict: str,
 ) -> Figure:
     """Importances, the best proxy so far, and recall against precision with its front.
 
@@ -35,8 +36,10 @@ def draw_tuning(
         front: (P,) bool, the trials that no other one beats in precision and recall.
         start: The same of the config's own settings.
         best: Of the chosen ones.
+        verdict: What the images say that were not tuned on, above the picture.
     """
-    figure = new_figure(height=3.2)
+    figure = new_figure(height=3.4)
+    figure.suptitle(verdict, fontsize=FONT_SIZE + 1)
     bars, course, trade = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
     for axes in (bars, course, trade):
         style_axes(axes)
@@ -61,7 +64,7 @@ def draw_tuning(
     chosen = np.asarray(front, dtype=bool)
     trade.plot(*points.T, linestyle='none', marker='.', markersize=3, color=PALETTE[5])
     line = points[chosen][np.argsort(points[chosen][:, 0])]
-    trade.plot(*line.T, color=PALETTE[0], linewidth=1.2, label='front')
+    trade.plot(*line.T, color=PALETTE[0], linewidth=1.2, marker='o', markersize=4, label='front')
     for values, label, marker, color in (
         (start, 'config', 's', GREY),
         (best, 'chosen', '*', PALETTE[3]),
@@ -77,9 +80,9 @@ def draw_tuning(
             markeredgewidth=0.5,
             label=label,
         )
-    trade.set_title('labels learned from, mean of groups', fontsize=FONT_SIZE + 1)
-    trade.set_xlabel('recall', fontsize=FONT_SIZE)
-    trade.set_ylabel('precision', fontsize=FONT_SIZE)
+    trade.set_title('labels learned from (tuning half)', fontsize=FONT_SIZE + 1)
+    trade.set_xlabel('recall, mean of groups', fontsize=FONT_SIZE)
+    trade.set_ylabel('precision, mean of groups', fontsize=FONT_SIZE)
     trade.legend(fontsize=FONT_SIZE - 1, frameon=False)
     return figure
 

@@ -172,9 +172,12 @@ def test_interrupted(folder: Path, teacher: list[str], monkeypatch, capsys) -> N
         (dict(precision='1.5'), 'precision must lie in (0, 1], got 1.5'),
         (dict(wrong_share='0'), 'wrong_share must lie in (0, 1), got 0.0'),
         (dict(batch_size='0'), '--batch-size must be at least 1'),
+        (dict(held_out='same'), 'whose labels are to be judged'),
     ],
 )
 def test_mistakes(folder: Path, teacher: list[str], capsys, changed, message: str) -> None:
+    if changed.get('held_out') == 'same':
+        changed = dict(held_out=str(folder / 'generated.json'))
     assert run(folder, **changed) == 2
     assert message in capsys.readouterr().err
     assert teacher == [] and not list(folder.glob('gated*'))

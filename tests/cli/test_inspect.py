@@ -110,7 +110,7 @@ def test_warnings_keep_zero(config: str, root: Path, capsys: pytest.CaptureFixtu
     [
         (None, 'there is no such config'),
         ('_base_ = "nowhere.py"', 'nowhere.py'),
-        ('x = (', 'cannot be read'),
+        ('x = 1\ny = (', "cannot be read: '(' was never closed, line 2"),
         ('custom_imports = dict(imports=["no_such_module"])', 'no_such_module'),
     ],
 )

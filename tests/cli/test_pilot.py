@@ -118,7 +118,9 @@ def test_documented_commands(
         (['my_config.py', '--runs', 'semi:none'], 'no folder'),
         (['my_config.py', '--runs', 'semi:work_dirs/parts'], '0 configs'),
         (['none.py'], 'no such config'),
-        (['data/annotations/val.json'], 'no `model`'),
+        (['data/annotations/val.json'], 'annotation json'),
+        (['broken.py'], 'broken.py: the config cannot be read'),
+        (['my_config.py', '--runs', 'semi:other_classes'], 'other_train.json'),
         (['no_burn_in.py'], 'BurnInMeanTeacherHook'),
         (['other_labels.py'], 'no training set reads'),
         (['my_config.py', '--held-out', 'none.json', '--held-out-images', 'data/val'], 'none.json'),
@@ -129,6 +131,14 @@ def test_mistakes(
 ) -> None:
     text = (folder / 'my_config.py').read_text()
     (folder / 'no_burn_in.py').write_text(text + '\ncustom_hooks = custom_hooks[1:]\n')
+    (folder / 'broken.py').write_text('model = dict(')
+    data = json.loads((folder / 'data/annotations/train.json').read_text())
+    data['categories'][0]['name'] = 'zebra'
+    (folder / 'other_train.json').write_text(json.dumps(data))
+    (folder / 'other_classes').mkdir(exist_ok=True)
+    (folder / 'other_classes' / 'config.py').write_text(
+        text + '\ncustom_hooks[1]["labeled_ann_file"] = "other_train.json"\n'
+    )
     other = '\ncustom_hooks[1]["labeled_ann_file"] = "data/annotations/val.json"\n'
     (folder / 'other_labels.py').write_text(text + other)
     assert main(['pilot', *arguments, '--out', 'wrong']) == BAD_INPUT

@@ -87,6 +87,17 @@ def test_import_merges_and_takes_the_images_out_of_the_unlabelled(
     assert {image['file_name'] for image in rest['images']} == left
 
 
+def test_a_json_without_a_label_is_doubted(exported: Path, tmp_path: Path, capsys) -> None:
+    empty = json.loads((exported / 'annotations.json').read_text())
+    empty['annotations'] = []
+    (tmp_path / 'empty.json').write_text(json.dumps(empty))
+    command = ['review', 'import', str(exported), str(tmp_path / 'empty.json'), '--reviewed', 'all']
+    assert main([*command, '--out', str(tmp_path / 'merged.json'), '--json']) == 0
+    printed = capsys.readouterr()
+    assert 'every pseudo-label was deleted' in printed.err
+    assert sum(json.loads(printed.out)['deleted'].values()) > 0
+
+
 def test_label_studio_tasks_nobody_submitted_change_nothing(
     project, exported: Path, tmp_path: Path, capsys
 ) -> None:

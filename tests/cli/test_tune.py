@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,7 @@ def test_interrupted_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
             'other.json',
         ),
         (['no_hook.py', '--checkpoint', 'x.pth'], 'RareBoostPseudoLabeler'),
+        (['no_images.py', *CHECKPOINT], 'give the folder of its images'),
     ],
 )
 def test_mistakes(
@@ -113,6 +115,9 @@ def test_mistakes(
 ) -> None:
     text = (folder / 'my_config.py').read_text()
     (folder / 'no_hook.py').write_text(text + '\ncustom_hooks = []\n')
+    (folder / 'no_images.py').write_text(
+        text + '\nval_dataloader["dataset"]["data_prefix"] = dict(img="data/train/")\n'
+    )
     data = json.loads((folder / 'data/annotations/val.json').read_text())
     data['categories'][0]['name'] = 'zebra'
     (folder / 'other.json').write_text(json.dumps(data))
@@ -120,6 +125,27 @@ def test_mistakes(
     error = capsys.readouterr().err
     assert message in error and 'Traceback' not in error
     assert not (folder / 'wrong').exists()
+
+
+def test_out_is_a_file(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(['tune', 'my_config.py', *CHECKPOINT, '--out', 'my_config.py']) == BAD_INPUT
+    assert '--out must be a folder' in capsys.readouterr().err
+
+
+def test_other_images_of_the_same_names_are_looked_at(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ['tune', 'my_config.py', *CHECKPOINT, '--trials', '1', '--out', 'black', '--json']
+    arguments += ['--held-out', 'data/annotations/val.json', '--held-out-images']
+    shutil.copytree(folder / 'data/val', folder / 'black_images')
+    for path in (folder / 'black_images').iterdir():
+        cv2.imwrite(str(path), 0 * cv2.imread(str(path)))
+    found = []
+    for images in ('data/val', 'black_images'):
+        assert main([*arguments, images]) == 0
+        found.append(json.loads(capsys.readouterr().out)['tune']['old'])
+    assert found[0] != found[1]
+    assert len(list((folder / 'black').glob('teacher-*'))) == 2
 
 
 def test_training_images_are_no_held_out_images(

@@ -142,6 +142,13 @@ def test_a_few_unusable_boxes_of_a_large_file_are_a_warning(good, write):
     assert 'zero size (2)' in _error(write(good))
 
 
+def test_names_that_differ_in_case_alone_are_a_warning(good, write):
+    good['categories'][1]['name'] = good['categories'][0]['name'].upper() + ' '
+    (warning,) = check_annotations(write(good)).warnings
+    for category in good['categories'][:2]:
+        assert repr(category['name']) in warning
+
+
 def test_class_without_image_is_a_warning(good, write):
     good['categories'].append({'id': 11, 'name': 'yak'})
     with warnings.catch_warnings():

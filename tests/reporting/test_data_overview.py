@@ -19,7 +19,7 @@ def test_class_curve(tmp_path) -> None:
     np.testing.assert_array_equal(validation, [4, np.nan, 3, 1])
     np.testing.assert_array_equal(expected, [9, 2, 0.4, np.nan])
     labels = [tick.get_text() for tick in axes.get_xticklabels()]
-    assert labels[0] == 'a' and labels[1].endswith('…') and labels[2] == r'b\$x\$'
+    assert labels[0] == 'a' and labels[1].endswith('…') and labels[2] == 'b$x$'
     assert axes.get_ylim()[0] <= 0.4
     assert save_figure(figure, tmp_path / 'x.png').stat().st_size > 1000
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmdet_softpl.reporting import figure as figure_module
 from mmdet_softpl.reporting.figure import PALETTE, new_figure, save_figure, to_numpy
 
 
@@ -39,6 +40,24 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         save_figure(figure, path)
     assert path.read_text() == 'old'
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_characters_without_a_font_are_one_warning(tmp_path):
+    figure = small_figure()
+    figure.axes[0].set_title('\U000f0000\U000f0001 and more')
+    with pytest.warns(UserWarning) as caught:
+        save_figure(figure, tmp_path / 'a.png')
+    assert len(caught) == 1 and 'no installed font' in str(caught[0].message)
+
+
+def test_other_fonts_are_asked_where_a_text_needs_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(figure_module, '_families', lambda: ['DejaVu Sans', 'DejaVu Serif'])
+    figure = small_figure()
+    plain = figure.axes[0].set_title('plain')
+    other = figure.axes[0].set_xlabel('Riß')
+    save_figure(figure, tmp_path / 'a.png')
+    assert other.get_fontfamily() == ['DejaVu Sans', 'DejaVu Serif']
+    assert plain.get_fontfamily() != other.get_fontfamily()
 
 
 def test_unknown_suffix(tmp_path):

@@ -68,4 +68,5 @@ def test_tile(student: bool) -> None:
     assert np.asarray(picture).std() > 5
     text = 'bee, dropped: confidence 0.30, score 0.40, threshold 0.45'
     assert tile.caption.startswith(text) and tile.caption.endswith('(a.png)')
-    assert ('disagreement 0.25' in tile.caption) == student
+    # 0.3 (1 - student) = 0.25.
+    assert ('student 0.17' in tile.caption) == student

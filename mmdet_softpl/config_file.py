@@ -1,0 +1,41 @@
+"""Reading a config, which is a program of the user's and can fail in any way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def load_config(path: str) -> Config:
+    """mmengine's ``Config`` of a file that is there, with its ``custom_imports`` done.
+
+    Raises:
+        ValueError: The file is an annotation json or no config, or one of its bases or imports is
+            missing; names the file, and what was wrong in which line.
+    """
+    from mmengine.config import Config
+
+    if path.endswith('.json') and _holds_annotations(path):
+        raise ValueError(f'{path}: this is an annotation json; a config (.py) is needed.')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:
+        reason = f'{type(error).__name__}: {error}'
+        if isinstance(error, SyntaxError):
+            # mmengine parses the text, so that Python does not know the file.
+            reason = f'{error.msg}, line {error.lineno} of it or of one of its _base_ files'
+        elif isinstance(error, FileNotFoundError):
+            reason = f'{error}; it may be named by _base_'
+        raise ValueError(f'{path}: the config cannot be read: {reason}') from error
+
+
+def _holds_annotations(path: str) -> bool:
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and 'images' in content
