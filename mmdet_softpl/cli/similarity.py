@@ -171,7 +171,7 @@ def _compare(head: Any, names: list[str], path: str) -> dict[str, Any]:
         dense_similarity,
     )
     from mmdet_softpl.functional import similarity_from_prototypes
-    from mmdet_softpl.models.smoothed_ce_head import read_similarity
+    from mmdet_softpl.models.similarity_file import read_similarity
 
     every = max(len(names) - 1, 1)
     # At T = 1 no weight of a cosine is lost to rounding, and only the order matters here.

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checks import check_choice, check_range
@@ -33,6 +32,11 @@ from mmdet_softpl.engine.data_checks import (
 )
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.host_adapter import HostLabeling
+from mmdet_softpl.engine.labeller_checks import (
+    check_alignment,
+    check_mean_teacher,
+    check_prototypes,
+)
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import (
@@ -46,7 +50,6 @@ from mmdet_softpl.functional import (
     smooth_thresholds,
 )
 from mmdet_softpl.models.class_state import ClassState
-from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
 from mmdet_softpl.run_records import PSEUDO_LABELS_FILE
@@ -245,9 +248,10 @@ class RareBoostPseudoLabeler(Hook):
             model.federated.update(federated_images(self.summary))
             if self.summary.federated:
                 check_image_ids(runner)
-            self._check_alignment(runner, model)
-            self._check_prototypes(runner, model)
-            self._check_mean_teacher(runner, model)
+            if self.align_rate and bool((self._frequency_boosts() > 1).any()):
+                check_alignment(runner, model, self.max_boost)
+            check_prototypes(runner, model, self.prototype_weight)
+            check_mean_teacher(runner, model, self.prototype_weight)
         else:
             device = next(model.parameters()).device
             self.class_state.to(device)
@@ -261,45 +265,6 @@ class RareBoostPseudoLabeler(Hook):
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
             self._set_initial_state()
-
-    def _check_alignment(self, runner: Runner, model: Any) -> None:
-        """Hard labels have no mass by which a boost could be bounded."""
-        hard = model.semi_train_cfg['label_mode'] == 'hard'
-        if hard and self.align_rate and bool((self._frequency_boosts() > 1).any()):
-            runner.logger.warning(
-                f'RareBoostPseudoLabeler: boosts of up to {self.max_boost:g} are not aligned with '
-                "the labels, since label_mode is 'hard': a student of boosted labels becomes a "
-                'boosted teacher. Keep max_boost low, or use soft labels.'
-            )
-
-    def _check_prototypes(self, runner: Runner, model: nn.Module) -> None:
-        """A head without smoothing has no prototypes to ask."""
-        heads = [module for module in model.modules() if isinstance(module, SmoothedCEHead)]
-        if heads and max(self.prototype_weight) > 0 and not heads[0].keeps_prototypes:
-            runner.logger.warning(
-                f'RareBoostPseudoLabeler: prototype_weight={self.prototype_weight} has no effect, '
-                'since SmoothedCEHead keeps prototypes with smoothing > 0 and smoothing_mode='
-                f"'similarity' alone; it has {heads[0].smoothing} and "
-                f'{heads[0].smoothing_mode!r}.'
-            )
-
-    def _check_mean_teacher(self, runner: Runner, model: nn.Module) -> None:
-        """mmdet's MeanTeacherHook skips buffers, or averages those that must be copied."""
-        if not any(isinstance(hook, MeanTeacherHook) for hook in runner.hooks):
-            return
-        if model.has_trainable_batch_norm:
-            raise ValueError(
-                "RareBoostPseudoLabeler: the student trains batch norm, whose statistics mmdet's "
-                'MeanTeacherHook does not carry over; use mmdet_softpl.BurnInMeanTeacherHook, or '
-                'norm_eval=True in the backbone.'
-            )
-        keeps = any(getattr(module, 'keeps_prototypes', False) for module in model.modules())
-        if keeps and max(self.prototype_weight) > 0:
-            runner.logger.warning(
-                "RareBoostPseudoLabeler: prototype evidence stays off, since mmdet's "
-                'MeanTeacherHook does not copy the prototypes into the teacher; use '
-                'mmdet_softpl.BurnInMeanTeacherHook.'
-            )
 
     def _set_initial_state(self) -> None:
         state = self.class_state

@@ -13,8 +13,7 @@ from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
 from mmengine.logging import MMLogger
-from mmengine.runner import CheckpointLoader
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_softpl.checks import check_choice
 from mmdet_softpl.functional import (
@@ -25,11 +24,8 @@ from mmdet_softpl.functional import (
     student_offsets,
     temperature_calibrator,
 )
-from mmdet_softpl.models.checkpoint_parts import (
-    check_head,
-    is_class_statistic,
-    network_part,
-)
+from mmdet_softpl.models.batch_norm import check_statistics_moved, trains_batch_norm
+from mmdet_softpl.models.checkpoint_parts import check_head, load_into_teacher
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.labelled_statistics import observe_image
@@ -192,20 +188,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
 
     @property
     def has_trainable_batch_norm(self) -> bool:
-        """Whether training moves batch statistics of the student that a teacher must follow.
-
-        ``norm_eval`` backbones switch theirs off in ``train()`` only, so that is asked.
-        """
-        was_training = self.student.training
-        self.student.train()
-        found = any(
-            isinstance(module, nn.modules.batchnorm._BatchNorm)
-            and module.track_running_stats
-            and module.training
-            for module in self.student.modules()
-        )
-        self.student.train(was_training)
-        return found
+        """Whether training moves batch statistics of the student that a teacher must follow."""
+        return trains_batch_norm(self.student)
 
     def train(self, mode: bool = True) -> CalibratedSoftTeacher:
         """Train or evaluate; the teacher always stays in evaluation mode."""
@@ -217,27 +201,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         """Initialise both networks, then load ``teacher_checkpoint`` into the teacher."""
         super().init_weights()
         if self.teacher_checkpoint:
-            checkpoint = CheckpointLoader.load_checkpoint(
-                self.teacher_checkpoint, map_location='cpu'
-            )
-            state = network_part(checkpoint.get('state_dict', checkpoint), 'teacher')
-            check_head(state, self.state_dict(), '', self.teacher_checkpoint)
-            missing = self.teacher.load_state_dict(state, strict=False).missing_keys
-            extra = [key for key in missing if is_class_statistic(key)]
-            if len(missing) > len(extra):
-                absent = sorted(set(missing) - set(extra))
-                raise ValueError(
-                    f'CalibratedSoftTeacher: teacher_checkpoint={self.teacher_checkpoint!r} lacks '
-                    f'{len(absent)} weights of the teacher (first {absent[0]!r}), which would '
-                    'stay random. Give a checkpoint of this detector, plain or semi-supervised.'
-                )
-            logger = MMLogger.get_current_instance()
-            logger.info(f'teacher loaded from {self.teacher_checkpoint}')
-            if extra:
-                logger.warning(
-                    f'{self.teacher_checkpoint} has no prototypes for the head of the config; the '
-                    'teacher gathers its own.'
-                )
+            load_into_teacher(self.teacher, self.state_dict(), self.teacher_checkpoint)
 
     def loss(
         self,
@@ -270,8 +234,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             losses.update(self._loss_by_view(view, multi_batch_inputs, multi_batch_data_samples))
             self._iter += 1
             self.num_iters += 1
-            if self._iter == BATCH_NORM_CHECK_ITER:
-                self._check_batch_norm()
+            due = self._iter == BATCH_NORM_CHECK_ITER and not self.teacher_has_buffers
+            if due and self.has_trainable_batch_norm:
+                check_statistics_moved(self.teacher)
             if not self.held_out and self._iter % self.semi_train_cfg['refresh_interval'] == 0:
                 self.refresh_calibration()
         return losses
@@ -397,26 +362,6 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 f'{confidence / count:.3f}, precision {correct / count:.3f}{note}; largest '
                 f'offset {float(state.offsets.abs().max()):.2f}'
             )
-
-    def _check_batch_norm(self) -> None:
-        """Raise RuntimeError if the teacher's batch statistics never left their start.
-
-        mmdet's MeanTeacherHook skips buffers (open-mmlab/mmdetection#10223): the teacher then
-        normalises with mean 0 and variance 1 for ever and finds nothing.
-        """
-        if self.teacher_has_buffers or not self.has_trainable_batch_norm:
-            return
-        for name, module in self.teacher.named_modules():
-            if (
-                isinstance(module, nn.modules.batchnorm._BatchNorm)
-                and module.running_mean is not None
-                and not bool(module.running_mean.any())
-            ):
-                raise RuntimeError(
-                    f'CalibratedSoftTeacher: teacher.{name} has batch norm whose statistics do not '
-                    'follow the student. Use mmdet_softpl.BurnInMeanTeacherHook, or '
-                    'norm_eval=True in the backbone.'
-                )
 
     def _warn_if_silent(self, view: TeacherView) -> None:
         if bool(torch.cat([seen.kept for seen in view.detections]).any()):

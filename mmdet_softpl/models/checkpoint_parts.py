@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from mmengine.logging import MMLogger
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
 
 
 def network_part(state_dict: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
@@ -54,3 +56,34 @@ def check_head(
                 f'{value.shape[0] - 1} classes, but the model has num_classes='
                 f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes.'
             )
+
+
+def load_into_teacher(teacher: nn.Module, own: Mapping[str, Tensor], source: str) -> None:
+    """Load the plain detector inside a checkpoint file into a teacher.
+
+    Args:
+        teacher: The network.
+        own: State of the semi-supervised model that it is part of.
+        source: Path or address of the checkpoint.
+
+    Raises:
+        ValueError: It is of other classes, or lacks weights of the teacher.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
+    state = network_part(checkpoint.get('state_dict', checkpoint), 'teacher')
+    check_head(state, own, '', source)
+    missing = teacher.load_state_dict(state, strict=False).missing_keys
+    extra = [key for key in missing if is_class_statistic(key)]
+    if len(missing) > len(extra):
+        absent = sorted(set(missing) - set(extra))
+        raise ValueError(
+            f'CalibratedSoftTeacher: teacher_checkpoint={source!r} lacks {len(absent)} weights of '
+            f'the teacher (first {absent[0]!r}), which would stay random. Give a checkpoint of '
+            'this detector, plain or semi-supervised.'
+        )
+    logger = MMLogger.get_current_instance()
+    logger.info(f'teacher loaded from {source}')
+    if extra:
+        logger.warning(
+            f'{source} has no prototypes for the head of the config; the teacher gathers its own.'
+        )

@@ -6,12 +6,7 @@ size, k kept neighbours of a class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
-import numpy as np
 import torch
-import torch.nn.functional as F
 from mmdet.models.losses import CrossEntropyLoss, accuracy
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -25,7 +20,6 @@ from mmdet_softpl.functional import (
     SmoothingTable,
     effective_neighbours,
     similarity_from_confusion,
-    similarity_from_matrix,
     similarity_from_prototypes,
     smoothing_table,
     soft_cross_entropy,
@@ -34,6 +28,7 @@ from mmdet_softpl.functional import (
     tilt_similarity,
     update_prototypes,
 )
+from mmdet_softpl.models.similarity_file import read_similarity
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
 
@@ -395,94 +390,3 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             for name in ('feature_sums', 'feature_counts', 'confusion_sums'):
                 if hasattr(self, name):
                     getattr(self, name).zero_()
-
-
-def read_similarity(
-    path: str | None, num_classes: int, topk: int, temperature: float
-) -> ClassSimilarity:
-    """Class similarity from a file of embeddings (C, D) or similarities (C, C).
-
-    Raises:
-        ValueError: Without a path, for an unknown kind of file, or a shape that does not
-            fit ``num_classes``.
-        FileNotFoundError: If there is no such file.
-    """
-    if not path:
-        raise ValueError(
-            "SmoothedCEHead: smoothing_mode='file' needs similarity_file (.npy, .npz or .pt with "
-            'an array (num_classes, D) of embeddings or (num_classes, num_classes) of '
-            f'similarities), got {path!r}.'
-        )
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f'SmoothedCEHead: similarity_file={path!r} does not exist.')
-    if file.suffix == '.npz':
-        archive = np.load(file)
-        if {'indices', 'weights'} <= set(archive.files):
-            return _sparse_similarity(path, archive, num_classes, topk)
-        array = torch.from_numpy(archive[archive.files[0]])
-    elif file.suffix == '.npy':
-        array = torch.from_numpy(np.load(file))
-    elif file.suffix == '.pt':
-        array = torch.load(file, map_location='cpu', weights_only=True)
-    else:
-        raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} ends in {file.suffix!r}; '
-            'known are .npy, .npz and .pt.'
-        )
-    if not isinstance(array, Tensor):
-        raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} holds a {type(array).__name__}; save the '
-            'tensor itself.'
-        )
-    if array.dim() != 2 or array.shape[0] != num_classes:
-        raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} holds an array of shape '
-            f'{tuple(array.shape)}, but num_classes={num_classes} asks for ({num_classes}, D) or '
-            f'({num_classes}, {num_classes}).'
-        )
-    array = array.float()
-    finite = torch.isfinite(array).all(dim=1)
-    if not bool(finite.all()):
-        raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} has inf or nan in row '
-            f'{int((~finite).nonzero()[0])}; write a finite vector for every class.'
-        )
-    if array.shape[1] == num_classes:
-        return similarity_from_matrix(array, topk, temperature)
-    return similarity_from_prototypes(
-        F.normalize(array, dim=1), torch.ones(num_classes), topk, temperature
-    )
-
-
-def _sparse_similarity(
-    path: str, archive: Mapping[str, np.ndarray], num_classes: int, topk: int
-) -> ClassSimilarity:
-    """A ``ClassSimilarity`` from its two arrays; of more than topk columns the largest stay.
-
-    Raises:
-        ValueError: the arrays are not (num_classes, k) each, name other classes, or have rows
-            that sum neither to 1 nor to 0.
-    """
-    indices = torch.from_numpy(archive['indices']).long()
-    weights = torch.from_numpy(archive['weights']).float()
-    fits = indices.dim() == 2 and indices.shape == weights.shape and len(indices) == num_classes
-    if not fits:
-        raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} holds indices of shape '
-            f'{tuple(indices.shape)} and weights of shape {tuple(weights.shape)}, but num_classes='
-            f'{num_classes} asks for ({num_classes}, k) each.'
-        )
-    sums = weights.sum(1)
-    summed = bool((((sums - 1).abs() < 1e-3) | (sums == 0)).all())
-    inside = bool(((indices >= 0) & (indices < num_classes)).all())
-    if not (summed and inside and bool((weights >= 0).all())):
-        raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} needs indices in [0, {num_classes}) and '
-            'weights >= 0 whose rows sum to 1 (or 0: uniform).'
-        )
-    if weights.shape[1] > topk:
-        weights, order = weights.topk(topk, dim=1)
-        indices = indices.gather(1, order)
-        weights = F.normalize(weights, p=1, dim=1)
-    return ClassSimilarity(indices, weights)

@@ -1,0 +1,56 @@
+"""What a labeller finds in the rest of a training that would make its settings idle or harmful."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.engine.hooks import MeanTeacherHook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
+
+
+def check_alignment(runner: Runner, model: Any, max_boost: float) -> None:
+    """Warn where boosts meet hard labels, which have no mass by which they could be bounded."""
+    if model.semi_train_cfg['label_mode'] == 'hard':
+        runner.logger.warning(
+            f'RareBoostPseudoLabeler: boosts of up to {max_boost:g} are not aligned with the '
+            "labels, since label_mode is 'hard': a student of boosted labels becomes a boosted "
+            'teacher. Keep max_boost low, or use soft labels.'
+        )
+
+
+def check_prototypes(runner: Runner, model: nn.Module, prototype_weight: Sequence[float]) -> None:
+    """Warn where prototypes are wanted of a head that keeps none."""
+    heads = [module for module in model.modules() if isinstance(module, SmoothedCEHead)]
+    if heads and max(prototype_weight) > 0 and not heads[0].keeps_prototypes:
+        runner.logger.warning(
+            f'RareBoostPseudoLabeler: prototype_weight={prototype_weight} has no effect, since '
+            "SmoothedCEHead keeps prototypes with smoothing > 0 and smoothing_mode='similarity' "
+            f'alone; it has {heads[0].smoothing} and {heads[0].smoothing_mode!r}.'
+        )
+
+
+def check_mean_teacher(runner: Runner, model: Any, prototype_weight: Sequence[float]) -> None:
+    """mmdet's MeanTeacherHook skips buffers, or averages those that must be copied.
+
+    Raises:
+        ValueError: The student trains batch norm, whose statistics it would not carry over.
+    """
+    if not any(isinstance(hook, MeanTeacherHook) for hook in runner.hooks):
+        return
+    if model.has_trainable_batch_norm:
+        raise ValueError(
+            "RareBoostPseudoLabeler: the student trains batch norm, whose statistics mmdet's "
+            'MeanTeacherHook does not carry over; use mmdet_softpl.BurnInMeanTeacherHook, or '
+            'norm_eval=True in the backbone.'
+        )
+    keeps = any(getattr(module, 'keeps_prototypes', False) for module in model.modules())
+    if keeps and max(prototype_weight) > 0:
+        runner.logger.warning(
+            "RareBoostPseudoLabeler: prototype evidence stays off, since mmdet's "
+            'MeanTeacherHook does not copy the prototypes into the teacher; use '
+            'mmdet_softpl.BurnInMeanTeacherHook.'
+        )

@@ -1,0 +1,45 @@
+"""Batch statistics, which a teacher that averages parameters alone does not get."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def trains_batch_norm(network: nn.Module) -> bool:
+    """Whether training the network moves statistics of a batch norm.
+
+    ``norm_eval`` backbones switch theirs off in ``train()`` only, so that is asked; the mode is
+    the same afterwards.
+    """
+    was_training = network.training
+    network.train()
+    found = any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.track_running_stats
+        and module.training
+        for module in network.modules()
+    )
+    network.train(was_training)
+    return found
+
+
+def check_statistics_moved(teacher: nn.Module) -> None:
+    """Refuse a teacher whose batch statistics never left their start.
+
+    mmdet's MeanTeacherHook skips buffers (open-mmlab/mmdetection#10223): the teacher then
+    normalises with mean 0 and variance 1 for ever and finds nothing.
+
+    Raises:
+        RuntimeError: A running mean is all zeros.
+    """
+    for name, module in teacher.named_modules():
+        if (
+            isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and module.running_mean is not None
+            and not bool(module.running_mean.any())
+        ):
+            raise RuntimeError(
+                f'CalibratedSoftTeacher: teacher.{name} has batch norm whose statistics do not '
+                'follow the student. Use mmdet_softpl.BurnInMeanTeacherHook, or '
+                'norm_eval=True in the backbone.'
+            )
