@@ -99,10 +99,10 @@ def test_operations_are_counted_by_owner() -> None:
 
 
 def test_an_iteration_has_fewer_operations_than_soft_teachers(host_scope: Any) -> None:
-    """Counts, so without a margin for noise: the ratios on file are 0.33 and 0.68."""
+    """Counts, so without a margin for noise: the ratios on file are 0.29 and 0.67."""
     found = launches.count_launches(dataclasses.replace(TINY, detector='faster-rcnn'))
     ours, bare, host = (sum(found[name].values()) for name in ('ours', 'bare', 'host'))
-    assert found['ours']['ours'] <= 0.35 * bare
+    assert found['ours']['ours'] - found['bare']['ours'] <= 0.32 * bare
     assert ours <= 0.75 * host
 
 
