@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from mmdet_softpl._version import __version__
@@ -46,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            # mmengine's doing, and `doctor` says what there is to do about it.
+            warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+            return args.run(args)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return INTERRUPTED

@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def outcome(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(entry, 'commands', lambda: [fake_command(result)])
 
     return install
+
+
+def test_the_hosts_warning_about_pkg_resources_is_left_out(monkeypatch) -> None:
+    def run(args: argparse.Namespace) -> int:
+        warnings.warn('pkg_resources is deprecated as an API', UserWarning, stacklevel=1)
+        warnings.warn('something else', UserWarning, stacklevel=1)
+        return 0
+
+    command = fake_command(0)
+    command.run = run
+    monkeypatch.setattr(entry, 'commands', lambda: [command])
+    with pytest.warns(UserWarning) as caught:
+        assert main(['fake']) == 0
+    assert [str(warning.message) for warning in caught] == ['something else']
 
 
 @pytest.mark.parametrize('status', [0, 1, 5])
