@@ -114,6 +114,7 @@ def _in_window(
         labels=seen.labels.numpy()[rows],
         confidences=seen.confidences.numpy()[rows],
         kept=seen.kept.numpy()[rows],
+        meant=rows == chosen,
     )
     if 'mask_probs' in seen:
         masks = seen.mask_probs.float().numpy()[rows]

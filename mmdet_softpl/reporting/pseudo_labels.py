@@ -54,7 +54,8 @@ def draw_pseudo_labels(
         instances: For each image a dict of arrays or tensors: ``bboxes`` (K, 4), ``labels``
             (K,), ``confidences`` (K,) in [0, 1], ``kept`` (K,) bool, and, for a detector with
             masks, ``masks``: either (K, H, W) of the size of the image or (K, S, S) foreground
-            probabilities inside the boxes.
+            probabilities inside the boxes. ``meant`` (K,) bool, if it is there, gets a white line
+            around its frame.
         class_names: (C,).
         columns: Images in a row.
 
@@ -192,6 +193,7 @@ def _draw_instances(
             masks = paste_roi_masks(masks, arrays['bboxes'], image.shape[:2])
         masks = masks.astype(bool)
 
+    meant = None if instances.get('meant') is None else to_numpy(instances['meant'])
     height, width = image.shape[:2]
     axes.imshow(image)
     kept = arrays['kept'].astype(bool)
@@ -213,7 +215,15 @@ def _draw_instances(
             linewidth=1.6 if kept[i] else 1.1,
             linestyle='-' if kept[i] else '--',
         )
-        if not kept[i]:
+        if meant is not None and meant[i]:
+            frame.set_path_effects(
+                [
+                    Stroke(linewidth=6, foreground='black'),
+                    Stroke(linewidth=4.5, foreground='white'),
+                    Normal(),
+                ]
+            )
+        elif not kept[i]:
             # Light dashes on a dark line show on any photo.
             frame.set_path_effects([Stroke(linewidth=2.2, foreground='0.2', alpha=0.6), Normal()])
         axes.add_patch(frame)

@@ -104,6 +104,14 @@ def test_legend_and_grid(tmp_path):
     assert save_figure(figure, tmp_path / 'a.png').stat().st_size > 1000
 
 
+def test_what_is_meant_has_a_border():
+    plain = draw_pseudo_labels([IMAGE], [instances()], NAMES)
+    meant = draw_pseudo_labels([IMAGE], [dict(instances(), meant=np.array([True, False]))], NAMES)
+    effects = [[f.get_path_effects() for f in frames(fig.axes[0])] for fig in (plain, meant)]
+    borders = [[len(found) == 3 for found in figure] for figure in effects]
+    assert [sum(figure) for figure in borders] == [0, 1]
+
+
 def test_names_are_no_mathematics(tmp_path):
     figure = draw_pseudo_labels([IMAGE], [instances()], ['$1_$2' for _ in NAMES])
     assert save_figure(figure, tmp_path / 'a.png').stat().st_size > 1000
