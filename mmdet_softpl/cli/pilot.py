@@ -93,10 +93,11 @@ def _pilot(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     from mmdet_softpl.engine.held_out import held_out_dataset
     from mmdet_softpl.engine.load_teacher import read_config
     from mmdet_softpl.engine.pilot_runs import given_runs, plan_runs
+    from mmdet_softpl.evaluation.teacher_dump import images_key
 
     cfg = read_config(args.config)
     # Held-out images and given trainings are looked at before anything is written or trained.
-    held_out_dataset(cfg, args.held_out, args.held_out_images)
+    images_key(held_out_dataset(cfg, args.held_out, args.held_out_images)[0])
     if args.runs:
         runs = given_runs(args.runs, cfg)
         out.mkdir(parents=True, exist_ok=True)

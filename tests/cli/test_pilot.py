@@ -123,6 +123,7 @@ def test_documented_commands(
         (['my_config.py', '--runs', 'semi:other_classes'], 'other_train.json'),
         (['no_burn_in.py'], 'BurnInMeanTeacherHook'),
         (['other_labels.py'], 'no training set reads'),
+        (['no_images.py'], 'give the folder of its images'),
         (['my_config.py', '--held-out', 'none.json', '--held-out-images', 'data/val'], 'none.json'),
     ],
 )
@@ -131,6 +132,9 @@ def test_mistakes(
 ) -> None:
     text = (folder / 'my_config.py').read_text()
     (folder / 'no_burn_in.py').write_text(text + '\ncustom_hooks = custom_hooks[1:]\n')
+    (folder / 'no_images.py').write_text(
+        text + '\nval_dataloader["dataset"]["data_prefix"] = dict(img="data/train/")\n'
+    )
     (folder / 'broken.py').write_text('model = dict(')
     data = json.loads((folder / 'data/annotations/train.json').read_text())
     data['categories'][0]['name'] = 'zebra'
