@@ -75,7 +75,7 @@ ARMS |= {
     f'{FULL_METHOD}-{name}-{value:g}': Arm(
         f'{FULL_METHOD} with {name} {value:g} instead of {knob.default:g}',
         FULL_METHOD,
-        f'similarity-{name}-{value:g}' if knob.of_head else ARMS[FULL_METHOD].burn_in,
+        f'similarity-{name}-{value:g}' if knob.owner == 'box head' else ARMS[FULL_METHOD].burn_in,
         knob=(name, value),
     )
     for name, knob in KNOBS.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -13,29 +13,32 @@ class Knob:
     Attributes:
         default: What the full method has.
         values: What is tried beside it.
-        of_head: Of the box head, so of the burn-in too; else of the labeller.
+        owner: What it is a setting of. One of the box head is one of the burn-in too.
     """
 
     default: float
     values: tuple[float, ...]
-    of_head: bool = False
+    owner: Literal['box head', 'labeler', 'detector'] = 'labeler'
 
 
 KNOBS = {
     # What threshold mode `prior` aims at.
     'alpha': Knob(0.5, (0.25, 1.0)),
     'boost_gamma': Knob(1.0, (0.5, 2.0)),
-    'smoothing': Knob(0.1, (0.05, 0.2), of_head=True),
-    'temperature': Knob(0.1, (0.05, 0.3), of_head=True),
+    'smoothing': Knob(0.1, (0.05, 0.2), 'box head'),
+    'temperature': Knob(0.1, (0.05, 0.3), 'box head'),
+    'unsup_weight': Knob(2.0, (0.5, 1.0), 'detector'),
 }
 
 
 def turn(cfg: dict[str, Any], knob: str, value: float) -> None:
     """Set a knob in an arm's config, in place."""
-    if KNOBS[knob].of_head:
-        owner = cfg['model']['detector']['roi_head']['bbox_head']
-    else:
-        (owner,) = (
-            hook for hook in cfg['custom_hooks'] if hook['type'].endswith('RareBoostPseudoLabeler')
-        )
-    owner[knob] = value
+    (labeler,) = (
+        hook for hook in cfg['custom_hooks'] if hook['type'].endswith('RareBoostPseudoLabeler')
+    )
+    owners = {
+        'box head': cfg['model']['detector']['roi_head']['bbox_head'],
+        'labeler': labeler,
+        'detector': cfg['model']['semi_train_cfg'],
+    }
+    owners[KNOBS[knob].owner][knob] = value

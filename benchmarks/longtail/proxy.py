@@ -19,6 +19,7 @@ from mmdet_softpl.progress import Progress
 
 from .arms import ARMS, FULL_METHOD, arm_config, placed
 from .job import Job
+from .knobs import KNOBS
 from .presets import PRESETS, Preset
 from .results import Table
 
@@ -28,7 +29,7 @@ SPLIT = 'tune'
 # this proxy.
 ARMS_TO_RANK = (
     '5', '5v', '6a', '6', FULL_METHOD, '7-defaults', '7-tuned-kept',
-    *(name for name, arm in ARMS.items() if arm.knob and arm.burn_in == ARMS[FULL_METHOD].burn_in),
+    *(name for name, arm in ARMS.items() if arm.knob and KNOBS[arm.knob[0]].owner == 'labeler'),
 )  # fmt: skip
 
 

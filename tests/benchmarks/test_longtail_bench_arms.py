@@ -33,6 +33,7 @@ from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 HEAD = 'model.detector.roi_head.bbox_head.'
 SEMI = 'model.semi_train_cfg.'
 LABELER = 'custom_hooks.2.'
+OWNERS = {'box head': HEAD, 'labeler': LABELER, 'detector': SEMI}
 LABELED = 'train_dataloader.dataset.datasets.0'
 EXPECTED = {
     '1': {f'{HEAD}smoothing_mode', f'{HEAD}smoothing'},
@@ -172,7 +173,7 @@ def test_a_knob_arm_turns_its_knob_alone(configs: dict[str, Config]) -> None:
     for name in set(ARMS) - set(MAIN_ARMS):
         knob, value = ARMS[name].knob
         ((key, found),) = differences(settings_of(configs['7']), settings_of(configs[name])).items()
-        assert key == (HEAD if KNOBS[knob].of_head else LABELER) + knob
+        assert key == OWNERS[KNOBS[knob].owner] + knob
         before, after = found
         if before is None:
             before = inspect.signature(SmoothedCEHead).parameters[knob].default
