@@ -77,11 +77,12 @@ def curves_of(runs: Runs) -> Curves:
     Of the steps from arm 0 to 8 and of the peer; more lines, of variants, nobody could tell apart.
     """
     steps = [arm for arm in MAIN_ARMS if '-' not in arm or arm == PEER]
-    return {
-        (run['arm'], run['seed']): run['curves']
-        for run in runs.values()
-        if run['curves'] and run['arm'] in steps
-    }
+    return {key: curves for key, curves in every_curve(runs).items() if key[0] in steps}
+
+
+def every_curve(runs: Runs) -> Curves:
+    """Curves of the runs that have any, of whatever arm."""
+    return {(run['arm'], run['seed']): run['curves'] for run in runs.values() if run['curves']}
 
 
 def _arms(curves: Curves) -> list[str]:

@@ -35,7 +35,7 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
     """
     from mmdet_softpl.reporting.figure import save_figure
 
-    from .plots import draw_all, draw_variations
+    from .plots import draw_all, draw_ap, draw_variations, every_curve
 
     results.mkdir(parents=True, exist_ok=True)
     records_file, about_file = results / 'results.json', results / 'runs.json'
@@ -59,6 +59,9 @@ def write_report(preset: Preset, out: Path, results: Path) -> list[Path]:
         if not found.is_empty:
             path = results / 'plots' / f'{name}-labelled-images.png'
             plots.append(save_figure(draw_variations(found), path))
+        curves = every_curve(about[name]['runs']) if is_variation(name, about) else {}
+        if curves:
+            plots.append(save_figure(draw_ap(curves), results / 'plots' / f'{name}-ap.png'))
     write_text(results / 'RESULTS.md', results_text(records, about, results))
     return [records_file, about_file, results / 'RESULTS.md', *plots]
 

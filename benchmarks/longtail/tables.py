@@ -40,11 +40,14 @@ def _titled(arm: str) -> list[str]:
 
 
 def _by_arm(
-    table: Table, columns: Sequence[tuple[str, str, str]], show: Callable[[Spread], str]
+    table: Table,
+    columns: Sequence[tuple[str, str, str]],
+    show: Callable[[Spread], str],
+    arms: Sequence[str] | None = None,
 ) -> list[str]:
-    """A row for each arm; columns are (head, split, metric)."""
+    """A row for each arm (None: those that turn no knob); columns are (head, split, metric)."""
     rows = []
-    for arm in table.arms:
+    for arm in table.arms if arms is None else arms:
         seeds = len(table.by_seed(arm, 'test', 'segm_AP'))
         found = [spread(table.by_seed(arm, split, metric).values()) for _, split, metric in columns]
         rows.append(
@@ -72,11 +75,11 @@ def decimal(value: Spread) -> str:
     )
 
 
-def ap_table(table: Table, split: str, kind: str) -> list[str]:
-    """AP by arm."""
+def ap_table(table: Table, split: str, kind: str, arms: Sequence[str] | None = None) -> list[str]:
+    """AP by arm (None: those that turn no knob)."""
     heads = [column.replace('_fixed', ' Fixed') for column in AP_COLUMNS]
     columns = [(h, split, f'{kind}_{c}') for h, c in zip(heads, AP_COLUMNS, strict=True)]
-    return _by_arm(table, columns, percent)
+    return _by_arm(table, columns, percent, arms)
 
 
 def difference(value: Difference) -> str:

@@ -14,7 +14,7 @@ from mmdet_softpl.evaluation.annotation_return import ABOVE, WITHIN, equivalent_
 from .arms import FULL_METHOD
 from .presets import PRESETS
 from .results import ONE_HOT_TEACHER, SUPERVISED, Record, Table, paired_difference, spread
-from .tables import difference, markdown, percent
+from .tables import ap_table, difference, markdown, percent
 
 ARMS = (SUPERVISED, ONE_HOT_TEACHER, FULL_METHOD)
 METRICS = {'AP': 'segm_AP', 'APr': 'segm_APr'}
@@ -31,20 +31,21 @@ class Variations:
 
     def __init__(self, base: str, names: Iterable[str], records: Sequence[Record]) -> None:
         mine = [name for name in names if PRESETS[name].varies == base]
-        tables = {name: Table(records, name) for name in (base, *mine)}
-        seeds = {seed for name in mine for seed in tables[name].seeds}
+        self.base = base
+        self.tables = {name: Table(records, name) for name in (base, *mine)}
+        seeds = {seed for name in mine for seed in self.tables[name].seeds}
         self.by_seed = {
             (name, arm, metric): {
                 seed: value
                 for seed, value in table.by_seed(arm, 'test', key).items()
                 if seed in seeds
             }
-            for name, table in tables.items()
+            for name, table in self.tables.items()
             for arm in ARMS
             for metric, key in METRICS.items()
         }
         self.names = sorted(
-            (n for n in tables if any(self.by_seed[n, arm, 'AP'] for arm in ARMS)),
+            (n for n in self.tables if any(self.by_seed[n, arm, 'AP'] for arm in ARMS)),
             key=lambda name: (PRESETS[name].images['train'], self.at_least(name)),
         )
         self.seeds = sorted(seeds)
@@ -102,7 +103,20 @@ def variation_lines(found: Variations) -> list[str]:
         'the images that are not labelled are the unlabelled ones. Rare, common and frequent '
         'classes are those of the preset in every row.',
         *worth(found),
+        *further_arms(found),
     ]
+
+
+def further_arms(found: Variations) -> list[str]:
+    """The AP table of each variation in which more than ``ARMS`` ran."""
+    lines = []
+    for name in found.names:
+        table = found.tables[name]
+        arms = [*table.arms, *table.knob_arms]
+        if name != found.base and set(arms) - set(ARMS):
+            rows = ap_table(table, 'test', 'segm', arms)
+            lines += ['', f'{found.title(name)}, all arms:', '', *rows]
+    return lines
 
 
 def worth(found: Variations) -> list[str]:

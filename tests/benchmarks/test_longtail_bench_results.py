@@ -282,9 +282,19 @@ def test_presets_that_vary_another_stand_in_its_section(out: Path, tmp_path: Pat
     assert f'30 as about {images}, 60 as more than 60.' in text
     assert (results / 'plots' / 'tiny-labelled-images.png').stat().st_size > 1000
     assert 'plots/tiny-labelled-images.png' in text
-    before = text
+    assert (results / 'plots' / 'tiny-30-labeled-ap.png').stat().st_size > 1000
+    assert 'all arms:' not in text
     write_report(PRESETS['tiny'], out, results)
-    assert (results / 'RESULTS.md').read_text() == before
+    assert (results / 'RESULTS.md').read_text() == text
+    assert (results / 'plots' / 'tiny-30-labeled-ap.png').is_file()
+    # Arms that the other presets need not have.
+    for arm, ap in (('2', 0.11), ('7-unsup_weight-0.5', 0.16)):
+        make_run(half, arm, 1, ap)
+    write_report(PRESETS['tiny-30-labeled'], half, results)
+    _, rest = (results / 'RESULTS.md').read_text().split('\n30 of 108 (28%), all arms:\n')
+    rows = [line.split(' | ') for line in rest.strip().split('\n\n')[0].splitlines()[2:]]
+    assert [row[0].strip('| ') for row in rows] == ['0', '2', '7', '7-unsup_weight-0.5']
+    assert [row[2] for row in rows] == ['10.0', '11.0', '15.0', '16.0']
     # Alone it has a section of its own.
     write_report(PRESETS['tiny-30-labeled'], half, tmp_path / 'alone')
     assert '## Preset `tiny-30-labeled`' in (tmp_path / 'alone' / 'RESULTS.md').read_text()
