@@ -79,9 +79,9 @@ def test_log_lines_of_the_threshold_page() -> None:
 
 
 def test_links_of_the_pages() -> None:
-    for name in ('generated_images', 'choosing_thresholds', 'troubleshooting'):
-        for target in re.findall(r'\]\(([^)#:]+)\)', page(name)):
-            assert (DOCS / target).resolve().exists(), f'{name}.md: {target}'
+    for path in [REPOSITORY / 'README.md', *DOCS.glob('*.md')]:
+        for target in re.findall(r'\]\(([^)#:]+)\)', path.read_text(encoding='utf-8')):
+            assert (path.parent / target).resolve().exists(), f'{path.name}: {target}'
 
 
 def test_weak_teacher(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""The tables of the README and of the evidence page say what the results files say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.longtail.results import Table, spread
+from benchmarks.longtail.tables import percent
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [REPOSITORY / 'README.md', REPOSITORY / 'docs' / 'evidence.md']
+HEAD = '| | seeds | AP | APr | APc | APf |'
+
+
+@pytest.fixture(scope='module')
+def table() -> Table:
+    records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
+    return Table(records, 'cpu')
+
+
+def rows_below(page: Path, head: str) -> list[list[str]]:
+    """Cells of the table with that head."""
+    _, rest = page.read_text(encoding='utf-8').split(head + '\n')
+    lines = rest.split('\n\n')[0].splitlines()[1:]
+    return [[cell.strip(' *') for cell in line.strip('|').split('|')] for line in lines]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_average_precisions(page: Path, table: Table) -> None:
+    rows = rows_below(page, HEAD)
+    assert len(rows) >= 5
+    for title, seeds, *cells in rows:
+        (arm,) = re.findall(r'\(arm ([\w.-]+)\)', title)
+        found = [table.by_seed(arm, 'test', f'segm_{name}') for name in ('AP', 'APr', 'APc', 'APf')]
+        assert cells == [percent(spread(by_seed.values())) for by_seed in found], title
+        assert int(seeds) == len(found[0]), title
