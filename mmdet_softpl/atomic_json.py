@@ -9,6 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+# There is no way to ask for it but to set it, which threads would see.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) -> None:
     """Write beside ``path``, then rename: a reader sees the old file or the whole new one.
@@ -23,13 +27,14 @@ def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) ->
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text as :func:`write_json` writes json."""
-    path = Path(path)
+    # A link stays one: what it points to is replaced.
+    path = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(handle, 'w', encoding='utf-8') as file:
             file.write(text)
-        # mkstemp makes files that only the owner can read.
-        os.chmod(temporary, 0o644)
+        # mkstemp makes files that only the owner can read, whatever the umask.
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

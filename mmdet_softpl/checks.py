@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 
@@ -20,11 +21,11 @@ def check_range(
     Args:
         owner: Class or function that got the value.
         name: Name of the argument.
-        value: A number.
+        value: A finite number.
         lower, upper: Bounds; None for no bound.
         include_lower, include_upper: Whether a bound itself is allowed.
     """
-    number = isinstance(value, (int, float)) and value == value
+    number = isinstance(value, (int, float)) and math.isfinite(value)
     low = number and (lower is None or (value >= lower if include_lower else value > lower))
     high = number and (upper is None or (value <= upper if include_upper else value < upper))
     if not (low and high):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -31,6 +31,12 @@ def load_config(path: str) -> Config:
         elif isinstance(error, FileNotFoundError):
             reason = f'{error}; it may be named by _base_'
         raise ValueError(f'{path}: the config cannot be read: {reason}') from error
+
+
+def type_name(type_: Any) -> str:
+    """Name of what a config's ``type`` stands for: a name, with or without a scope, or a class."""
+    name = type_.__name__ if isinstance(type_, type) else str(type_)
+    return name.rsplit('.', 1)[-1]
 
 
 def _holds_annotations(path: str) -> bool:

@@ -33,6 +33,8 @@ def test_values_in_range_pass(value, lower, upper, options) -> None:
         (2, None, 1, {}, '(-inf, 1]'),
         (-1, 0, None, {}, '[0, inf)'),
         (math.nan, 0, 1, {}, '[0, 1]'),
+        (math.inf, 0, None, {}, '[0, inf)'),
+        (-math.inf, None, 1, {}, '(-inf, 1]'),
         ('0.5', 0, 1, {}, '[0, 1]'),
         (None, 0, 1, {}, '[0, 1]'),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,18 @@ def run(args: argparse.Namespace) -> int:
         0. Bad input raises ``ValueError`` or ``OSError``.
     """
     work_dir = Path(args.work_dir)
+    # Standard output is for the result; the host logs there.
+    with contextlib.redirect_stdout(sys.stderr):
+        metrics = _demo(args, work_dir)
+    if args.json:
+        print(json.dumps(metrics))
+    else:
+        _report(metrics, work_dir)
+    return 0
+
+
+def _demo(args: argparse.Namespace, work_dir: Path) -> dict[str, Any]:
+    """What metrics.json holds, made if it is not there."""
     result = work_dir / 'metrics.json'
     cfg = load_config(args, work_dir)
     key = dict(
@@ -53,14 +67,12 @@ def run(args: argparse.Namespace) -> int:
             stages=_stages(work_dir / 'stages.json', key),
             **_look(runner, cfg, work_dir),
         )
-        from mmdet_softpl.atomic_json import write_json
+        from mmdet_softpl.atomic_json import finite, write_json
 
+        # As it is read from the file next time.
+        metrics = finite(metrics)
         write_json(result, metrics, indent=1)
-    if args.json:
-        print(json.dumps(metrics))
-    else:
-        _report(metrics, work_dir)
-    return 0
+    return metrics
 
 
 def load_config(args: argparse.Namespace, work_dir: Path) -> Any:
@@ -257,11 +269,16 @@ def _report(metrics: dict, work_dir: Path) -> None:
 
     print(metrics_table(metrics['stages']))
     quality = metrics['pseudo_labels']
+
+    def share(name: str) -> str:
+        value = quality[name]
+        return '-' if value is None else f'{value:.2f}'
+
     for group in ('rare', 'common', 'frequent'):
         print(
             f'pseudo-labels, {group}: {quality[f"{group}_pseudo_count"]} kept, '
-            f'precision {quality[f"{group}_pseudo_precision"]:.2f}, '
-            f'recall {quality[f"{group}_pseudo_recall"]:.2f}'
+            f'precision {share(f"{group}_pseudo_precision")}, '
+            f'recall {share(f"{group}_pseudo_recall")}'
         )
     for name in (
         'metrics.json',

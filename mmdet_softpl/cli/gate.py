@@ -63,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f'{out} exists; give --overwrite or another --out')
     if not out.parent.is_dir():
         raise FileNotFoundError(f'{out.parent}: the folder of --out does not exist; make it')
+    for name, path in (('ANN_FILE', args.ann_file), ('--held-out', args.held_out)):
+        if os.path.realpath(path) == os.path.realpath(out):
+            raise ValueError(f'--out {out} is {name}, which it would replace; give another name.')
     for name, folder in (('--images', args.images), ('--held-out-images', args.held_out_images)):
         if not os.path.isdir(folder):
             raise FileNotFoundError(f'{folder}: the folder of {name} does not exist')

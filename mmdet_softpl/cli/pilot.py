@@ -28,6 +28,7 @@ Ctrl-C stops it, the same command goes on.
 """
 THRESHOLDS = 96
 RETURN_METRICS = ('AP', 'APr')
+SHARES = (25.0, 50.0, 100.0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--shares',
         type=float,
         nargs='+',
-        default=[25.0, 50.0, 100.0],
         metavar='PERCENT',
         help='of the labelled images (default: 25 50 100)',
     )
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KIND:WORK_DIR',
         help='trainings to use instead; KIND is labelled or semi',
     )
-    parser.add_argument('--seeds', type=int, default=1, help='trainings of each kind (default: 1)')
+    parser.add_argument('--seeds', type=int, help='trainings of each kind (default: 1)')
     parser.add_argument(
         '--iters', type=int, help="iterations of a training, schedule scaled (default: CONFIG's)"
     )
@@ -102,7 +102,8 @@ def _pilot(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         runs = given_runs(args.runs, cfg)
         out.mkdir(parents=True, exist_ok=True)
     else:
-        runs = plan_runs(cfg, sorted(set(args.shares)), args.seeds, args.iters, out)
+        shares = SHARES if args.shares is None else args.shares
+        runs = plan_runs(cfg, sorted(set(shares)), args.seeds or 1, args.iters, out)
         _train(runs)
     result = _answer(args, cfg, runs, out)
     _write(result, out)
@@ -112,11 +113,17 @@ def _pilot(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 def _check(args: argparse.Namespace) -> None:
     from mmdet_softpl.checks import check_range
 
-    for share in args.shares:
+    for name in ('shares', 'seeds', 'iters'):
+        if args.runs and getattr(args, name) is not None:
+            raise ValueError(
+                f'pilot: --{name} is of the trainings that pilot makes, and --runs names finished '
+                'ones; leave one of the two out.'
+            )
+    for share in args.shares or ():
         check_range('pilot', '--shares', share, 0, 100, include_lower=False)
-    check_range('pilot', '--seeds', args.seeds, 1, None)
-    if args.iters is not None:
-        check_range('pilot', '--iters', args.iters, 1, None)
+    for name in ('seeds', 'iters'):
+        if getattr(args, name) is not None:
+            check_range('pilot', f'--{name}', getattr(args, name), 1, None)
     seconds = args.seconds_per_instance
     check_range('pilot', '--seconds-per-instance', seconds, 0, None, include_lower=False)
     check_range('pilot', '--bootstrap', args.bootstrap, 0, None)

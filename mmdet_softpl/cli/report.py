@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from datetime import datetime
@@ -63,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else work_dir / 'report.html'
     _check_out(out)
     missing = missing_parts(found)
-    findings = _look(found, args, missing)
+    # Standard output is for the result; the host prints there while it reads annotations.
+    with contextlib.redirect_stdout(sys.stderr):
+        findings = _look(found, args, missing)
     made = f'Made {datetime.now():%Y-%m-%d %H:%M} by mmdet_softpl {__version__}.'
     write_text(out, render(found, findings, missing, made))
     if args.json:

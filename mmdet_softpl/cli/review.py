@@ -156,6 +156,11 @@ def _import(args: argparse.Namespace) -> int:
     outputs = [path for path in (args.out, args.unlabeled_out) if path is not None]
     for path in outputs:
         _check_output(path, args.overwrite)
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
+        raise ValueError(
+            f'--out and --unlabeled-out are the same file, {args.out}: the merged labels would be '
+            'replaced; give two names.'
+        )
     seen = None if args.unlabeled_out is None else read_labels(args.review)
     labeled = load_annotation_file(labeled_file)
     reviewed = read_reviewed(args.corrected, manifest)

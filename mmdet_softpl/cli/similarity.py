@@ -23,6 +23,8 @@ MAX_ROWS = 100
 SHOWN_ROWS = 30
 # What rounds to 0 % is no neighbour worth a word.
 MIN_WEIGHT = 0.005
+# Largest difference between the rows of a head and of one that reads its file.
+SAME_ROWS = 1e-6
 FILES = {'json': 'similarity.json', 'arrays': 'similarity.npz', 'picture': 'similarity.png'}
 
 
@@ -82,6 +84,12 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
     else:
         _print(result)
+    if not same:
+        print(
+            f'error: a head built on {result["files"]["arrays"]} has other rows (largest '
+            f'difference {result["file_difference"]:.1g}); do not use that file.',
+            file=sys.stderr,
+        )
     return 0 if same else 1
 
 
@@ -235,7 +243,7 @@ def _write(
     save_figure(draw_similarity(dense, names), paths['picture'])
     result['files'] = {kind: str(path) for kind, path in paths.items()}
     write_json(paths['json'], result, indent=1)
-    return difference < 1e-6
+    return difference < SAME_ROWS
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -293,8 +301,6 @@ def _print(result: dict[str, Any]) -> None:
                 print('That is next to none: are its rows in the order of the labels?')
             print(f'least alike: {", ".join(compared["least_alike"])}')
     if 'files' in result:
-        print(
-            f'a head built on {result["files"]["arrays"]} has the same rows (largest difference '
-            f'{result["file_difference"]:.1g})'
-        )
+        if result['file_difference'] < SAME_ROWS:
+            print(f'a head built on {result["files"]["arrays"]} has the same rows')
         print(*result['files'].values(), sep='\n')

@@ -31,6 +31,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, ImageOps
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.config_file import type_name
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
     check_annotations,
@@ -52,6 +53,7 @@ from mmdet_softpl.engine.device import chosen_device
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
 from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
+from mmdet_softpl.evaluation.teacher_dump import images_key
 from mmdet_softpl.functional import frequency_boost
 
 MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
@@ -127,6 +129,12 @@ def export_review(
         )
     if out.exists() and not out.is_dir():
         raise ReviewError(f'{out}: --out must be a folder, this is a file.')
+    ours = manifest_file.exists() or (out / KEY).exists()
+    if out.exists() and not ours and any(out.iterdir()):
+        raise ReviewError(
+            f'{out}: the folder holds other files, and an export clears {IMAGES}/ in its own; give '
+            'a new or empty folder as --out.'
+        )
     cfg = read_config(config)
     labelled = _one_set(cfg, LABELLED, config)
     summary = check_annotations(labelled.ann_file, classes=_class_names(labelled))
@@ -134,7 +142,7 @@ def export_review(
     check_num_classes(summary, detector.num_classes)
     dataset, image_root = _unlabeled_dataset(cfg, config, options.images)
 
-    key = _key(cfg, checkpoint, dataset, options)
+    key = _key(cfg, config, checkpoint, dataset, options)
     labels_file = out / KEY
     if labels_file.is_file() and json.loads(labels_file.read_text(encoding='utf-8')) != key:
         if not options.overwrite:
@@ -146,8 +154,10 @@ def export_review(
         manifest_file.unlink(missing_ok=True)
         if (out / PARTS).exists():
             shutil.rmtree(out / PARTS)
-    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    # First: it makes the folder ours.
     write_json(labels_file, key)
+    (out / PARTS).mkdir(exist_ok=True)
 
     records = label_in_parts(
         detector.to(chosen_device(options.device)),
@@ -276,16 +286,17 @@ def _test_pipeline(cfg: Config, config: str) -> list[dict[str, Any]]:
             node = node.get('dataset') or (node.get('datasets') or [None])[0]
         if node is not None:
             steps = [dict(step) for step in node['pipeline']]
-            return [s for s in steps if str(s['type']).rsplit('.', 1)[-1] != 'LoadAnnotations']
+            return [s for s in steps if type_name(s['type']) != 'LoadAnnotations']
     raise ReviewError(f'{config}: neither test_dataloader nor val_dataloader has a `pipeline`.')
 
 
 def _key(
-    cfg: Config, checkpoint: str, dataset: BaseDataset, options: ExportOptions
+    cfg: Config, config: str, checkpoint: str, dataset: BaseDataset, options: ExportOptions
 ) -> dict[str, Any]:
     """What the labels depend on."""
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    settings = json.dumps([cfg.model.to_dict(), paths], sort_keys=True, default=str)
+    seen_as = [images_key(dataset), _test_pipeline(cfg, config)]
+    settings = json.dumps([cfg.model.to_dict(), paths, *seen_as], sort_keys=True, default=str)
     with open(checkpoint, 'rb') as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):

@@ -193,8 +193,8 @@ def images_key(dataset: BaseDataset) -> str:
         if not os.path.isfile(path):
             raise FileNotFoundError(
                 f'{path}: this image of {getattr(dataset, "ann_file", "the data set")} is not '
-                'there; give the folder of its images (--held-out-images, or data_prefix of the '
-                'config).'
+                'there; give the folder of its images (--images or --held-out-images, or '
+                'data_prefix of the config).'
             )
         digest.update(repr(file_key(path)).encode())
     return digest.hexdigest()[:16]

@@ -183,6 +183,15 @@ def test_mistakes(folder: Path, teacher: list[str], capsys, changed, message: st
     assert teacher == [] and not list(folder.glob('gated*'))
 
 
+def test_no_input_is_replaced(folder: Path, teacher: list[str], capsys) -> None:
+    held_out = folder / 'data' / 'annotations' / 'instances_train2017.json'
+    for path, name in ((folder / 'generated.json', 'ANN_FILE'), (held_out, '--held-out')):
+        before = path.read_bytes()
+        assert run(folder, '--overwrite', out=str(path)) == 2
+        assert f'--out {path} is {name}' in capsys.readouterr().err
+        assert path.read_bytes() == before
+
+
 def test_files_that_do_not_fit(folder: Path, teacher: list[str], capsys) -> None:
     path = folder / 'generated.json'
     content = json.loads(path.read_text())

@@ -116,6 +116,7 @@ def test_documented_commands(
         (['my_config.py', '--seconds-per-instance', '0'], '--seconds-per-instance'),
         (['my_config.py', '--runs', 'work_dirs/parts'], 'KIND:WORK_DIR'),
         (['my_config.py', '--runs', 'semi:none'], 'no folder'),
+        (['my_config.py', '--runs', 'semi:none', '--iters', '9'], 'leave one of the two out'),
         (['my_config.py', '--runs', 'semi:work_dirs/parts'], '0 configs'),
         (['none.py'], 'no such config'),
         (['data/annotations/val.json'], 'annotation json'),

@@ -217,6 +217,17 @@ def test_mistakes_are_named_before_anything_is_written(
     assert not out.exists()
 
 
+def test_a_folder_of_other_files_is_left_alone(project, tmp_path: Path, capsys) -> None:
+    _, config, checkpoint = project
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'mine.jpg').write_text('a picture')
+    for more in ([], ['--overwrite']):
+        command = ['review', 'export', config, checkpoint, '--hours', '1', '--out', str(tmp_path)]
+        assert main([*command, *more]) == 2
+        assert 'the folder holds other files' in capsys.readouterr().err
+        assert [p.name for p in tmp_path.rglob('*')] == ['images', 'mine.jpg']
+
+
 def test_import_arguments_the_wrong_way_round(exported: Path, tmp_path: Path, capsys) -> None:
     corrected = str(exported / 'annotations.json')
     out = str(tmp_path / 'merged.json')
@@ -226,6 +237,12 @@ def test_import_arguments_the_wrong_way_round(exported: Path, tmp_path: Path, ca
     assert 'manifest.json' in capsys.readouterr().err
     assert main(['review', 'import', str(exported), corrected, '--out', 'no/where.json']) == 2
     assert 'no' in capsys.readouterr().err
+    command = ['review', 'import', str(exported), corrected, '--reviewed', 'all', '--out', out]
+    (tmp_path / 'link').symlink_to(tmp_path)
+    for same in (out, str(tmp_path / 'link' / 'merged.json')):
+        assert main([*command, '--unlabeled-out', same]) == 2
+        assert 'the same file' in capsys.readouterr().err
+        assert not Path(out).exists()
 
 
 def test_a_checkpoint_of_other_classes_is_named(project, tmp_path: Path, capsys) -> None:

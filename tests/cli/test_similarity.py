@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mmdet_softpl.__main__ import build_parser, main
+from mmdet_softpl.cli import similarity
 from tests.support.tiny_trained import CLASSES, write_trained
 
 
@@ -69,6 +70,19 @@ def test_table_file_and_comparison(project, tmp_path: Path, capsys) -> None:
     printed = capsys.readouterr()
     # The student's head saw nothing.
     assert 'before the first' in printed.err and 'all alike' in printed.out
+
+
+def test_a_file_that_gives_other_rows_is_an_error(
+    project, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config, checkpoint = project
+    # No difference is below it.
+    monkeypatch.setattr(similarity, 'SAME_ROWS', 0.0)
+    for more in ([], ['--json']):
+        out = str(tmp_path / ('json' if more else 'text'))
+        assert main(['similarity', config, checkpoint, '--out', out, *more]) == 1
+        printed = capsys.readouterr()
+        assert 'do not use that file' in printed.err and 'the same rows' not in printed.out
 
 
 def test_cascade_shows_its_last_head(tmp_path: Path, capsys) -> None:
