@@ -39,8 +39,9 @@ class AnnotationSummary:
         classes: C class names.
         category_ids: C category ids.
         image_counts: (C,) int64, counted images that hold class c.
-        instance_counts: (C,) int64, counted instances of class c (crowds included).
+        instance_counts: (C,) int64, counted instances of class c, crowds left out as in training.
         num_images: images in the file.
+        num_labelled_images: those that hold an instance of one of the C classes.
         declared_image_counts: (C,) int64 from ``image_count``, or None.
         declared_instance_counts: (C,) int64 from ``instance_count``, or None.
         frequency: C letters from ``frequency``, or None.
@@ -58,6 +59,7 @@ class AnnotationSummary:
     image_counts: np.ndarray
     instance_counts: np.ndarray
     num_images: int
+    num_labelled_images: int
     declared_image_counts: np.ndarray | None
     declared_instance_counts: np.ndarray | None
     frequency: tuple[str, ...] | None
@@ -135,10 +137,17 @@ def check_annotations(
     for kind in (BAD_BOX, BAD_POLYGON):
         if 0 < problems.counts.get(kind, 0) <= TOLERATED_SHARE * len(annotations):
             notes.append(f'{problems.pop(kind)} The host skips them, training goes on.')
+    if require_annotations and annotations and not len(class_column) and not problems.counts:
+        problems.add(
+            'no annotation but crowds',
+            f'all {len(annotations)} have iscrowd=1',
+            'Training ignores crowds: export masks of single objects with iscrowd=0.',
+        )
     problems.raise_if_any(path)
 
     num_all = len(names)
     instance_counts = np.bincount(class_column, minlength=num_all)
+    labelled_images = np.unique(image_column[np.isin(class_column, kept)])
     pairs = np.unique(image_column * max(num_all, 1) + class_column)
     image_counts = np.bincount(pairs % max(num_all, 1), minlength=num_all)
     federated = any('neg_category_ids' in image for image in data['images'])
@@ -170,6 +179,7 @@ def check_annotations(
         image_counts=image_counts[kept],
         instance_counts=instance_counts[kept],
         num_images=len(data['images']),
+        num_labelled_images=len(labelled_images),
         declared_image_counts=None if declared_images is None else np.array(declared_images),
         declared_instance_counts=(
             None if declared_instances is None else np.array(declared_instances)

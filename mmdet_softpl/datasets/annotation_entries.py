@@ -81,6 +81,10 @@ def check_ids(data: dict[str, Any], problems: Faults) -> None:
                 )
 
 
+def _usable_id(identifier: Any) -> bool:
+    return isinstance(identifier, (int, float, str))
+
+
 def check_categories(
     categories: list[dict], classes: Sequence[str] | None, problems: Faults
 ) -> tuple[dict[int, int], list[str], list[int]]:
@@ -97,6 +101,13 @@ def check_categories(
                 'category without `id` or `name`',
                 f'categories[{position}] = {category!r}',
                 'Give every category both keys.',
+            )
+            continue
+        if not isinstance(category['name'], str) or not _usable_id(category['id']):
+            problems.add(
+                'category whose `name` is no text, or whose `id` is no number',
+                f'categories[{position}] = {category!r}',
+                'Write names in quotation marks, and ids as whole numbers.',
             )
             continue
         if category['id'] in index:
@@ -165,6 +176,20 @@ def check_images(
                 'Give every image an id.',
             )
             continue
+        if not _usable_id(image['id']):
+            problems.add(
+                'image `id` that is no number',
+                f'images[{position}]: id={image["id"]!r}',
+                'COCO ids are integers; number them anew.',
+            )
+            continue
+        for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
+            if not isinstance(image.get(key, []), list):
+                problems.add(
+                    f'`{key}` that is no list',
+                    f'images[{position}]: {key}={image[key]!r}',
+                    'Give a list of category ids, which may be empty.',
+                )
         if image['id'] in index:
             problems.add(
                 'duplicate image id',
@@ -189,7 +214,7 @@ def check_instances(
     category_ids: dict[int, int],
     problems: Faults,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of image and category of every annotation, (A,) int64 each."""
+    """Positions of image and category of every annotation but crowds, (A,) int64 each."""
     seen: set[int] = set()
     image_column: list[int] = []
     class_column: list[int] = []
@@ -201,6 +226,7 @@ def check_instances(
             x, y, width, height = annotation['bbox']
             segmentation = annotation.get('segmentation')
             finite = math.isfinite(x + y + width + height)
+            hash(ann_id)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problems.add(
                 'annotation without usable `id`, `image_id`, `category_id` or `bbox`',
@@ -248,7 +274,7 @@ def check_instances(
                         'A polygon is [x1, y1, x2, y2, x3, y3, ...]; remove or correct it.',
                     )
                     break
-        if image is not None and category is not None:
+        if image is not None and category is not None and not annotation.get('iscrowd'):
             image_column.append(image)
             class_column.append(category)
     return np.array(image_column, dtype=np.int64), np.array(class_column, dtype=np.int64)

@@ -88,6 +88,19 @@ def _left_out_classes(
     others = {c['id']: c['name'] for c in data['categories'] if c['name'] not in classes}
     counts = Counter(a['category_id'] for a in data['annotations'])
     shown = [f'{name} ({counts[i]} annotations)' for i, name in others.items() if counts[i]]
+    if others and configured.kind.startswith('lvis'):
+        return [
+            Finding(
+                ERROR,
+                configured.name,
+                'classes of a part of an LVIS file',
+                f'{configured.ann_file}: {len(others)} of {len(data["categories"])} categories are '
+                f'not in `metainfo.classes`: {examples(list(others.values()))}',
+                'take them out of the json, or read it as a CocoDataset: the LVIS data sets number '
+                'all categories of the file, so objects would get the labels of other classes',
+                len(others),
+            )
+        ]
     if not shown:
         return []
     return [

@@ -26,7 +26,8 @@ class ClassStatistics:
         classes: C class names.
         image_counts: (C,) int64, m_c, counted images that hold class c.
         instance_counts: (C,) int64, n_c, counted instances of class c.
-        num_images: M, images of the set.
+        num_images: images of the set.
+        num_labelled_images: those that hold an instance.
         groups: C letters, ``'r'``, ``'c'`` or ``'f'``.
         source: ``'file'`` when the file gives ``image_count``, ``instance_count`` and
             ``frequency`` of every class and they agree with its annotations, ``'counted'`` when
@@ -38,8 +39,23 @@ class ClassStatistics:
     image_counts: np.ndarray
     instance_counts: np.ndarray
     num_images: int
+    num_labelled_images: int
     groups: tuple[str, ...]
     source: str
+
+    def labelled_rate(self, keeps_empty: bool = False) -> np.ndarray:
+        """Instances per labelled image, r_c = n_c / M.
+
+        Args:
+            keeps_empty: whether training keeps images without an annotation
+                (``filter_empty_gt=False``), so that they are labelled as empty. Else it drops
+                them, and often nobody has looked at them yet: M leaves them out.
+
+        Returns:
+            (C,) float64 >= 0.
+        """
+        images = self.num_images if keeps_empty else self.num_labelled_images
+        return self.instance_counts / max(images, 1)
 
 
 def frequency_letter(image_count: int) -> str:
@@ -99,6 +115,7 @@ def class_statistics(
         image_counts=np.asarray(summary.image_counts, dtype=np.int64),
         instance_counts=np.asarray(summary.instance_counts, dtype=np.int64),
         num_images=summary.num_images,
+        num_labelled_images=summary.num_labelled_images,
         groups=letters or tuple(frequency_letter(int(m)) for m in summary.image_counts),
         source={0: 'counted', 3: 'file'}.get(agreeing, 'mixed'),
     )

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mmdet_softpl.config_file import type_name
+
 from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding, examples
 from .image_scan import ScannedImage
@@ -43,14 +45,9 @@ def config_findings(
 def labeller_config(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The config of ``RareBoostPseudoLabeler`` in ``custom_hooks``, or None."""
     for hook in cfg.get('custom_hooks') or ():
-        if isinstance(hook, Mapping) and _bare(hook.get('type')) == LABELLER:
+        if isinstance(hook, Mapping) and type_name(hook.get('type')) == LABELLER:
             return hook
     return None
-
-
-def _bare(type_: Any) -> str:
-    name = type_.__name__ if isinstance(type_, type) else str(type_)
-    return name.rsplit('.', 1)[-1]
 
 
 def _sets_present(sets: Sequence[SetContents]) -> Iterator[Finding]:
@@ -206,7 +203,7 @@ def _sampler(
 ) -> Iterator[Finding]:
     loader = cfg.get('train_dataloader') or {}
     sampler = loader.get('sampler') or {}
-    kind = _bare(sampler.get('type'))
+    kind = type_name(sampler.get('type'))
     if kind not in ('MultiSourceSampler', 'GroupMultiSourceSampler'):
         return
     subject, ratio = 'train_dataloader.sampler', list(sampler.get('source_ratio') or ())

@@ -10,6 +10,8 @@ from typing import Any
 
 from mmengine.utils import is_abs
 
+from mmdet_softpl.config_file import type_name
+
 LABELLED, UNLABELLED, VALIDATION, TEST = 'labelled', 'unlabelled', 'validation', 'test'
 COCO, LVIS_V1, LVIS_V05, FOLDER, OTHER = 'coco', 'lvis v1', 'lvis v0.5', 'images', 'other'
 
@@ -111,7 +113,9 @@ def _configured(
     key: str, dataset: Mapping[str, Any], around: dict[str, Any], role: str
 ) -> ConfiguredSet:
     kind, defaults = _kind(dataset.get('type'))
-    branches = [t for t in dataset.get('pipeline') or () if _bare(t.get('type')) == 'MultiBranch']
+    branches = [
+        t for t in dataset.get('pipeline') or () if type_name(t.get('type')) == 'MultiBranch'
+    ]
     if role == LABELLED and (kind == FOLDER or any('sup' not in b for b in branches)):
         role = UNLABELLED
     root = dataset.get('data_root') or ''
@@ -121,14 +125,14 @@ def _configured(
     filters = dataset.get('filter_cfg') or {}
     training = role in (LABELLED, UNLABELLED) and not dataset.get('test_mode', False)
     if isinstance(dataset.get('type'), type):
-        type_name = dataset['type'].__name__
+        shown = dataset['type'].__name__
     else:
-        type_name = str(dataset.get('type'))
+        shown = str(dataset.get('type'))
     return ConfiguredSet(
         name=role,
         role=role,
         key=key,
-        type=type_name,
+        type=shown,
         kind=kind,
         ann_file=_joined(root, ann_file) if ann_file else '',
         image_root=_joined(root, prefix),
@@ -147,16 +151,11 @@ def _configured(
 def _judges_masks(evaluator: Any) -> bool:
     for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
         # Without the key our metric judges both, the host's boxes alone.
-        both = ('bbox', 'segm') if _bare(metric.get('type')) == 'LongTailMetric' else 'bbox'
+        both = ('bbox', 'segm') if type_name(metric.get('type')) == 'LongTailMetric' else 'bbox'
         names = metric.get('metric', both)
         if 'segm' in ([names] if isinstance(names, str) else names):
             return True
     return False
-
-
-def _bare(type_: Any) -> str:
-    name = type_.__name__ if isinstance(type_, type) else str(type_)
-    return name.rsplit('.', 1)[-1]
 
 
 def _joined(root: str, path: str) -> str:

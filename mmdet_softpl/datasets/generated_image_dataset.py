@@ -81,6 +81,12 @@ class GeneratedImageDataset(CocoDataset):
         chosen = {a['image_id'] for a in kept}
         if self.target_count is not None:
             chosen = self._within_budget(content, kept)
+            if not chosen:
+                raise ValueError(
+                    f'{self.ann_file}: no image is taken, since every class that it has labels of '
+                    f'has target_count={self.target_count} instances in {self.labeled_ann_file} '
+                    'already; raise target_count, or leave the set out.'
+                )
         infos = [info for info in super().load_data_list() if info['img_id'] in chosen]
         # The labelled file may have these numbers too, and say of them (LVIS) what it checked.
         return [dict(info, img_id=f'generated-{info["img_id"]}') for info in infos]
@@ -95,7 +101,13 @@ class GeneratedImageDataset(CocoDataset):
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
         min_size = self.filter_cfg.get('min_size', 0)
-        return [info for info in self.data_list if min(info['width'], info['height']) >= min_size]
+        kept = [i for i in self.data_list if min(i['width'], i['height']) >= min_size]
+        if not kept:
+            raise ValueError(
+                f'{self.ann_file}: each of the {len(self.data_list)} images that are taken has a '
+                f'side below filter_cfg.min_size={min_size}; lower it.'
+            )
+        return kept
 
     def _within_budget(self, content: dict[str, Any], kept: list[dict[str, Any]]) -> set[int]:
         assert self.labeled_ann_file is not None and self.target_count is not None

@@ -113,7 +113,14 @@ class UnlabeledImageDataset(BaseDetDataset):
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
         min_size = self.filter_cfg.get('min_size', 0)
-        return [info for info in self.data_list if min(info['width'], info['height']) >= min_size]
+        kept = [i for i in self.data_list if min(i['width'], i['height']) >= min_size]
+        if not kept:
+            raise ValueError(
+                f'UnlabeledImageDataset: each of the {len(self.data_list)} images of '
+                f'{self.ann_file or self.data_prefix["img"]!r} has a side below '
+                f'filter_cfg.min_size={min_size}; lower it.'
+            )
+        return kept
 
     def _images_of_folder(self, folder: str) -> list[dict[str, Any]]:
         paths = find_images(folder)
@@ -148,7 +155,8 @@ class UnlabeledImageDataset(BaseDetDataset):
                 f'{self.ann_file}: key `images` is an empty list. Give a json that lists the '
                 'unlabelled images, or leave `ann_file` out to take a whole folder.'
             )
-        infos, missing = [], []
+        infos: list[dict[str, Any]] = []
+        missing, unsized = [], []
         for position, image in enumerate(images):
             name = image_file_name(image)
             if name is None or 'id' not in image:
@@ -162,15 +170,34 @@ class UnlabeledImageDataset(BaseDetDataset):
                 continue
             height, width = declared_size(image.get('height')), declared_size(image.get('width'))
             if not (height and width):
-                height, width = read_image_size(path)
-            infos.append(_data_info(path, image['id'], height, width))
+                unsized.append(len(infos))
+            infos.append(_data_info(path, image['id'], height or 0, width or 0))
         if missing:
             more = f' and {len(missing) - MAX_EXAMPLES} more' if len(missing) > MAX_EXAMPLES else ''
             raise FileNotFoundError(
                 f'{self.ann_file}: {len(missing)} of {len(images)} images do not exist: '
                 f'{"; ".join(missing[:MAX_EXAMPLES])}{more}. Correct `data_prefix`, or fetch them.'
             )
+        self._read_sizes([infos[i] for i in unsized], len(infos))
         return infos
+
+    def _read_sizes(self, infos: list[dict[str, Any]], total: int) -> None:
+        """Fill in the sizes that the json does not give."""
+        with ThreadPoolExecutor(_SCAN_THREADS) as pool:
+            sizes = list(pool.map(size_or_error, [info['img_path'] for info in infos]))
+        bad = []
+        for info, size in zip(infos, sizes, strict=True):
+            if isinstance(size, str):
+                bad.append(f'{info["img_path"]} ({size})')
+            else:
+                info['height'], info['width'] = size
+        if bad:
+            more = f' and {len(bad) - MAX_EXAMPLES} more' if len(bad) > MAX_EXAMPLES else ''
+            raise ValueError(
+                f'{self.ann_file}: {len(bad)} of {total} images have no size there and cannot be '
+                f'read: {"; ".join(bad[:MAX_EXAMPLES])}{more}. Mend them, or take them out of the '
+                'json.'
+            )
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:

@@ -97,7 +97,8 @@ class BurnInMeanTeacherHook(Hook):
                 f'(supervised_iters={self.supervised_iters}, burn_in_iters={self.burn_in_iters}); '
                 'set supervised_iters=0 and burn_in_iters > 0.'
             )
-        trained = given or runner._load_from or runner._resume or runner.iter
+        # Not runner._resume, which stays True where there was no checkpoint to resume from.
+        trained = given or runner._load_from or runner.iter
         if self.burn_in_iters and not self.supervised_iters and not trained:
             raise ValueError(
                 f'{owner}: burn_in_iters={self.burn_in_iters} freezes a teacher that was never '

@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmdet_softpl.config_file import type_name
+
 
 class ConfigPartError(ValueError):
     """A config lacks a part that a command needs."""
@@ -16,7 +18,7 @@ class ConfigPartError(ValueError):
 def find_hook(cfg: Config, name: str) -> tuple[int, Any] | None:
     """Index and config of the custom hook of that class name, with or without a scope."""
     for index, hook in enumerate(cfg.get('custom_hooks') or []):
-        if str(hook.get('type')).rsplit('.', 1)[-1] == name:
+        if type_name(hook.get('type')) == name:
             return index, hook
     return None
 

@@ -107,6 +107,15 @@ def labelled_files(runner: Runner) -> list[str]:
     return [dataset.ann_file for dataset in datasets if _is_labelled(dataset)]
 
 
+def keeps_empty_images(runner: Runner, ann_file: str) -> bool:
+    """Whether the student also trains on the images of a labelled file that hold nothing."""
+    return any(
+        not (dataset.filter_cfg or {}).get('filter_empty_gt', False)
+        for dataset in leaves(runner.train_dataloader.dataset)
+        if _is_labelled(dataset) and os.path.abspath(dataset.ann_file) == os.path.abspath(ann_file)
+    )
+
+
 def federated_images(
     summary: AnnotationSummary,
 ) -> dict[int | None, tuple[np.ndarray, np.ndarray | None]]:
@@ -194,6 +203,25 @@ def _check_homographies(runner: Runner, name: str, dataset: BaseDataset) -> None
             )
 
 
+def warn_of_shared_ids(runner: Runner, ann_file: str) -> None:
+    """Warn where ids of a federated (LVIS) file are those of other labelled images too.
+
+    What an LVIS image speaks of is looked up by its id alone.
+    """
+    sets = [d for d in leaves(runner.train_dataloader.dataset) if _is_labelled(d)]
+    ids: dict[bool, set] = {True: set(), False: set()}
+    for dataset in sets if len({d.ann_file for d in sets}) > 1 else ():
+        own = os.path.abspath(dataset.ann_file) == os.path.abspath(ann_file)
+        ids[own].update(dataset.get_data_info(i)['img_id'] for i in range(len(dataset)))
+    shared = ids[True] & ids[False]
+    if shared:
+        _report(
+            f'{ann_file}: {len(shared)} image ids, such as {min(shared)!r}, are also those of '
+            'images in another labelled file, which will be judged by what the LVIS file says of '
+            'its own; number the images of one of the two anew.'
+        )
+
+
 def check_image_ids(runner: Runner) -> None:
     """Whether the labelled branch of a federated (LVIS) training names its images.
 
@@ -246,14 +274,33 @@ def _check_evaluator(runner: Runner) -> None:
 
 def _check_files(datasets: Sequence[BaseDataset]) -> None:
     """Check the labelled json files, then the unlabelled ones against the first of them."""
-    labelled = [
-        checked_annotations(dataset.ann_file, _classes(dataset))
-        for dataset in datasets
-        if _is_labelled(dataset) and _has_local_json(dataset)
-    ]
+    labelled = []
+    for dataset in datasets:
+        if _is_labelled(dataset) and _has_local_json(dataset):
+            _check_whole_lvis(dataset)
+            labelled.append(checked_annotations(dataset.ann_file, _classes(dataset)))
     for dataset in datasets if labelled else ():
         if isinstance(dataset, UnlabeledImageDataset) and _has_local_json(dataset):
             _compare_unlabelled(dataset.ann_file, labelled[0])
+
+
+def _check_whole_lvis(dataset: BaseDataset) -> None:
+    """The host's LVIS sets number all categories of a file, whatever ``metainfo.classes`` says."""
+    from mmdet.datasets import LVISV05Dataset
+
+    classes = _classes(dataset)
+    if not isinstance(dataset, LVISV05Dataset) or classes is None:
+        return
+    own = [
+        category.get('name') for category in load_annotation_file(dataset.ann_file)['categories']
+    ]
+    if set(own) - set(classes):
+        raise ValueError(
+            f'{type(dataset).__name__}, ann_file={dataset.ann_file!r}: metainfo.classes names '
+            f'{len(classes)} of the {len(own)} categories, but the host numbers all of them, so '
+            'objects would get the labels of other classes. Take the other categories out of the '
+            'json, or read it as a CocoDataset.'
+        )
 
 
 def _is_local(dataset: BaseDataset) -> bool:

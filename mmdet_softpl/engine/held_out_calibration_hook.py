@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmdet_softpl.checks import check_range
-from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.engine.data_checks import (
     checked_annotations,
     federated_images,
@@ -24,6 +24,9 @@ from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.models.calibrated_soft_teacher import CalibratedSoftTeacher
 from mmdet_softpl.registry import HOOKS
+
+# In the names of transforms after which a pixel is elsewhere.
+_MOVES = ('Resize', 'Crop', 'Flip', 'Affine', 'Rotate', 'Shear', 'Translate', 'Expand', 'Mosaic')
 
 
 @MMDET_HOOKS.register_module()
@@ -82,7 +85,13 @@ class HeldOutCalibrationHook(Hook):
         self._dataloader = runner.build_dataloader(
             self._dataloader_cfg, seed=runner.seed, diff_rank_seed=False
         )
-        (dataset,) = list(leaves(self._dataloader.dataset))[:1]
+        datasets = list(leaves(self._dataloader.dataset))
+        if len(datasets) != 1:
+            raise ValueError(
+                f'{owner}: dataloader has {len(datasets)} data sets; one is needed: merge their '
+                'jsons.'
+            )
+        (dataset,) = datasets
         where = f'{owner}: dataloader, ann_file={dataset.ann_file!r}'
         if not len(dataset):
             raise ValueError(f'{where} gives no image; set test_mode=True and check the file.')
@@ -91,6 +100,13 @@ class HeldOutCalibrationHook(Hook):
             raise ValueError(
                 f'{where}: its pipeline loads no labels; add '
                 "dict(type='LoadAnnotations', with_bbox=True) after LoadImageFromFile."
+            )
+        moved = _moves_before_labels(dataset.pipeline.transforms)
+        if moved is not None:
+            raise ValueError(
+                f'{where}: its pipeline has {moved} before LoadAnnotations, so the boxes would be '
+                "those of the original image and the teacher's those of the changed one; put "
+                'LoadAnnotations right after LoadImageFromFile.'
             )
         classes = training_classes(runner)
         own = dataset.metainfo.get('classes')
@@ -112,7 +128,7 @@ class HeldOutCalibrationHook(Hook):
                 'Split the labelled file with `python -m mmdet_softpl split --held-out`.'
             )
         summary = checked_annotations(dataset.ann_file, own)
-        counts = torch.as_tensor(class_statistics(summary).instance_counts)
+        counts = _instance_counts(dataset, len(summary.classes))
         self._absent = counts == 0
         model.federated.update(federated_images(summary))
         model.held_out = True
@@ -151,6 +167,26 @@ class HeldOutCalibrationHook(Hook):
         state.new_reliability[:, absent] = 0
         state.offset_counts[:, absent] = 0
         model.refresh_calibration()
+
+
+def _moves_before_labels(transforms: Sequence[Any]) -> str | None:
+    """Name of a transform that moves pixels before the labels are loaded, if there is one."""
+    names = [type(transform).__name__ for transform in transforms]
+    if 'LoadAnnotations' not in names:
+        return None
+    before = names[: names.index('LoadAnnotations')]
+    return next((n for n in before if any(word in n for word in _MOVES)), None)
+
+
+def _instance_counts(dataset: Any, num_classes: int) -> torch.Tensor:
+    """(C,) instances that the data set gives, crowds left out."""
+    labels = [
+        instance['bbox_label']
+        for i in range(len(dataset))
+        for instance in dataset.get_data_info(i)['instances']
+        if not instance['ignore_flag']
+    ]
+    return torch.bincount(torch.tensor(labels, dtype=torch.long), minlength=num_classes)
 
 
 def _image_paths(dataset: Any) -> set[str]:

@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
 from mmdet_softpl import compat
-from mmdet_softpl.config_file import load_config
+from mmdet_softpl.config_file import load_config, type_name
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.checkpoint_parts import is_class_statistic
 
@@ -96,7 +96,7 @@ def load_teacher(cfg: Config, checkpoint: str) -> tuple[CalibratedSoftTeacher, l
             the checkpoint is of another one, or of other classes.
     """
     model = cfg.model.to_dict() if hasattr(cfg.model, 'to_dict') else dict(cfg.model)
-    if str(model.get('type')).rsplit('.', 1)[-1] != 'CalibratedSoftTeacher':
+    if type_name(model.get('type')) != 'CalibratedSoftTeacher':
         raise TrainedModelError(
             f'{cfg.filename}: model.type is {model.get("type")!r}; a config with '
             'CalibratedSoftTeacher is needed (a plain detector can be its CHECKPOINT).'

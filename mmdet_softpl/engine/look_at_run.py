@@ -12,7 +12,9 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
+from mmdet_softpl.config_file import type_name
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
+from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
 from mmdet_softpl.datasets.findings import examples
 from mmdet_softpl.datasets.image_ids import image_ids_by_file
 from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
@@ -108,10 +110,17 @@ class RunModel:
         pipeline = [
             step
             for step in held_out_pipeline(self.cfg)
-            if not str(step.get('type')).endswith('LoadAnnotations')
+            if type_name(step.get('type')) != 'LoadAnnotations'
         ]
         plain.update(pipeline=pipeline, test_mode=True)
         plain.pop('indices', None)
+        # Unlabelled images need no classes in training, and then have none.
+        own = (plain.get('metainfo') or {}).get('classes')
+        classes = own or next(
+            (s.classes for s in configured_sets(self.cfg) if s.role == LABELLED and s.classes), None
+        )
+        if classes:
+            plain['metainfo'] = dict(plain.get('metainfo') or {}, classes=classes)
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmdet')):
             dataset = DATASETS.build(plain)
         self.classes = tuple(dataset.metainfo.get('classes') or ())
@@ -137,7 +146,7 @@ def held_out_pipeline(cfg: Config) -> list[dict]:
 
 def _unlabelled_leaf(cfg: Config) -> Any:
     leaves = list(dataset_leaves(cfg.train_dataloader.dataset))
-    unlabelled = [leaf for leaf in leaves if str(leaf.type).endswith('UnlabeledImageDataset')]
+    unlabelled = [leaf for leaf in leaves if type_name(leaf.type) == 'UnlabeledImageDataset']
     # mmdet's own recipes read unlabelled images as a CocoDataset, behind the labelled one.
     found = unlabelled or leaves[1:]
     if not found:

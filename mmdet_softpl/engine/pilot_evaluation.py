@@ -5,6 +5,7 @@ Shape letters: **R** draws, **S** labelled sizes, **I** images.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,13 @@ def evaluate_runs(
             dataset,
             metric,
             out / 'predictions' / f'{run.name}.json',
-            dict(checkpoint=file_key(checkpoint), ann_file=file_key(path), images=image_files),
+            dict(
+                checkpoint=file_key(checkpoint),
+                ann_file=file_key(path),
+                images=image_files,
+                model=json.dumps(run.cfg.model.to_dict(), sort_keys=True, default=str),
+                pipeline=json.dumps(leaf.get('pipeline'), sort_keys=True, default=str),
+            ),
             batch_size=batch_size,
             progress=Progress(f'evaluating {run.name}'),
         )

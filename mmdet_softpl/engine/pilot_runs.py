@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from mmengine.config import Config
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checkpoint_files import last_checkpoint
+from mmdet_softpl.config_file import type_name
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import AnnotationError
+from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.engine.config_parts import (
     ConfigPartError,
@@ -25,6 +28,8 @@ from mmdet_softpl.engine.config_parts import (
     labeller_of,
 )
 from mmdet_softpl.engine.load_teacher import read_config
+from mmdet_softpl.models.semi_train_cfg import DEFAULTS
+from mmdet_softpl.registry import HOOKS
 
 KINDS = ('labelled', 'semi')
 """Trained on labelled images alone, or with unlabelled ones too."""
@@ -74,7 +79,7 @@ def plan_runs(
     """
     _, labeller = labeller_of(cfg)
     labeled = labeller['labeled_ann_file']
-    labelled_leaves(cfg, labeled)
+    classes = _trained_classes(cfg, labeled)
     if find_hook(cfg, 'BurnInMeanTeacherHook') is None:
         raise ConfigPartError(
             f'{cfg.filename}: custom_hooks has no BurnInMeanTeacherHook, whose supervised_iters '
@@ -89,7 +94,7 @@ def plan_runs(
     for share in shares:
         for seed in range(seeds):
             part = _labelled_part(labeled, share, seed + 1, out / 'splits')
-            summary = check_annotations(part)
+            summary = check_annotations(part, classes=classes)
             for kind in KINDS:
                 name = f'{share:g}-{kind}-{seed}'
                 runs.append(
@@ -98,7 +103,7 @@ def plan_runs(
                         kind=kind,
                         seed=seed,
                         labeled_ann_file=part,
-                        labelled_images=summary.num_images,
+                        labelled_images=summary.num_labelled_images,
                         labelled_instances=int(summary.instance_counts.sum()),
                         cfg=pilot_config(cfg, part, kind, iters, seed),
                         work_dir=out / 'runs' / name,
@@ -122,7 +127,8 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
         AnnotationError: A training was of other classes.
     """
     runs: list[PilotRun] = []
-    own = check_annotations(labeller_of(cfg)[1]['labeled_ann_file'])
+    labeled = labeller_of(cfg)[1]['labeled_ann_file']
+    own = check_annotations(labeled, classes=_trained_classes(cfg, labeled))
     for spec in specs:
         kind, _, folder = spec.partition(':')
         if kind not in KINDS or not folder:
@@ -140,7 +146,7 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
             )
         run_cfg = read_config(str(configs[0]))
         part = labeller_of(run_cfg)[1]['labeled_ann_file']
-        summary = check_annotations(part)
+        summary = check_annotations(part, classes=_trained_classes(run_cfg, part))
         check_same_categories(own, summary)
         runs.append(
             PilotRun(
@@ -148,7 +154,7 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
                 kind=kind,
                 seed=None,
                 labeled_ann_file=part,
-                labelled_images=summary.num_images,
+                labelled_images=summary.num_labelled_images,
                 labelled_instances=int(summary.instance_counts.sum()),
                 cfg=run_cfg,
                 work_dir=Path(folder),
@@ -156,6 +162,17 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
         )
         checkpoint_of(runs[-1])
     return runs
+
+
+def _trained_classes(cfg: Config, labeled_ann_file: str) -> Sequence[str] | None:
+    """Classes of the training set that reads this json; None: all of the file."""
+    labelled_leaves(cfg, labeled_ann_file)
+    wanted = os.path.abspath(labeled_ann_file)
+    classes = next(
+        one.classes for one in configured_sets(cfg) if os.path.abspath(one.ann_file) == wanted
+    )
+    # A file of names that is not there ends the training, not this.
+    return None if isinstance(classes, str) else classes
 
 
 def checkpoint_of(run: PilotRun) -> Path:
@@ -215,10 +232,19 @@ def scale_schedule(cfg: Config, iters: int) -> None:
     for name, keys in (
         ('BurnInMeanTeacherHook', ('supervised_iters', 'burn_in_iters', 'ramp_iters')),
         ('RareBoostPseudoLabeler', ('interval',)),
+        ('HeldOutCalibrationHook', ('interval',)),
     ):
         found = find_hook(cfg, name)
         if found is not None:
+            if keys == ('interval',):
+                default = inspect.signature(HOOKS.get(name)).parameters['interval'].default
+                found[1].setdefault('interval', default)
             scale(found[1], *keys)
+    if type_name(cfg.model.type) == 'CalibratedSoftTeacher':
+        # The default, where it is not named, is for long trainings.
+        semi = cfg.model.setdefault('semi_train_cfg', {})
+        semi.setdefault('refresh_interval', DEFAULTS['refresh_interval'])
+        scale(semi, 'refresh_interval')
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
     if checkpoint is not None:
         scale(checkpoint, 'interval')

@@ -27,8 +27,10 @@ from mmdet_softpl.engine.data_checks import (
     check_image_ids,
     checked_annotations,
     federated_images,
+    keeps_empty_images,
     labelled_files,
     training_classes,
+    warn_of_shared_ids,
 )
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.host_adapter import HostLabeling
@@ -74,7 +76,7 @@ class RareBoostPseudoLabeler(Hook):
 
     Args:
         labeled_ann_file: COCO or LVIS json of the labelled set, source of the frequencies
-            (LVIS ``frequency`` and ``image_count``, else counted).
+            (counted; the groups are LVIS's ``frequency`` where its ``image_count`` is right).
         boost_gamma: Exponent of the boost ``(t / m_c) ** gamma``, >= 0; 0 for none.
         max_boost: Upper bound of the boost, >= 1.
         prototype_weight: Weight in [0, 1] of the prototype evidence for rare, common and
@@ -190,6 +192,7 @@ class RareBoostPseudoLabeler(Hook):
         self._start_iter = 0
         self._host: HostLabeling | None = None
         self._on_ours = False
+        self._keeps_empty = False
         self._resumed: dict | None = None
 
     def _read_statistics(self, classes: Sequence[str] | None) -> None:
@@ -222,8 +225,8 @@ class RareBoostPseudoLabeler(Hook):
     @property
     def labelled_rate(self) -> Tensor:
         """(C,) labelled instances per labelled image."""
-        counts = torch.as_tensor(self.statistics.instance_counts, dtype=torch.float32)
-        return counts / max(self.statistics.num_images, 1)
+        rate = self.statistics.labelled_rate(self._keeps_empty)
+        return torch.as_tensor(rate, dtype=torch.float32)
 
     def before_train(self, runner: Runner) -> None:
         """Check data and model; set the boosts where training starts anew."""
@@ -236,6 +239,7 @@ class RareBoostPseudoLabeler(Hook):
                 f'RareBoostPseudoLabeler: labeled_ann_file={self.labeled_ann_file!r} is not what '
                 f'the student trains on ({", ".join(files)}); frequencies come from the former.'
             )
+        self._keeps_empty = keeps_empty_images(runner, self.labeled_ann_file)
         classes = training_classes(runner)
         if classes is not None and tuple(classes) != self.summary.classes:
             self._read_statistics(classes)
@@ -248,6 +252,7 @@ class RareBoostPseudoLabeler(Hook):
             model.federated.update(federated_images(self.summary))
             if self.summary.federated:
                 check_image_ids(runner)
+                warn_of_shared_ids(runner, self.labeled_ann_file)
             if self.align_rate and bool((self._frequency_boosts() > 1).any()):
                 check_alignment(runner, model, self.max_boost)
             check_prototypes(runner, model, self.prototype_weight)
@@ -261,21 +266,26 @@ class RareBoostPseudoLabeler(Hook):
             self._take_up(self._resumed, runner)
         device = self.class_state.boosts.device
         self.history = {key: value.to(device) for key, value in self.history.items()}
+        self._set_groups()
         self.class_state.wanted_boosts.copy_(self._frequency_boosts())
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
             self._set_initial_state()
 
+    def _set_groups(self) -> None:
+        """Groups, and what goes by them and never changes in training; also on a resume."""
+        state = self.class_state
+        groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
+        state.groups.copy_(groups)
+        weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
+        state.prototype_weights.copy_(weights[groups])
+
     def _set_initial_state(self) -> None:
         state = self.class_state
         # Also after load_from of one of our checkpoints, which may be of another labelled set.
         state.load_state_dict(ClassState(state.num_classes, self.fixed_thr).state_dict())
-        device = state.boosts.device
-        groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
-        state.groups.copy_(groups)
+        self._set_groups()
         state.boosts.copy_(self._frequency_boosts())
-        weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
-        state.prototype_weights.copy_(weights[groups].to(device))
         state.thresholds.fill_(self.fixed_thr)
 
     def after_train_iter(

@@ -28,8 +28,7 @@ def mix_weights(
     Returns:
         (C,) > 0.
     """
-    expected = torch.as_tensor(labelled.instance_counts).double()
-    expected = expected * num_images / max(labelled.num_images, 1)
+    expected = torch.as_tensor(labelled.labelled_rate()) * num_images
     return ((expected + prior) / (held_out_objects.double() + prior)).float()
 
 

@@ -192,7 +192,7 @@ def replay(
     """
     images = dump.images if indices is None else [dump.images[i] for i in indices]
     state = initial_state(settings, statistics)
-    rate = torch.as_tensor(statistics.instance_counts).float() / max(statistics.num_images, 1)
+    rate = torch.as_tensor(statistics.labelled_rate()).float()
     soft = settings.label_mode == 'soft'
     # Nothing says how many labels a frequent class should have where some images do not name it.
     unknown = (state.groups == FREQUENT) & any(not image.truth.judged.all() for image in images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 
@@ -240,12 +241,37 @@ def test_coco_tiny_counts_equal_pycocotools(coco_tiny):
     coco = COCO(str(path))
     ids = coco.getCatIds()
     assert list(summary.category_ids) == ids
-    np.testing.assert_array_equal(
-        summary.image_counts, [len(coco.getImgIds(catIds=[i])) for i in ids]
-    )
-    np.testing.assert_array_equal(
-        summary.instance_counts, [len(coco.getAnnIds(catIds=[i])) for i in ids]
-    )
+    single = [coco.loadAnns(coco.getAnnIds(catIds=[i], iscrowd=False)) for i in ids]
+    assert sum(map(len, single)) < len(coco.anns), 'there are crowds'
+    images = [{a['image_id'] for a in of_class} for of_class in single]
+    np.testing.assert_array_equal(summary.image_counts, [len(found) for found in images])
+    np.testing.assert_array_equal(summary.instance_counts, [len(found) for found in single])
+    assert summary.num_labelled_images == len(set().union(*images))
+
+
+def test_a_file_of_crowds_is_no_labelled_file(good, write):
+    """As CVAT may export masks: the host would train on nothing."""
+    for annotation in good['annotations']:
+        annotation['iscrowd'] = 1
+    with pytest.raises(AnnotationError, match='no annotation but crowds'):
+        check_annotations(write(good))
+
+
+@pytest.mark.parametrize(
+    ('key', 'entry', 'words'),
+    [
+        ('categories', dict(id=3, name=5), 'no text'),
+        ('categories', dict(id=[3], name='c'), 'no text'),
+        ('images', dict(id=[9], file_name='x.png'), 'image `id` that is no number'),
+        ('images', dict(id=9, neg_category_ids=None), '`neg_category_ids` that is no list'),
+        ('annotations', dict(id=[7]), 'without usable `id`'),
+        ('annotations', dict(image_id=[7]), 'without usable `id`'),
+    ],
+)
+def test_values_of_another_kind_are_named(good, write, key, entry, words):
+    good[key].append({**(good[key][0] if key == 'annotations' else {}), **entry})
+    with pytest.raises(AnnotationError, match=re.escape(words)):
+        check_annotations(write(good))
 
 
 def test_checking_takes_about_as_long_as_loading(good, write):

@@ -15,7 +15,10 @@ def test_counted(good, write):
     assert statistics.image_counts.tolist() == [1, 1]
     assert statistics.instance_counts.tolist() == [1, 2]
     assert statistics.groups == ('r', 'r')
-    assert statistics.num_images == 3
+    # The third image has no annotation.
+    assert (statistics.num_images, statistics.num_labelled_images) == (3, 2)
+    assert statistics.labelled_rate().tolist() == [1 / 2, 2 / 2]
+    assert statistics.labelled_rate(keeps_empty=True).tolist() == [1 / 3, 2 / 3]
 
 
 def test_letters_of_the_file_come_first(good, write):

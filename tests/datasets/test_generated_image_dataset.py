@@ -149,6 +149,18 @@ def test_errors(gated: dict[str, Any], write) -> None:
         build(write(gated), target_count=0, labeled_ann_file='x.json')
     with pytest.raises(AnnotationError, match=r'nowhere\.json'):
         build(write(gated), target_count=5, labeled_ann_file='nowhere.json')
+    with pytest.raises(ValueError, match=r'2 images that are taken has a side below .*=500'):
+        build(write(gated), filter_cfg=dict(min_size=500))
+    full = dict(
+        images=gated['images'],
+        categories=gated['categories'],
+        annotations=[
+            dict(id=i, image_id=7, category_id=(9, 2)[i % 2], bbox=[0, 0, 4, 4], area=16)
+            for i in range(10)
+        ],
+    )
+    with pytest.raises(ValueError, match=r'no image is taken.*target_count=5 instances in .*full'):
+        build(write(gated), labeled_ann_file=str(write(full, 'full.json')), target_count=5)
     for annotation in gated['annotations']:
         annotation['keep'] = bool(annotation.get('iscrowd'))
     with pytest.raises(ValueError, match='kept none of 5 labels'):

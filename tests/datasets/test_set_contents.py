@@ -193,8 +193,15 @@ def test_crowds_are_named_because_the_host_ignores_them(
     learned = {one['bbox_label'] for one in every if not one['ignore_flag']}
     assert (len(learned) < len(CLASSES)) == (severity == ERROR)
     kind = 'annotation that is a crowd'
-    assert _kinds(contents) == ({kind: severity} if severity else {})
-    assert sum(f.count for f in contents.findings) == sum(one['ignore_flag'] for one in every)
+    kinds = _kinds(contents)
+    assert kinds.pop(kind, None) == severity
+    # Beside it, what the training itself would say.
+    of_training = {'no annotation but crowds': ERROR} if not learned else {}
+    if 0 < len(learned) < len(CLASSES):
+        of_training = {'doubtful file': WARNING}
+    assert kinds == of_training
+    named = [f.count for f in contents.findings if f.kind == kind]
+    assert sum(named) == sum(one['ignore_flag'] for one in every)
     # A class that cannot be evaluated is doubtful, a file without an object is useless.
     found = _kinds(_read(cfg, 'val_dataloader'))
     assert found.get(kind) == (ERROR if len(crowds) == 3 else severity and WARNING)
@@ -372,3 +379,18 @@ def test_lvis_names(good, write) -> None:
     contents = _read(cfg)
     assert not contents.findings
     assert contents.images[0].path.endswith('images/train2017/a.jpg')
+
+
+def test_lvis_sets_number_all_categories(good, write) -> None:
+    for image in good['images']:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+        image['coco_url'] = f'http://x/{image["file_name"]}'
+    _, *rest = (category['name'] for category in good['categories'])
+    cfg = dict(_cfg(write(good)), type='LVISV1Dataset', metainfo=dict(classes=tuple(rest)))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        host = DATASETS.build(copy.deepcopy(cfg))
+    infos = [host.get_data_info(i) for i in range(len(host))]
+    labels = {one['bbox_label'] for info in infos for one in info['instances']}
+    # More than it has names, so that the first name stands for another class.
+    assert max(labels) == len(rest)
+    assert _kinds(_read(cfg))['classes of a part of an LVIS file'] == ERROR

@@ -133,6 +133,11 @@ def test_min_size(folder):
     assert [info['height'] for info in dataset] == [20]
 
 
+def test_nothing_above_min_size_is_named(folder):
+    with pytest.raises(ValueError, match=r'has a side below filter_cfg\.min_size=500'):
+        UnlabeledImageDataset(data_root=str(folder), filter_cfg=dict(min_size=500))
+
+
 def test_json_with_annotations_that_are_ignored(folder, write):
     images = [
         {'id': 40, 'file_name': 'b/1.PNG', 'height': 20, 'width': 10},
@@ -184,6 +189,12 @@ def test_json_errors(folder, write):
         UnlabeledImageDataset(data_root=str(folder), ann_file='u.json')
     with pytest.raises(ValueError, match=r'gone\.json'):
         UnlabeledImageDataset(data_root=str(folder), ann_file='gone.json')
+    # Of no known size, and unreadable.
+    (folder / 'text.jpg').write_text('no image')
+    entries = [dict(id=1, file_name='a.jpg'), dict(id=2, file_name='text.jpg')]
+    write({'images': entries, 'categories': []}, 'u.json')
+    with pytest.raises(ValueError, match=r'u\.json: 1 of 2 images have no size .*text\.jpg'):
+        UnlabeledImageDataset(data_root=str(folder), ann_file='u.json')
 
 
 @pytest.mark.parametrize(

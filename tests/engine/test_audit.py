@@ -18,6 +18,7 @@ def audit(total_images: float = 10.0) -> dict:
         image_counts=np.array([1, 50, 500]),
         instance_counts=np.array([2, 60, 900]),
         num_images=1000,
+        num_labelled_images=1000,
         groups=('r', 'c', 'f'),
         source='file',
     )

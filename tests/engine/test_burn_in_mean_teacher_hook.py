@@ -143,9 +143,13 @@ def test_resuming_does_not_overwrite_the_teacher(make_runner) -> None:
         (dict(burn_in_iters=2), None, ['burn_in_iters=2', 'load_from', 'teacher_checkpoint']),
     ],
 )
-def test_contradictions_are_named_before_training(make_runner, phases, checkpoint, words) -> None:
+# mmengine leaves it True where --resume found no checkpoint.
+@pytest.mark.parametrize('resume', [False, True])
+def test_contradictions_are_named_before_training(
+    make_runner, phases, checkpoint, words, resume
+) -> None:
     hook = BurnInMeanTeacherHook(**phases)
-    runner = make_runner(hook)
+    runner = make_runner(hook, _resume=resume)
     runner.model.teacher_checkpoint = checkpoint
     with pytest.raises(ValueError) as error:
         hook.before_train(runner)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mmdet.datasets import CocoDataset, ConcatDataset
+from mmdet.datasets import CocoDataset, ConcatDataset, LVISV1Dataset
 from mmdet.registry import MODELS
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
 from mmengine.logging import MMLogger
@@ -23,6 +23,7 @@ from mmdet_softpl.engine.data_checks import (
     check_image_ids,
     checked_annotations,
     training_classes,
+    warn_of_shared_ids,
 )
 from tests.support.tiny import detector_config, semi_config
 
@@ -278,6 +279,35 @@ def test_a_labelled_branch_that_names_no_image_is_refused_for_lvis(tmp_path: Pat
     check_image_ids(make_runner(branch(('img_id', 'img_shape'))))
     with pytest.raises(ValueError, match=r"train\.json.*branch 'sup' has no 'img_id'"):
         check_image_ids(make_runner(branch(('img_shape',))))
+
+
+@pytest.mark.parametrize('count', [4, 5])
+def test_a_part_of_the_classes_of_an_lvis_file_is_refused(tmp_path: Path, count: int) -> None:
+    init_default_scope('mmdet')
+    files = coco(tmp_path / 'train.json', ONE_EACH)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for image in content['images']:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+        image['coco_url'] = f'http://x/{image["file_name"]}'
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    names = NAMES[5 - count :]
+    runner = make_runner(LVISV1Dataset(**files, metainfo=dict(classes=names), pipeline=[]))
+    if count == 5:
+        check_datasets(runner)
+    else:
+        assert '4 of the 5 categories, but the host numbers all of them' in error_of(runner)
+
+
+def test_ids_of_a_federated_file_that_another_has_are_said(tmp_path: Path, log: list[str]) -> None:
+    one, other = (tmp_path / name for name in ('one', 'other'))
+    for folder in (one, other):
+        folder.mkdir()
+    first = labelled(coco(one / 'lvis.json', ONE_EACH))
+    second = labelled(coco(other / 'own.json', ONE_EACH))
+    warn_of_shared_ids(make_runner(first), first.ann_file)
+    assert not log
+    warn_of_shared_ids(make_runner(concat(first, second)), first.ann_file)
+    assert len(log) == 1 and 'lvis.json: 5 image ids, such as 0' in log[0]
 
 
 def test_files_elsewhere_and_of_other_formats_are_left_alone(tmp_path: Path) -> None:

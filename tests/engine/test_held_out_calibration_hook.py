@@ -116,6 +116,16 @@ def test_refused_before_training(repository: Path, root: Path, tmp_path: Path) -
     loads = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
     with pytest.raises(ValueError, match='its pipeline loads no labels'):
         Runner.from_cfg(config(repository, root, tmp_path / 'd', pipeline=loads)).train()
+    # As in mmdet's own configs: for an evaluation, which knows the scale.
+    loads = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)]
+    loads += [dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
+    with pytest.raises(ValueError, match='has Resize before LoadAnnotations'):
+        Runner.from_cfg(config(repository, root, tmp_path / 'e', pipeline=loads)).train()
+    cfg = config(repository, root, tmp_path / 'f')
+    held_out = cfg.custom_hooks[-1]['dataloader']
+    held_out['dataset'] = dict(type='ConcatDataset', datasets=2 * [held_out['dataset']])
+    with pytest.raises(ValueError, match='dataloader has 2 data sets; one is needed'):
+        Runner.from_cfg(cfg).train()
     cfg = config(repository, root, tmp_path / 'c')
     cfg.model.semi_train_cfg.update(calibration='none', student_correction=False)
     with pytest.raises(ValueError, match='nothing would use the held-out images'):

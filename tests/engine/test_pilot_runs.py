@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mmengine.config import Config
 
 from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.cli.demo import CONFIG
+from mmdet_softpl.engine import HeldOutCalibrationHook
 from mmdet_softpl.engine.config_parts import find_hook, labelled_leaves, labeller_of
 from mmdet_softpl.engine.pilot_runs import pilot_config, plan_runs, scale_schedule
 
@@ -42,7 +44,11 @@ def test_schedule_keeps_its_shape(cfg: Config) -> None:
     assert cfg.param_scheduler[1].milestones == [60]
     assert labeller_of(cfg)[1].interval == 5
     assert cfg.default_hooks.checkpoint.interval == 5
+    assert cfg.model.semi_train_cfg.refresh_interval == 5
     # However short, nothing becomes 0.
+    cfg.model.semi_train_cfg.pop('refresh_interval')
+    scale_schedule(cfg, 7)
+    assert cfg.model.semi_train_cfg.refresh_interval == 50, 'a tenth of the default'
     scale_schedule(cfg, 2)
     assert labeller_of(cfg)[1].interval == 1 and burn_in.supervised_iters == 1
 
@@ -60,6 +66,24 @@ def test_labelled_alone_is_one_long_supervised_phase(cfg: Config, tmp_path: Path
         assert changed.val_evaluator == cfg.val_evaluator
         assert changed.randomness.seed == 7
     assert cfg.to_dict() == before
+
+
+def test_held_out_calibration_is_scaled_too(cfg: Config) -> None:
+    for named in (dict(interval=400), {}):
+        cfg.custom_hooks.append(dict(type='mmdet_softpl.HeldOutCalibrationHook', **named))
+        cfg.train_cfg.max_iters = 700
+        scale_schedule(cfg, 70)
+        default = inspect.signature(HeldOutCalibrationHook).parameters['interval'].default
+        expected = named.get('interval', default) // 10
+        assert cfg.custom_hooks.pop()['interval'] == expected
+
+
+def test_only_trained_classes_count(cfg: Config, tmp_path: Path) -> None:
+    (leaf,) = labelled_leaves(cfg, labeller_of(cfg)[1].labeled_ann_file)
+    leaf.metainfo = dict(classes=('a',))
+    runs = plan_runs(cfg, [100], 1, None, tmp_path / 'out')
+    # Every second image holds an instance of a, the others hold b.
+    assert {(run.labelled_images, run.labelled_instances) for run in runs} == {(20, 20)}
 
 
 def test_plan(cfg: Config, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.models.detectors import SemiBaseDetector
 from mmengine.logging import MMLogger
@@ -116,6 +117,29 @@ def test_initial_state_is_that_of_numpy(tmp_path: Path) -> None:
     assert hook.class_state.prototype_weights.tolist() == [1, 1, 0.5, 0.25]
     np.testing.assert_allclose(hook.labelled_rate.numpy(), 2 * counts / 120, rtol=1e-6)
     assert torch.equal(hook.class_state.thresholds, torch.full((4,), 0.7))
+
+
+@pytest.mark.parametrize('filter_empty', [True, False])
+def test_images_that_nobody_labelled_are_no_labelled_images(
+    tmp_path: Path, filter_empty: bool
+) -> None:
+    path = Path(write(tmp_path / 'train.json'))
+    content = json.loads(path.read_text())
+    content['images'] += [dict(id=i, file_name='x.jpg', height=9, width=9) for i in range(900, 980)]
+    path.write_text(json.dumps(content))
+    for i in range(120):
+        (tmp_path / f'{i}.jpg').touch()
+    hook, runner = RareBoostPseudoLabeler(str(path)), make_runner(tmp_path, Ours())
+    runner.train_dataloader.dataset = CocoDataset(
+        ann_file=str(path),
+        data_prefix=dict(img=str(tmp_path)),
+        metainfo=dict(classes=NAMES),
+        filter_cfg=dict(filter_empty_gt=filter_empty),
+    )
+    hook.before_train(runner)
+    images = len(runner.train_dataloader.dataset)
+    assert images == (120 if filter_empty else 200)
+    np.testing.assert_allclose(hook.labelled_rate.numpy(), 2 * np.array(IMAGES) / images, rtol=1e-6)
 
 
 def test_lvis_frequencies_win_over_counted_ones(tmp_path: Path) -> None:
@@ -309,6 +333,12 @@ def test_the_checkpoint_holds_plain_tensors_and_a_resume_takes_them_up(tmp_path:
     assert again.class_state.wanted_boosts.max() > 1
     again.after_train_iter(resumed, 3)
     assert len(resumed.scalars) == 1
+
+    # Weights of prototypes are a setting: those of the config, like the frequency boosts.
+    turned = RareBoostPseudoLabeler(str(tmp_path / 'train.json'), prototype_weight=(0, 0.25, 0.5))
+    turned.after_load_checkpoint(resumed, loaded)
+    turned.before_train(resumed)
+    assert turned.class_state.prototype_weights.tolist() == [0, 0, 0.25, 0.5]
 
     # load_from starts anew.
     fresh = RareBoostPseudoLabeler(str(tmp_path / 'train.json'), interval=2)

@@ -24,7 +24,9 @@ def statistics(counts: tuple[int, ...] = (2, 8, 20, 60, 200), num_images: int = 
     """Class statistics with as many instances as images."""
     letters = tuple('r' if c <= 10 else 'c' if c <= 100 else 'f' for c in counts)
     values = np.array(counts)
-    return ClassStatistics(CLASSES[: len(counts)], values, values, num_images, letters, 'counted')
+    return ClassStatistics(
+        CLASSES[: len(counts)], values, values, num_images, num_images, letters, 'counted'
+    )
 
 
 def build_teacher(name: str = 'mask-rcnn', **semi_train_cfg: Any) -> CalibratedSoftTeacher:
