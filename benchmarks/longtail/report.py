@@ -16,7 +16,9 @@ from .tables import (
     calibration_table,
     cost_table,
     difference_table,
+    fixed_is_plain,
     pseudo_table,
+    run_table,
     sensitivity_table,
     target_table,
 )
@@ -129,8 +131,7 @@ def preset_section(
         f'{about["classes"]} classes; {images["train"]} labelled and {images["unlabeled"]} '
         f'unlabelled images; {about["max_iters"]} iterations of {about["labeled_per_batch"]} '
         f'labelled images, the first {about["supervised_iters"]} shared; '
-        f'{_listed(runs, "hardware")}; torch {_listed(runs, "torch")}; '
-        f'{_listed(runs, "date")}; commit {_listed(runs, "commit")}.',
+        f'{_listed(runs, "hardware")}; torch {_listed(runs, "torch")}.',
         '',
         _about_seeds(table.seeds),
         '',
@@ -139,6 +140,9 @@ def preset_section(
     if missing:
         lines += [f'**Missing or unfinished:** {", ".join(missing)}.', '']
     lines += ['### Mask AP on `test`', '', *ap_table(table, 'test', 'segm'), '']
+    lines += ['Rows of other seeds do not compare: for that see the paired differences.', '']
+    if all(fixed_is_plain(table, s, k) for s in ('test', 'tune') for k in ('segm', 'bbox')):
+        lines += ['AP-Fixed (no limit of detections an image) is AP to the digit in every run.', '']
     lines += ['### Box AP on `test`', '', *ap_table(table, 'test', 'bbox'), '']
     lines += ['### Mask AP on `tune`', '', *ap_table(table, 'tune', 'segm'), '']
     lines += ['### Paired differences, mask AP on `test`', '', *difference_table(table), '']
@@ -150,6 +154,7 @@ def preset_section(
         lines += ['### Labelled images, mask AP on `test`', '', *variation_lines(variations), '']
     lines += ['### Cost', '', *cost_table(table), '']
     lines += ['### Targets', '', *target_table(table), '']
+    lines += ['### Runs', '', *run_table(runs), '']
     for path in sorted((results / 'plots').glob(f'{name}-*.png')):
         lines += [f'![{path.stem}](plots/{path.name})', '']
     return lines

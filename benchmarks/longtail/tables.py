@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mmdet_softpl.functional import GROUP_NAMES as GROUPS
@@ -21,9 +21,12 @@ from .results import (
     paired_difference,
     spread,
 )
+from .runs import Runs
 
 TRUE_LABELS = '0-true'
-AP_COLUMNS = ('AP', 'AP50', 'APr', 'APc', 'APf', 'AP_fixed', 'APr_fixed')
+AP_COLUMNS = ('AP', 'AP50', 'APr', 'APc', 'APf')
+# The same figure in two ways, of which the second is not told where it is the first.
+FIXED = {'AP': 'AP_fixed', 'APr': 'APr_fixed'}
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -48,13 +51,12 @@ def _by_arm(
     """A row for each arm (None: those that turn no knob); columns are (head, split, metric)."""
     rows = []
     for arm in table.arms if arms is None else arms:
-        seeds = len(table.by_seed(arm, 'test', 'segm_AP'))
+        seeds = table.by_seed(arm, 'test', 'segm_AP')
         found = [spread(table.by_seed(arm, split, metric).values()) for _, split, metric in columns]
-        rows.append(
-            _titled(arm)
-            + [show(v) + (f' (1 seed of {seeds})' if v.n == 1 < seeds else '') for v in found]
-        )
-    return markdown(['arm', '', *(head for head, _, _ in columns)], rows)
+        partly = [f' ({v.n} of {len(seeds)})' if 0 < v.n < len(seeds) else '' for v in found]
+        cells = [show(v) + note for v, note in zip(found, partly, strict=True)]
+        rows.append([*_titled(arm), ', '.join(map(str, seeds)), *cells])
+    return markdown(['arm', '', 'seeds', *(head for head, _, _ in columns)], rows)
 
 
 def percent(value: Spread) -> str:
@@ -77,9 +79,19 @@ def decimal(value: Spread) -> str:
 
 def ap_table(table: Table, split: str, kind: str, arms: Sequence[str] | None = None) -> list[str]:
     """AP by arm (None: those that turn no knob)."""
-    heads = [column.replace('_fixed', ' Fixed') for column in AP_COLUMNS]
-    columns = [(h, split, f'{kind}_{c}') for h, c in zip(heads, AP_COLUMNS, strict=True)]
+    columns = [(c, split, f'{kind}_{c}') for c in AP_COLUMNS]
+    if not fixed_is_plain(table, split, kind):
+        columns += [(f'{c} Fixed', split, f'{kind}_{fixed}') for c, fixed in FIXED.items()]
     return _by_arm(table, columns, percent, arms)
+
+
+def fixed_is_plain(table: Table, split: str, kind: str) -> bool:
+    """Whether AP-Fixed (arXiv 2102.01066) is AP in every run, as with few detections an image."""
+    return all(
+        table.by_seed(arm, split, f'{kind}_{fixed}') == table.by_seed(arm, split, f'{kind}_{plain}')
+        for arm in (*table.arms, *table.knob_arms)
+        for plain, fixed in FIXED.items()
+    )
 
 
 def difference(value: Difference) -> str:
@@ -170,10 +182,12 @@ def pseudo_table(table: Table, about: dict[str, Any]) -> list[str]:
             found = spread(table.by_seed(arm, 'unlabeled', metric).values())
             return f'{found.mean:.{digits}f}' if found.n else '-'
 
-        cells = [arm, value('pseudo_per_image', 2)]
+        seeds = table.by_seed(arm, 'unlabeled', 'pseudo_per_image')
+        cells = [arm, ', '.join(map(str, seeds)) or '-', value('pseudo_per_image', 2)]
         for group in GROUPS:
             cells += [
-                f'{value(f"{group}_pseudo_per_image", 3)} / {value(f"{group}_pseudo_precision", 2)}'
+                f'{value(f"{group}_pseudo_per_image", 3)} / '
+                f'{_ratio(pooled_precision(table, arm, "unlabeled", group), 2)}'
                 f' / {value(f"{group}_pseudo_recall", 2)}'
             ]
         cells += [
@@ -182,7 +196,7 @@ def pseudo_table(table: Table, about: dict[str, Any]) -> list[str]:
             value('classes_labelled_by_3_alone', 1),
         ]
         rows.append(cells)
-    head = ['arm', 'per image', *(f'{g}: per image / precision / recall' for g in GROUPS)]
+    head = ['arm', 'seeds', 'per image', *(f'{g}: per image / precision / recall' for g in GROUPS)]
     head += ['% classes without', 'classes without in training', 'classes that 3 labels alone']
     return [
         *markdown(head, rows),
@@ -198,6 +212,15 @@ def pseudo_table(table: Table, about: dict[str, Any]) -> list[str]:
     ]
 
 
+def pooled_precision(table: Table, arm: str, split: str, group: str) -> float:
+    """Right labels over kept ones, of all seeds together; NaN where none was kept."""
+    precision = table.by_seed(arm, split, f'{group}_pseudo_precision')
+    kept = table.by_seed(arm, split, f'{group}_pseudo_per_image')
+    number = sum(kept[seed] for seed in precision)
+    right = sum(kept[seed] * value for seed, value in precision.items())
+    return right / number if number else math.nan
+
+
 def confidence_table(table: Table) -> list[str]:
     """Mean confidence of the kept labels beside their precision, on all unlabelled images."""
     rows = []
@@ -210,15 +233,14 @@ def confidence_table(table: Table) -> list[str]:
             metrics = (
                 f'{group}_pseudo_per_image',
                 f'pseudo_confidence_{group[0]}',
-                f'{group}_pseudo_precision',
                 f'{group}_pseudo_recall',
             )
             found = [spread(table.by_seed(arm, 'unlabeled_all', m).values()) for m in metrics]
-            digits = (3, 2, 2, 3)
+            number, confidence, recall = (v.mean if v.n else math.nan for v in found)
+            precision = pooled_precision(table, arm, 'unlabeled_all', group)
             cells.append(
-                ' / '.join(
-                    f'{v.mean:.{d}f}' if v.n else '-' for v, d in zip(found, digits, strict=True)
-                )
+                f'{_ratio(number, 3)} / {_ratio(confidence, 2)} / {_ratio(precision, 2)} / '
+                f'{_ratio(recall, 3)}'
             )
         rows.append(cells)
     columns = 'per image / confidence / precision / recall'
@@ -231,17 +253,21 @@ def cost_table(table: Table) -> list[str]:
     for arm in table.arms:
         cells = _titled(arm)
         for metric in ('semi_seconds', 'semi_cpu_seconds', 'peak_memory'):
-            ratio = mean_ratio(
-                table.by_seed(arm, 'train', metric), table.by_seed(ONE_HOT_TEACHER, 'train', metric)
-            )
-            cells.append(f'{ratio:.2f}' if math.isfinite(ratio) else '-')
+            own = table.by_seed(arm, 'train', metric)
+            other = table.by_seed(ONE_HOT_TEACHER, 'train', metric)
+            each = [own[seed] / other[seed] for seed in own if other.get(seed)]
+            text = _ratio(mean_ratio(own, other), 2)
+            if len(each) > 1:
+                text += f' ({min(each):.2f} to {max(each):.2f})'
+            cells.append(text)
         rows.append(cells)
     head = ['arm', '', 'time / arm 3', 'CPU time / arm 3', 'peak memory / arm 3']
     return [
         *markdown(head, rows),
         '',
-        'Iterations after the burn-in, without evaluations. Memory is of the GPU, or of the whole '
-        'process where there is none.',
+        'Mean over seeds (smallest to largest) of the iterations after the burn-in, without '
+        'evaluations. Time is by the clock, also where other runs had the machine: without a GPU '
+        'go by the CPU time. Memory is of the GPU, or of the whole process where there is none.',
     ]
 
 
@@ -253,13 +279,16 @@ def target_table(table: Table) -> list[str]:
             table.by_seed(FULL_METHOD, 'test', metric), table.by_seed(other, 'test', metric)
         )
 
-    def mean(arm: str, metric: str) -> float:
-        return spread(table.by_seed(arm, 'unlabeled', metric).values()).mean
-
     rows = []
 
-    def add(what: str, wanted: str, reached: str, met: bool | None) -> None:
-        rows.append([what, wanted, reached, '-' if met is None else 'yes' if met else 'no'])
+    def add(what: str, wanted: str, reached: str, met: bool | None, seeds: Iterable[int]) -> None:
+        found = ', '.join(map(str, seeds)) or '-'
+        rows.append([what, wanted, reached, '-' if met is None else 'yes' if met else 'no', found])
+
+    def shared(other: str, split: str, metric: str) -> list[int]:
+        return sorted(
+            table.by_seed(FULL_METHOD, split, metric).keys() & table.by_seed(other, split, metric)
+        )
 
     for metric, other, least in (
         ('AP', SUPERVISED, 0.028),
@@ -274,22 +303,30 @@ def target_table(table: Table) -> list[str]:
             met = met and found.low > 0
         if metric == 'APr' and other == ONE_HOT_TEACHER:
             wanted += ', interval above 0'
-        add(f'{metric}, arm {FULL_METHOD} - arm {other}', wanted, difference(found), met)
-    for metric, least in (('recall', 0.30), ('precision', 0.50)):
-        value = mean(FULL_METHOD, f'rare_pseudo_{metric}')
+        seeds: Iterable[int] = shared(other, 'test', f'segm_{metric}')
+        add(f'{metric}, arm {FULL_METHOD} - arm {other}', wanted, difference(found), met, seeds)
+    seeds = table.by_seed(FULL_METHOD, 'unlabeled_all', 'rare_pseudo_recall')
+    for metric, least, value in (
+        ('recall', 0.30, spread(seeds.values()).mean),
+        ('precision', 0.50, pooled_precision(table, FULL_METHOD, 'unlabeled_all', 'rare')),
+    ):
         met = None if math.isnan(value) else value >= least
-        add(f'{metric} of rare pseudo-labels', f'at least {least:.2f}', _number(value), met)
-    lost = mean(FULL_METHOD, 'classes_labelled_by_3_alone')
+        what = f'{metric} of rare pseudo-labels, all unlabelled images'
+        add(what, f'at least {least:.2f}', _ratio(value, 3), met, seeds)
+    by_seed = table.by_seed(FULL_METHOD, 'unlabeled', 'classes_labelled_by_3_alone')
+    lost = spread(by_seed.values()).mean
     met = None if math.isnan(lost) else lost == 0
-    add(f'classes that arm 3 labels and arm {FULL_METHOD} does not', '0', _number(lost), met)
+    what = f'classes that arm 3 labels and arm {FULL_METHOD} does not'
+    add(what, '0', _ratio(lost, 1), met, by_seed)
     ratio = mean_ratio(
         table.by_seed(FULL_METHOD, 'unlabeled_all', 'pseudo_cc_ece'),
         table.by_seed(ONE_HOT_TEACHER, 'unlabeled_all', 'pseudo_cc_ece'),
     )
     met = None if math.isnan(ratio) else ratio <= 0.5
-    add('class-cond. ECE of pseudo-labels / arm 3', 'at most 0.5', _number(ratio), met)
+    seeds = shared(ONE_HOT_TEACHER, 'unlabeled_all', 'pseudo_cc_ece')
+    add('class-cond. ECE of pseudo-labels / arm 3', 'at most 0.5', _ratio(ratio, 2), met, seeds)
     return [
-        *markdown(['', 'wanted', 'reached', 'met'], rows),
+        *markdown(['', 'wanted', 'reached', 'met', 'seeds'], rows),
         *bound_note(table),
     ]
 
@@ -313,5 +350,25 @@ def bound_note(table: Table) -> list[str]:
     ]
 
 
-def _number(value: float) -> str:
-    return '-' if math.isnan(value) else f'{value:.3f}'
+def run_table(runs: Runs) -> list[str]:
+    """Where each result comes from."""
+    rows = []
+    for arm in ARMS:
+        found = sorted((r for r in runs.values() if r['arm'] == arm), key=lambda r: r['seed'])
+        if found:
+            said = [
+                f'{r["seed"]}: {", ".join(r["commit"])} ({", ".join(r["date"])})' for r in found
+            ]
+            rows.append([arm, '; '.join(said)])
+    lines = markdown(['arm', 'seed: commits (dates)'], rows)
+    if any('+changes' in commit for run in runs.values() for commit in run['commit']):
+        lines += [
+            '',
+            'More than one where parts of a run were trained at different times. `+changes`: with '
+            'changes that were not committed then, so that no commit has exactly that code.',
+        ]
+    return lines
+
+
+def _ratio(value: float, digits: int) -> str:
+    return '-' if math.isnan(value) else f'{value:.{digits}f}'

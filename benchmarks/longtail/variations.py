@@ -102,9 +102,22 @@ def variation_lines(found: Variations) -> list[str]:
         f'Seed{"s" * (len(found.seeds) > 1)} {seeds}; the same images, iterations and evaluation; '
         'the images that are not labelled are the unlabelled ones. Rare, common and frequent '
         'classes are those of the preset in every row.',
+        *missing_arms(found),
         *worth(found),
         *further_arms(found),
     ]
+
+
+def missing_arms(found: Variations) -> list[str]:
+    """Which of a variation's own arms have no result yet."""
+    missing = [
+        f'arm {arm} of {found.title(name)}'
+        for name in found.names
+        if name != found.base
+        for arm in PRESETS[name].arms
+        if not found.by_seed[name, arm, 'AP']
+    ]
+    return ['', f'**Missing:** {"; ".join(missing)}.'] if missing else []
 
 
 def further_arms(found: Variations) -> list[str]:

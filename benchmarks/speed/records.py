@@ -25,6 +25,8 @@ class Record:
         rounds: How many.
         wall_ratio: The same by the clock, where ``ratio`` is of CPU time.
         note: Of a target that was missed, or of how it was measured.
+
+    In the file a record may also have a ``remark``, written by hand; measuring anew drops it.
     """
 
     what: str
@@ -86,8 +88,8 @@ def page(content: dict) -> str:
         'the clock, and on a busy machine it says little. On a GPU it is of the time between two '
         'events. Spread: quartiles over the rounds (extremes of fewer than four).',
         '',
-        '| what | against | case | ratio | spread | clock | target | |',
-        '|---|---|---|---|---|---|---|---|',
+        '| what | against | case | ratio | spread | clock | target | | commit |',
+        '|---|---|---|---|---|---|---|---|---|',
     ]
     for r in content['records']:
         clock = '' if r['wall_ratio'] is None else f'{r["wall_ratio"]:.2f}'
@@ -96,12 +98,16 @@ def page(content: dict) -> str:
         met = 'met' if r['ratio'] <= r['target'] else '**missed**'
         lines.append(
             f'| {r["what"]} | {r["against"]} | {r["case"]}, {r["device"]} | {r["ratio"]:.3g} '
-            f'| {spread} | {clock} | {r["target"]:g} | {met} |'
+            f'| {spread} | {clock} | {r["target"]:g} | {met} | {r["commit"]} |'
         )
     notes = [r for r in content['records'] if r['note']]
     if notes:
         lines += ['', '## Notes', '']
         lines += [f'- {r["what"]} ({r["case"]}, {r["device"]}): {r["note"]}' for r in notes]
+    remarks = [r for r in content['records'] if r.get('remark')]
+    if remarks:
+        lines += ['', '## Remarks, written by hand', '']
+        lines += [f'- {r["what"]} ({r["case"]}, {r["device"]}): {r["remark"]}' for r in remarks]
     runs = sorted({(r['date'], r['commit'], r['machine'], r['load']) for r in content['records']})
     lines += ['', '## Where and when', '']
     lines += [

@@ -2,12 +2,11 @@
 
     make bench-speed                                   # everything
     python -m benchmarks.speed.run --size full iteration --rounds 3
-    python -m benchmarks.speed.run --resume            # go on after Ctrl-C
 
 The iterations take images of a quarter of the area with a quarter of the RoIs, unless --size says
 otherwise. Run it with OMP_WAIT_POLICY=passive: threads that wait in a loop would count as work.
 
-Every bench writes its rows as soon as it is done.
+Every bench writes its rows as soon as it is done; Ctrl-C prints the command for the rest.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,8 +84,12 @@ def machine(device: str, threads: int) -> str:
     return f'{model}, {threads} of {os.cpu_count()} threads, torch {torch.__version__}'
 
 
-def main() -> None:
-    """Run the benches asked for."""
+def main() -> int:
+    """Run the benches asked for.
+
+    Returns:
+        0; 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -97,7 +101,6 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--images', type=int, default=1000, help='of the evaluation')
-    parser.add_argument('--resume', action='store_true', help='only benches without rows yet')
     parser.add_argument('--out', type=Path, default=HERE)
     args = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -110,12 +113,15 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / 'results.json'
     wanted = list(args.which or known)
-    if args.resume and path.is_file():
-        done = {r['bench'] for r in json.loads(path.read_text())['records']}
-        wanted = [bench for bench in wanted if bench not in done]
-    for bench in wanted:
+    for position, bench in enumerate(wanted):
         begin = time.perf_counter()
-        rows = known[bench]()
+        try:
+            rows = known[bench]()
+        except KeyboardInterrupt:
+            options = [word for word in sys.argv[1:] if word not in known]
+            rest = shlex.join([*wanted[position:], *options])
+            print(f'stopped; go on with: python -m benchmarks.speed.run {rest}', file=sys.stderr)
+            return 130
         run = dict(
             bench=bench,
             date=datetime.date.today().isoformat(),
@@ -131,7 +137,8 @@ def main() -> None:
         for row in rows:
             print(f'{row.what} [{row.case}]: {row.ratio:.3g}, target {row.target:g}', flush=True)
         print(f'({bench} took {time.perf_counter() - begin:.0f} s)', flush=True)
+    return 0
 
 
 if __name__ == '__main__':
-    main()
+    raise SystemExit(main())
