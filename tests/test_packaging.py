@@ -35,6 +35,7 @@ SOURCES = (
     'MANIFEST.in',
     'LICENSE',
     'CITATION.cff',
+    'README.md',
     'model-index.yml',
 )
 
@@ -133,12 +134,18 @@ def test_metadata(wheel: Path) -> None:
     metadata = Parser().parsestr(archive.read(f'{info}/METADATA').decode())
     assert metadata['Version'] == __version__
     assert metadata['License-Expression'] == 'Apache-2.0'
+    assert metadata['Description-Content-Type'] == 'text/markdown'
+    assert 'make demo' in metadata.get_payload()
     requirements = metadata.get_all('Requires-Dist', [])
     hard = [line.split(';')[0] for line in requirements if 'extra ==' not in line]
     # Installing us must not install, let alone replace, a stack.
     assert not any(line.startswith(('torch', 'mm', 'onedl', 'setuptools')) for line in hard)
     extras = set(metadata.get_all('Provides-Extra', []))
     assert {'openmmlab', 'onedl', 'lvis', 'report', 'dev'} <= extras
+    # mmengine imports pkg_resources; of an extra that leaves it to chance `doctor` would complain.
+    for stack in ('openmmlab', 'onedl'):
+        of_stack = [line for line in requirements if f'extra == "{stack}"' in line]
+        assert any(line.startswith('setuptools<81') for line in of_stack)
     assert (
         'softpl = mmdet_softpl.__main__:main' in archive.read(f'{info}/entry_points.txt').decode()
     )
