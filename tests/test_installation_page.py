@@ -55,8 +55,7 @@ def test_another_pair_is_a_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize('extra', ['openmmlab', 'onedl'])
 def test_extras_exist(extra: str) -> None:
     pyproject = (REPOSITORY / 'pyproject.toml').read_text(encoding='utf-8')
-    assert re.search(rf'^{extra} = \[', pyproject, re.M)
-    names = re.search(rf'^{extra} = \[(.*)\]', pyproject, re.M)
+    names = re.search(rf'^{extra} = \[(.*?)\]', pyproject, re.M | re.S)
     assert names is not None
     for name in re.findall(r'"([a-z-]+)', names[1]):
         assert name in PAGE

@@ -134,8 +134,8 @@ def _configured(
         key=key,
         type=shown,
         kind=kind,
-        ann_file=_joined(root, ann_file) if ann_file else '',
-        image_root=_joined(root, prefix),
+        ann_file=joined(root, ann_file) if ann_file else '',
+        image_root=joined(root, prefix),
         classes=_classes(dataset.get('metainfo'), defaults),
         local=backend == 'local' and '://' not in ann_file + root + prefix,
         filter_empty=bool(training and filters.get('filter_empty_gt', False)),
@@ -158,8 +158,8 @@ def _judges_masks(evaluator: Any) -> bool:
     return False
 
 
-def _joined(root: str, path: str) -> str:
-    """As the host joins them."""
+def joined(root: str, path: str) -> str:
+    """A path of a config joined to its ``data_root``, as the host joins them."""
     return path if is_abs(path) or not root else os.path.join(root, path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdet_softpl.config_file import type_name
+from mmdet_softpl.datasets.config_sets import joined
 
 
 class ConfigPartError(ValueError):
@@ -51,12 +52,27 @@ def dataset_leaves(dataset: Any) -> Iterator[Any]:
         yield from dataset_leaves(child)
 
 
+def test_pipeline(cfg: Config) -> list[dict[str, Any]]:
+    """How validation images are loaded (test images where there are none), without their labels.
+
+    Raises:
+        ConfigPartError: The config has neither.
+    """
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    leaves = list(dataset_leaves(loader.dataset)) if loader else []
+    if not leaves or not leaves[0].get('pipeline'):
+        raise ConfigPartError(
+            f'{cfg.filename}: neither val_dataloader nor test_dataloader has a data set with a '
+            '`pipeline`; add one, by which images are loaded.'
+        )
+    steps = [dict(step) for step in leaves[0]['pipeline']]
+    return [step for step in steps if type_name(step['type']) != 'LoadAnnotations']
+
+
 def annotation_path(dataset: Mapping) -> str:
     """Path of a data set's json, joined with its ``data_root`` as mmengine does."""
     path = dataset.get('ann_file') or ''
-    if not path or os.path.isabs(path) or '://' in path:
-        return path
-    return os.path.join(dataset.get('data_root') or '', path)
+    return joined(dataset.get('data_root') or '', path) if path else ''
 
 
 def labelled_leaves(cfg: Config, labeled_ann_file: str) -> list[Any]:

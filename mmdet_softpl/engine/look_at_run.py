@@ -23,6 +23,7 @@ from mmdet_softpl.engine.config_parts import (
     dataset_leaves,
     find_hook,
     held_out_set,
+    test_pipeline,
 )
 from mmdet_softpl.engine.label_examples import Example, find_examples
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
@@ -107,12 +108,7 @@ class RunModel:
 
     def _build(self, leaf: Any) -> BaseDataset:
         plain = leaf.to_dict() if hasattr(leaf, 'to_dict') else dict(leaf)
-        pipeline = [
-            step
-            for step in held_out_pipeline(self.cfg)
-            if type_name(step.get('type')) != 'LoadAnnotations'
-        ]
-        plain.update(pipeline=pipeline, test_mode=True)
+        plain.update(pipeline=test_pipeline(self.cfg), test_mode=True)
         plain.pop('indices', None)
         # Unlabelled images need no classes in training, and then have none.
         own = (plain.get('metainfo') or {}).get('classes')
@@ -129,19 +125,6 @@ class RunModel:
     def _spread(self, dataset: BaseDataset) -> Sequence[int]:
         count = min(self.max_images, len(dataset))
         return np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
-
-
-def held_out_pipeline(cfg: Config) -> list[dict]:
-    """The test pipeline, of the validation set, or of the test set where there is none.
-
-    Raises:
-        ValueError: There is neither.
-    """
-    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
-    leaves = list(dataset_leaves(loader.dataset)) if loader else []
-    if not leaves:
-        raise ValueError(f'{cfg.filename}: neither val_dataloader nor test_dataloader has a set.')
-    return list(leaves[0].pipeline)
 
 
 def _unlabelled_leaf(cfg: Config) -> Any:

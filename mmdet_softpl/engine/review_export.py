@@ -31,7 +31,6 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, ImageOps
 
 from mmdet_softpl.atomic_json import write_json
-from mmdet_softpl.config_file import type_name
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
     check_annotations,
@@ -49,6 +48,7 @@ from mmdet_softpl.datasets.review_files import (
     label_studio_config,
     label_studio_tasks,
 )
+from mmdet_softpl.engine.config_parts import test_pipeline
 from mmdet_softpl.engine.device import chosen_device
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
@@ -142,7 +142,7 @@ def export_review(
     check_num_classes(summary, detector.num_classes)
     dataset, image_root = _unlabeled_dataset(cfg, config, options.images)
 
-    key = _key(cfg, config, checkpoint, dataset, options)
+    key = _key(cfg, checkpoint, dataset, options)
     labels_file = out / KEY
     if labels_file.is_file() and json.loads(labels_file.read_text(encoding='utf-8')) != key:
         if not options.overwrite:
@@ -259,7 +259,7 @@ def _class_names(labelled: ConfiguredSet) -> tuple[str, ...] | None:
 
 def _unlabeled_dataset(cfg: Config, config: str, images: str | None) -> tuple[BaseDataset, str]:
     """The unlabelled images with the test pipeline, and the folder they are in."""
-    pipeline = _test_pipeline(cfg, config)
+    pipeline = test_pipeline(cfg)
     if images is not None:
         dataset: dict[str, Any] = dict(type='mmdet_softpl.UnlabeledImageDataset', data_root=images)
         root = images
@@ -279,23 +279,12 @@ def _at(cfg: Config, key: str) -> dict[str, Any]:
     return dict(node)
 
 
-def _test_pipeline(cfg: Config, config: str) -> list[dict[str, Any]]:
-    for loader in ('test_dataloader', 'val_dataloader'):
-        node = (cfg.get(loader) or {}).get('dataset')
-        while node is not None and 'pipeline' not in node:
-            node = node.get('dataset') or (node.get('datasets') or [None])[0]
-        if node is not None:
-            steps = [dict(step) for step in node['pipeline']]
-            return [s for s in steps if type_name(s['type']) != 'LoadAnnotations']
-    raise ReviewError(f'{config}: neither test_dataloader nor val_dataloader has a `pipeline`.')
-
-
 def _key(
-    cfg: Config, config: str, checkpoint: str, dataset: BaseDataset, options: ExportOptions
+    cfg: Config, checkpoint: str, dataset: BaseDataset, options: ExportOptions
 ) -> dict[str, Any]:
     """What the labels depend on."""
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    seen_as = [images_key(dataset), _test_pipeline(cfg, config)]
+    seen_as = [images_key(dataset), test_pipeline(cfg)]
     settings = json.dumps([cfg.model.to_dict(), paths, *seen_as], sort_keys=True, default=str)
     with open(checkpoint, 'rb') as file:
         digest = hashlib.sha256()

@@ -27,7 +27,13 @@ from benchmarks.longtail.results import (
     spread,
 )
 from benchmarks.longtail.runs import carried_runs, digest, read_runs
-from benchmarks.longtail.tables import difference, sensitivity_table, target_table
+from benchmarks.longtail.tables import (
+    ap_table,
+    difference,
+    pooled_precision,
+    sensitivity_table,
+    target_table,
+)
 
 
 def test_mean_and_spread() -> None:
@@ -82,6 +88,7 @@ def make_run(out: Path, arm: str, seed: int, ap: float, whole: bool = True) -> N
     quality = dict(
         rare_pseudo_recall=0.4,
         rare_pseudo_precision=0.6,
+        rare_pseudo_per_image=1.0,
         pseudo_per_image=1.0,
         never_labelled=['b'] if arm == '3' else ['a', 'b'],
         per_class=dict(a={}, b={}),
@@ -253,8 +260,8 @@ def test_the_report_of_partial_results(out: Path, tmp_path: Path) -> None:
     # AP of arm 7 minus arm 0 on the two seeds that both have: 6.0 and 6.1.
     half = stats.t.ppf(0.975, 1) * 0.05
     assert f'+6.0 [{6.05 - half:+.1f}, {6.05 + half:+.1f}]' in text.replace('**', '')
-    assert '| 3 | one-hot teacher on the head of 0 | 1.00 |' in text
-    assert '| 7 | + calibrated targets: the full method | 2.00 |' in text
+    assert '| 3 | one-hot teacher on the head of 0 | 1.00 (1.00 to 1.00) |' in text
+    assert '| 7 | + calibrated targets: the full method | 2.00 (2.00 to 2.00) |' in text
     for picture in ('ablation', 'ap', 'pseudo-labels', 'reliability-arm-7'):
         assert (results / 'plots' / f'tiny-{picture}.png').stat().st_size > 1000
         assert f'plots/tiny-{picture}.png' in text
@@ -294,7 +301,7 @@ def test_presets_that_vary_another_stand_in_its_section(out: Path, tmp_path: Pat
     _, rest = (results / 'RESULTS.md').read_text().split('\n30 of 108 (28%), all arms:\n')
     rows = [line.split(' | ') for line in rest.strip().split('\n\n')[0].splitlines()[2:]]
     assert [row[0].strip('| ') for row in rows] == ['0', '2', '7', '7-unsup_weight-0.5']
-    assert [row[2] for row in rows] == ['10.0', '11.0', '15.0', '16.0']
+    assert [row[3] for row in rows] == ['10.0', '11.0', '15.0', '16.0']
     # Alone it has a section of its own.
     write_report(PRESETS['tiny-30-labeled'], half, tmp_path / 'alone')
     assert '## Preset `tiny-30-labeled`' in (tmp_path / 'alone' / 'RESULTS.md').read_text()
@@ -318,10 +325,13 @@ def test_a_seed_that_other_arms_have_is_missing() -> None:
 
 def test_targets(out: Path) -> None:
     lines = target_table(Table(collect('tiny', out), 'tiny'))
-    rows = {cells[1].strip(): cells[-2].strip() for cells in (line.split('|') for line in lines)}
+    cells = [[cell.strip() for cell in line.split('|')] for line in lines if '|' in line]
+    rows = {row[1]: row[4] for row in cells}
+    # Seed 2 of arm 7 is not finished.
+    assert {row[5] for row in cells[2:]} == {'0, 1'}
     assert rows['AP, arm 7 - arm 0'] == 'yes'
     assert rows['APr, arm 7 - arm 0'] == 'no'
-    assert rows['recall of rare pseudo-labels'] == 'yes'
+    assert rows['recall of rare pseudo-labels, all unlabelled images'] == 'yes'
     assert rows['classes that arm 3 labels and arm 7 does not'] == 'no'
     assert rows['class-cond. ECE of pseudo-labels / arm 3'] == 'yes'
 
@@ -332,6 +342,40 @@ def test_what_true_labels_bring_is_said(out: Path) -> None:
         make_run(out, '0-true', seed, 0.30 + shift)
     (line,) = target_table(Table(collect('p', out), 'p'))[-1:]
     assert 'AP - arm 0 is **+10.0 [+10.0, +10.0]**, APr **+5.0 [+5.0, +5.0]**' in line
+
+
+def test_precision_is_pooled_over_seeds() -> None:
+    found = {
+        'rare_pseudo_per_image': (0.3, 0.1, 0.0),
+        # Of 3, 1 and no labels.
+        'rare_pseudo_precision': (2 / 3, 1.0, None),
+    }
+    table = Table(
+        [
+            dict(preset='p', arm='7', seed=i, split='unlabeled', metric=metric, value=value)
+            for metric, values in found.items()
+            for i, value in enumerate(values)
+        ],
+        'p',
+    )
+    assert pooled_precision(table, '7', 'unlabeled', 'rare') == pytest.approx(3 / 4)
+    assert math.isnan(pooled_precision(table, '7', 'unlabeled', 'common'))
+
+
+def test_rows_name_their_seeds_and_fixed_ap_where_it_differs() -> None:
+    def record(arm: str, seed: int, metric: str, value: float) -> dict:
+        return dict(preset='p', arm=arm, seed=seed, split='test', metric=metric, value=value)
+
+    records = [record('0', s, f'segm_{m}', 0.2) for s in (0, 1, 2) for m in ('AP', 'AP_fixed')]
+    records += [record('2', 2, 'segm_AP', 0.1), record('2', 2, 'segm_AP_fixed', 0.1)]
+    # One seed lacks a column.
+    records += [record('0', s, 'segm_APf', 0.3) for s in (0, 2)]
+    lines = ap_table(Table(records, 'p'), 'test', 'segm')
+    assert lines[0] == '| arm |  | seeds | AP | AP50 | APr | APc | APf |'
+    assert [line.split(' | ')[2] for line in lines[2:]] == ['0, 1, 2', '2']
+    assert '30.0 ± 0.0 (2 of 3)' in lines[2]
+    records[1]['value'] = 0.21
+    assert 'AP Fixed' in ap_table(Table(records, 'p'), 'test', 'segm')[0]
 
 
 def test_mean_confidence_of_a_group() -> None:
