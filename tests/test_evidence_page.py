@@ -38,3 +38,21 @@ def test_average_precisions(page: Path, table: Table) -> None:
         found = [table.by_seed(arm, 'test', f'segm_{name}') for name in ('AP', 'APr', 'APc', 'APf')]
         assert cells == [percent(spread(by_seed.values())) for by_seed in found], title
         assert int(seeds) == len(found[0]), title
+
+
+def test_labelled_images() -> None:
+    """AP / APr of seed 2 by number of labelled images."""
+    records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
+    head = (
+        '| | 500 labelled, each seen 64 times before the others come | 2,250 labelled, each seen '
+        '14 times |'
+    )
+    rows = rows_below(PAGES[1], head)
+    assert len(rows) == 5
+    for title, *cells in rows:
+        (arm,) = re.findall(r'\(arm ([\w.-]+)\)', title)
+        for preset, cell in zip(('cpu', 'cpu-2250-labeled'), cells, strict=True):
+            table = Table(records, preset)
+            found = [table.by_seed(arm, 'test', f'segm_{name}').get(2) for name in ('AP', 'APr')]
+            texts = ['not measured' if v is None else f'{100 * v:.1f}' for v in found]
+            assert cell == (' / '.join(texts) if found[0] is not None else texts[0]), (arm, preset)
