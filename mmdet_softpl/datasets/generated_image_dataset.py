@@ -13,6 +13,7 @@ from mmdet_softpl.registry import DATASETS
 from .annotation_checks import check_annotations, check_same_categories
 from .annotation_file import load_annotation_file
 from .image_budget import fill_rare_first
+from .unlabeled_image_dataset import of_min_size
 
 
 @MMDET_DATASETS.register_module()
@@ -100,14 +101,7 @@ class GeneratedImageDataset(CocoDataset):
         """Leave out images below ``filter_cfg['min_size']``; empty ones are gone already."""
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
-        min_size = self.filter_cfg.get('min_size', 0)
-        kept = [i for i in self.data_list if min(i['width'], i['height']) >= min_size]
-        if not kept:
-            raise ValueError(
-                f'{self.ann_file}: each of the {len(self.data_list)} images that are taken has a '
-                f'side below filter_cfg.min_size={min_size}; lower it.'
-            )
-        return kept
+        return of_min_size(self.data_list, self.filter_cfg.get('min_size', 0), self.ann_file)
 
     def _within_budget(self, content: dict[str, Any], kept: list[dict[str, Any]]) -> set[int]:
         assert self.labeled_ann_file is not None and self.target_count is not None

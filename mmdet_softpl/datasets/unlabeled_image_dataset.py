@@ -112,15 +112,8 @@ class UnlabeledImageDataset(BaseDetDataset):
         """Leave out images below ``filter_cfg['min_size']``, as the host's data sets do."""
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
-        min_size = self.filter_cfg.get('min_size', 0)
-        kept = [i for i in self.data_list if min(i['width'], i['height']) >= min_size]
-        if not kept:
-            raise ValueError(
-                f'UnlabeledImageDataset: each of the {len(self.data_list)} images of '
-                f'{self.ann_file or self.data_prefix["img"]!r} has a side below '
-                f'filter_cfg.min_size={min_size}; lower it.'
-            )
-        return kept
+        source = self.ann_file or self.data_prefix['img']
+        return of_min_size(self.data_list, self.filter_cfg.get('min_size', 0), source)
 
     def _images_of_folder(self, folder: str) -> list[dict[str, Any]]:
         paths = find_images(folder)
@@ -224,6 +217,26 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
             if not name.startswith('.') and name.lower().endswith(IMAGE_EXTENSIONS)
         )
     return sorted(paths)
+
+
+def of_min_size(infos: list[dict[str, Any]], min_size: float, source: str) -> list[dict[str, Any]]:
+    """Those whose shorter side has at least ``min_size`` pixels.
+
+    Args:
+        infos: with ``width`` and ``height`` in pixels.
+        min_size: of ``filter_cfg``.
+        source: json or folder that they come from.
+
+    Raises:
+        ValueError: none is left.
+    """
+    kept = [info for info in infos if min(info['width'], info['height']) >= min_size]
+    if not kept:
+        raise ValueError(
+            f'{source}: each of the {len(infos)} images has a side below '
+            f'filter_cfg.min_size={min_size}; lower it.'
+        )
+    return kept
 
 
 def read_image_size(path: str | os.PathLike) -> tuple[int, int]:

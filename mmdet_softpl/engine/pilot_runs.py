@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +236,11 @@ def scale_schedule(cfg: Config, iters: int) -> None:
     ):
         found = find_hook(cfg, name)
         if found is not None:
-            if keys == ('interval',):
-                default = inspect.signature(HOOKS.get(name)).parameters['interval'].default
-                found[1].setdefault('interval', default)
+            # A default, where a key is not named, is for long trainings.
+            for key in keys:
+                found[1].setdefault(key, signature(HOOKS.get(name)).parameters[key].default)
             scale(found[1], *keys)
     if type_name(cfg.model.type) == 'CalibratedSoftTeacher':
-        # The default, where it is not named, is for long trainings.
         semi = cfg.model.setdefault('semi_train_cfg', {})
         semi.setdefault('refresh_interval', DEFAULTS['refresh_interval'])
         scale(semi, 'refresh_interval')

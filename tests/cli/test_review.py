@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.datasets.annotation_checks import check_annotations
@@ -170,6 +171,24 @@ def test_an_interrupted_overwrite_leaves_nothing_to_import(
     monkeypatch.setattr(review_labels, '_label_batch', label)
     assert main(command) in (0, 1)
     assert (out / 'manifest.json').exists()
+
+
+def test_labels_of_another_image_size_are_not_taken(
+    project, exported: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / 'review'
+    shutil.copytree(exported, out)
+    (out / 'manifest.json').unlink()
+    _, config, checkpoint = project
+    cfg = Config.fromfile(config)
+    (resize,) = (s for s in cfg.val_dataloader.dataset.pipeline if s['type'] == 'Resize')
+    assert resize['scale'] == (96, 96)
+    resize['scale'] = (64, 64)
+    other = tmp_path / 'other.py'
+    cfg.dump(other)
+    command = ['review', 'export', str(other), checkpoint, '--out', str(out), *EXPORT]
+    assert main(command) == 2
+    assert 'are of another checkpoint, config' in capsys.readouterr().err
 
 
 def test_labels_that_are_not_all_there_are_refused(exported: Path, tmp_path: Path, capsys) -> None:

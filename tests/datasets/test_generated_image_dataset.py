@@ -149,7 +149,7 @@ def test_errors(gated: dict[str, Any], write) -> None:
         build(write(gated), target_count=0, labeled_ann_file='x.json')
     with pytest.raises(AnnotationError, match=r'nowhere\.json'):
         build(write(gated), target_count=5, labeled_ann_file='nowhere.json')
-    with pytest.raises(ValueError, match=r'2 images that are taken has a side below .*=500'):
+    with pytest.raises(ValueError, match=r'ann\.json: each of the 2 images has a side .*=500'):
         build(write(gated), filter_cfg=dict(min_size=500))
     full = dict(
         images=gated['images'],

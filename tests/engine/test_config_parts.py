@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.engine.config_parts import (
     ConfigPartError,
     annotation_path,
@@ -47,6 +48,9 @@ def test_hooks() -> None:
     assert find_hook(cfg, 'MeanTeacherHook')[0] == 0
     assert find_hook(cfg, 'TeacherHook') is None
     assert find_hook(Config({}), 'MeanTeacherHook') is None
+    # As mmengine's configs in pure Python name it.
+    hooks = [dict(type=RareBoostPseudoLabeler, labeled_ann_file='x.json')]
+    assert labeller_of(Config(dict(custom_hooks=hooks)))[0] == 0
     with pytest.raises(ConfigPartError, match=r'my\.py.*RareBoostPseudoLabeler'):
         labeller_of(config(custom_hooks=None))
 
