@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mmdet_softpl.atomic_json import write_json
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.functional import GROUP_NAMES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 
 from .data import LONGTAIL_60, TINY, Draw
 

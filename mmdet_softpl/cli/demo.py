@@ -148,7 +148,8 @@ def _train(cfg: Any, work_dir: Path) -> Any:
 
     from mmdet_softpl.atomic_json import write_json
     from mmdet_softpl.checkpoint_files import last_checkpoint
-    from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+    from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+    from mmdet_softpl.datasets.shape_plan import ShapesConfig
 
     generate_longtail_shapes(cfg.data_root, ShapesConfig())
 

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         0. Bad input raises ``ValueError`` or ``OSError``.
     """
     from mmdet_softpl.datasets.class_statistics import class_statistics
-    from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+    from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+    from mmdet_softpl.datasets.shape_plan import ShapesConfig
 
     names = ('num_classes', 'image_size', 'num_train', 'num_unlabeled', 'num_val', 'seed')
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.longtail.data import LONGTAIL_60, POOL, SPLITS, TINY, Draw, count, make_data
 from benchmarks.longtail.presets import PRESETS
-from mmdet_softpl.datasets.longtail_shapes import plan_splits
 from mmdet_softpl.datasets.shape_classes import shape_classes
+from mmdet_softpl.datasets.shape_plan import plan_splits
 
 
 def planned(split: str, images: bool = True) -> np.ndarray:

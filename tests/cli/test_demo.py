@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from mmdet_softpl.__main__ import INTERRUPTED, main
 from mmdet_softpl.cli import demo
-from mmdet_softpl.datasets import longtail_shapes
+from mmdet_softpl.datasets import longtail_shapes, shape_plan
 from tests.support.tiny_runs import shrink_model
 
 ARGUMENTS = ['demo', '--supervised-iters', '3', '--iters', '6', '--seed', '3']
@@ -25,9 +25,9 @@ PICTURES = ('pseudo_labels.png', 'pseudo_label_counts.png', 'reliability.png')
 @pytest.fixture(autouse=True)
 def _miniature(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handful of images, a network that fits them, a checkpoint every second iteration."""
-    small = partial(longtail_shapes.ShapesConfig, num_train=28, num_unlabeled=10, num_val=8)
+    small = partial(shape_plan.ShapesConfig, num_train=28, num_unlabeled=10, num_val=8)
     generate = partial(longtail_shapes.generate_longtail_shapes, progress=False, workers=1)
-    monkeypatch.setattr(longtail_shapes, 'ShapesConfig', small)
+    monkeypatch.setattr(shape_plan, 'ShapesConfig', small)
     monkeypatch.setattr(longtail_shapes, 'generate_longtail_shapes', generate)
     monkeypatch.setattr(
         'mmengine.config.config.FormatCode', lambda text, **kwargs: (text, True), raising=False

@@ -18,7 +18,8 @@ from mmengine.registry import DefaultScope
 
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.cli import demo
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from mmdet_softpl.engine import look_at_run
 from mmdet_softpl.engine.label_examples import KINDS
 from tests.support.tiny_report import NAMES, write_run

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 
 
 @pytest.fixture(scope='session')

@@ -14,7 +14,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 
 NAMES = ('semi_coco_instance', 'semi_lvis_v1_instance', 'longtail_shapes')
 

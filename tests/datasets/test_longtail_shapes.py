@@ -14,11 +14,8 @@ from pycocotools import mask as mask_utils
 
 from mmdet_softpl.datasets import longtail_shapes
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
-from mmdet_softpl.datasets.longtail_shapes import (
-    ShapesConfig,
-    generate_longtail_shapes,
-    plan_splits,
-)
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig, plan_splits
 
 SMALL = ShapesConfig(num_classes=6, image_size=64, num_train=8, num_unlabeled=6, num_val=5)
 

@@ -26,7 +26,8 @@ from torch import nn
 
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.cli.config_path import config_names, config_root
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from mmdet_softpl.engine import BurnInMeanTeacherHook, RareBoostPseudoLabeler
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import average_teacher, copy_teacher
 from mmdet_softpl.models import CalibratedSoftTeacher, SmoothedCEHead

@@ -21,7 +21,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
 from mmdet_softpl.__main__ import main
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from mmdet_softpl.ops.install import active
 from tests.support.tiny_data import write_data
 from tests.support.tiny_runs import make_tiny, train

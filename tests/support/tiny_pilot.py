@@ -15,7 +15,8 @@ from mmengine.registry import DefaultScope
 
 from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.cli.demo import CONFIG, replace_prefix
-from mmdet_softpl.datasets.longtail_shapes import ShapesConfig, generate_longtail_shapes
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from tests.support.tiny import REPOSITORY
 from tests.support.tiny_runs import shrink_model
 
