@@ -80,8 +80,18 @@ def test_log_lines_of_the_threshold_page() -> None:
 
 def test_links_of_the_pages() -> None:
     for path in [REPOSITORY / 'README.md', *DOCS.glob('*.md')]:
-        for target in re.findall(r'\]\(([^)#:]+)\)', path.read_text(encoding='utf-8')):
-            assert (path.parent / target).resolve().exists(), f'{path.name}: {target}'
+        for target in re.findall(r'\]\(([^):]+)\)', path.read_text(encoding='utf-8')):
+            name, _, anchor = target.partition('#')
+            page = (path.parent / name).resolve() if name else path
+            assert page.exists(), f'{path.name}: {target}'
+            if anchor:
+                assert anchor in anchors(page.read_text(encoding='utf-8')), f'{path.name}: {target}'
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r'^#+ (.*)$', text, flags=re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
 def test_weak_teacher(tmp_path: Path) -> None:

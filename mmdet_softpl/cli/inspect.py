@@ -267,5 +267,6 @@ def _settings(report: dict[str, Any]) -> Iterator[str]:
             f'length: {length["max_iters"]:,} iterations, {length["supervised_iters"]:,} of them '
             f'on labelled images alone; a GPU takes {length["labelled_per_batch"]} labelled and '
             f'{length["unlabelled_per_batch"]} unlabelled images: {length["labelled_passes"]:.1f} '
-            f'and {length["unlabelled_passes"]:.1f} passes with one GPU'
+            f'and {length["unlabelled_passes"]:.1f} passes with one GPU, '
+            f'{length["supervised_passes"]:.1f} of the former before unlabelled images come'
         )

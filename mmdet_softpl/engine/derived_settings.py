@@ -49,6 +49,7 @@ class TrainingLength:
         supervised_iters: of them, on labelled images alone.
         labelled_per_batch, unlabelled_per_batch: images of one GPU.
         labelled_passes: over the labelled images, repeats counted.
+        supervised_passes: of them, before the unlabelled images come.
         unlabelled_passes: over the unlabelled images, after the supervised part; 0 without any.
     """
 
@@ -57,6 +58,7 @@ class TrainingLength:
     labelled_per_batch: int
     unlabelled_per_batch: int
     labelled_passes: float
+    supervised_passes: float
     unlabelled_passes: float
 
 
@@ -133,5 +135,6 @@ def training_length(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Trai
         labelled_per_batch=batch[LABELLED],
         unlabelled_per_batch=batch[UNLABELLED],
         labelled_passes=passes[LABELLED],
+        supervised_passes=passes[LABELLED] * min(supervised / max_iters, 1.0),
         unlabelled_passes=passes[UNLABELLED],
     )

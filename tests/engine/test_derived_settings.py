@@ -73,6 +73,7 @@ def test_length(root: Path) -> None:
     length = training_length(cfg, sets)
     assert (length.labelled_per_batch, length.unlabelled_per_batch) == (1, 4)
     assert length.labelled_passes == 100 * 1 / 8
+    assert length.supervised_passes == 20 * 1 / 8
     assert length.unlabelled_passes == 80 * 4 / 4
     assert length.supervised_iters == 20
     assert training_length(dict(cfg, train_cfg=dict(max_epochs=2)), sets) is None

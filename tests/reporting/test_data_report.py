@@ -40,7 +40,7 @@ def inspection(tmp_path_factory: pytest.TempPathFactory):
 
 def test_figures(inspection) -> None:
     labeller = LabellerSettings(dict(alpha=0.2), np.arange(5.0), np.full(5, 0.5))
-    length = TrainingLength(100, 20, 4, 4, 1.5, 2.5)
+    length = TrainingLength(100, 20, 4, 4, 1.5, 0.3, 2.5)
     report = json.loads(json.dumps(data_report('x.py', inspection, labeller, length)))
     labelled, unlabelled, validation = report['sets']
     assert (labelled['images'], labelled['instances'], labelled['num_classes']) == (4, 8, 5)
