@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+# The ignore_index of torch's cross entropy where nobody sets one.
+UNUSED_INDEX = -100
+
 
 def check_range(
     owner: str,
@@ -15,6 +18,7 @@ def check_range(
     *,
     include_lower: bool = True,
     include_upper: bool = True,
+    whole: bool = False,
 ) -> None:
     """Raise ValueError, naming owner, argument, range and value, unless value is in range.
 
@@ -24,7 +28,10 @@ def check_range(
         value: A finite number.
         lower, upper: Bounds; None for no bound.
         include_lower, include_upper: Whether a bound itself is allowed.
+        whole: Whether it must be an int.
     """
+    if whole and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError(f'{owner}: {name} must be a whole number, got {value!r}.')
     number = isinstance(value, (int, float)) and math.isfinite(value)
     low = number and (lower is None or (value >= lower if include_lower else value > lower))
     high = number and (upper is None or (value <= upper if include_upper else value < upper))

@@ -45,6 +45,14 @@ def test_other_values_are_named(value, lower, upper, options, shown) -> None:
     assert f'Owner: name must lie in {shown}, got {value!r}.' == str(error.value)
 
 
+@pytest.mark.parametrize('value', [2.0, True, '2', None])
+def test_other_than_whole_numbers_are_named(value) -> None:
+    check_range('Owner', 'name', 2, 1, None, whole=True)
+    with pytest.raises(ValueError) as error:
+        check_range('Owner', 'name', value, 0, None, whole=True)
+    assert f'Owner: name must be a whole number, got {value!r}.' == str(error.value)
+
+
 def test_unknown_choices_list_the_known_ones() -> None:
     check_choice('Owner', 'mode', 'a', ('a', 'b'))
     with pytest.raises(ValueError, match=r"Owner: unknown mode='c'; known are 'a', 'b'\."):

@@ -57,15 +57,16 @@ class BurnInMeanTeacherHook(Hook):
     ) -> None:
         owner = type(self).__name__
         check_range(owner, 'momentum', momentum, 0, 1, include_lower=False, include_upper=False)
-        check_range(owner, 'interval', interval, 1, None)
-        check_range(owner, 'supervised_iters', supervised_iters, 0, None)
-        check_range(owner, 'burn_in_iters', burn_in_iters, 0, None)
-        check_range(owner, 'ramp_iters', ramp_iters, 0, None)
+        check_range(owner, 'interval', interval, 1, None, whole=True)
+        check_range(owner, 'supervised_iters', supervised_iters, 0, None, whole=True)
+        check_range(owner, 'burn_in_iters', burn_in_iters, 0, None, whole=True)
+        check_range(owner, 'ramp_iters', ramp_iters, 0, None, whole=True)
         self.momentum = momentum
         self.interval = interval
         self.supervised_iters = supervised_iters
         self.burn_in_iters = burn_in_iters
         self.ramp_iters = ramp_iters
+        self._teacher_came = False
 
     def unsup_scale(self, iteration: int) -> float:
         """Factor in [0, 1] of the unsupervised loss at an iteration (from 0)."""
@@ -97,6 +98,11 @@ class BurnInMeanTeacherHook(Hook):
                 f'(supervised_iters={self.supervised_iters}, burn_in_iters={self.burn_in_iters}); '
                 'set supervised_iters=0 and burn_in_iters > 0.'
             )
+        if given and runner._load_from and runner.iter == 0:
+            raise ValueError(
+                f'{owner}: load_from={runner._load_from!r} has overwritten the teacher that '
+                f'teacher_checkpoint={given!r} gave; keep one of the two.'
+            )
         # Not runner._resume, which stays True where there was no checkpoint to resume from.
         trained = given or runner._load_from or runner.iter
         if self.burn_in_iters and not self.supervised_iters and not trained:
@@ -105,12 +111,15 @@ class BurnInMeanTeacherHook(Hook):
                 'trained; give model.teacher_checkpoint or load_from, or set supervised_iters.'
             )
         model.teacher_has_buffers = True
-        if not given and runner.iter == 0:
+        frozen = self.burn_in_iters and not self.supervised_iters and self._teacher_came
+        if not given and not frozen and runner.iter == 0:
             copy_teacher(model.student, model.teacher)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Weights of another training bring no labelling state with them."""
         forget_labelling(runner, checkpoint)
+        names = checkpoint.get('state_dict', checkpoint)
+        self._teacher_came = any(name.startswith('teacher.') for name in names)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None

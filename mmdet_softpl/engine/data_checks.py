@@ -19,7 +19,7 @@ from mmdet_softpl.datasets.annotation_checks import (
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine.runner_model import model_of
-from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
+from mmdet_softpl.engine.view_checks import check_views, packs_without
 
 # Of each file its time of change and size, and its summaries by the classes that were asked for
 # (None: all). LVIS train takes 10 s to check, and more than one hook of a run asks for it.
@@ -144,6 +144,8 @@ def check_datasets(runner: Runner) -> None:
         AnnotationError: a labelled json cannot be used.
         FileNotFoundError: the first image of a set is not where its config says.
     """
+    from mmdet_softpl.models import CalibratedSoftTeacher
+
     reference: tuple[str, tuple[str, ...]] | None = None
     named = [
         (f'train_dataloader, set {i}', d)
@@ -166,9 +168,11 @@ def check_datasets(runner: Runner) -> None:
             )
     if reference is not None:
         _check_num_classes(runner, *reference)
+    ours = isinstance(model_of(runner), CalibratedSoftTeacher)
     for name, dataset in named:
         _check_first_image(name, dataset)
-        _check_homographies(runner, name, dataset)
+        if ours:
+            check_views(name, dataset)
     _check_evaluator(runner)
     _check_files(list(leaves(runner.train_dataloader.dataset)))
 
@@ -184,23 +188,6 @@ def _check_first_image(name: str, dataset: BaseDataset) -> None:
             f'{dataset.ann_file!r} is not at {path!r}; correct data_root='
             f'{dataset.data_root!r} or data_prefix (the two and file_name are joined).'
         )
-
-
-def _check_homographies(runner: Runner, name: str, dataset: BaseDataset) -> None:
-    """The first unlabelled image, which needs it, may come many thousand iterations later."""
-    from mmdet_softpl.models import CalibratedSoftTeacher
-
-    if not isinstance(model_of(runner), CalibratedSoftTeacher):
-        return
-    for branch in (TEACHER_BRANCH, STUDENT_BRANCH):
-        transform = _packs_without(dataset, branch, 'homography_matrix')
-        if transform is not None:
-            raise ValueError(
-                f'{name} ({type(dataset).__name__}), branch {branch!r}: meta_keys of '
-                f"{type(transform).__name__} has no 'homography_matrix'; add it to both "
-                'unlabelled branches, since CalibratedSoftTeacher carries the labels of '
-                'the teacher over to the view of the student by it.'
-            )
 
 
 def warn_of_shared_ids(runner: Runner, ann_file: str) -> None:
@@ -229,7 +216,7 @@ def check_image_ids(runner: Runner) -> None:
         ValueError: ``img_id`` is not packed, so the rules of the file would be left out.
     """
     for dataset in leaves(runner.train_dataloader.dataset):
-        transform = _packs_without(dataset, 'sup', 'img_id')
+        transform = packs_without(dataset, 'sup', 'img_id')
         if transform is not None:
             raise ValueError(
                 f'train_dataloader, {type(dataset).__name__}, ann_file={dataset.ann_file!r}: '
@@ -237,20 +224,6 @@ def check_image_ids(runner: Runner) -> None:
                 'add it, since an LVIS image speaks of some classes only, and they are looked up '
                 'by it.'
             )
-
-
-def _packs_without(dataset: BaseDataset, branch: str, key: str) -> object | None:
-    """The transform of a branch that packs its data samples without a key, if there is one."""
-    from mmdet.datasets.transforms import MultiBranch
-
-    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
-        for transform in branches[branch].transforms if branch in branches else ():
-            # Those that pack; what another one hands on is not known.
-            keys = getattr(transform, 'meta_keys', None)
-            if keys is not None and key not in keys:
-                return transform
-    return None
 
 
 def _check_evaluator(runner: Runner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmdet_softpl.checks import check_range
+from mmdet_softpl.config_file import type_name
 from mmdet_softpl.engine.data_checks import (
     checked_annotations,
     federated_images,
@@ -62,7 +64,7 @@ class HeldOutCalibrationHook(Hook):
     priority = 'LOW'
 
     def __init__(self, dataloader: dict[str, Any], interval: int = 2000) -> None:
-        check_range(type(self).__name__, 'interval', interval, 1, None)
+        check_range(type(self).__name__, 'interval', interval, 1, None, whole=True)
         self.interval = interval
         self._dataloader_cfg = dataloader
         self._dataloader: DataLoader | None = None
@@ -82,9 +84,11 @@ class HeldOutCalibrationHook(Hook):
                 f"{owner}: semi_train_cfg has calibration='none' and student_correction=False, "
                 'so nothing would use the held-out images. Remove the hook, or set one of them.'
             )
-        self._dataloader = runner.build_dataloader(
-            self._dataloader_cfg, seed=runner.seed, diff_rank_seed=False
-        )
+        cfg = copy.deepcopy(self._dataloader_cfg)
+        if type_name(cfg.get('sampler', {}).get('type')) == 'DefaultSampler':
+            # Rounding up would show some images to two ranks.
+            cfg['sampler'].setdefault('round_up', False)
+        self._dataloader = runner.build_dataloader(cfg, seed=runner.seed, diff_rank_seed=False)
         datasets = list(leaves(self._dataloader.dataset))
         if len(datasets) != 1:
             raise ValueError(

@@ -68,7 +68,7 @@ class HostLabeling:
         self.state = state
         self.scalar_thr = float(scalar)
         teacher = detector.teacher
-        self.head = teacher.roi_head if hasattr(teacher, 'roi_head') else teacher.bbox_head
+        self.head = getattr(teacher, 'roi_head', None) or getattr(teacher, 'bbox_head', None)
         if self.head is None or not hasattr(self.head, 'predict'):
             raise TypeError(
                 f'RareBoostPseudoLabeler: the teacher {type(teacher).__name__} has neither a '

@@ -45,7 +45,7 @@ class PseudoLabelVisualizationHook(Hook):
 
     def __init__(self, interval: int = 1000, max_instances: int = 30) -> None:
         owner = type(self).__name__
-        check_range(owner, 'interval', interval, 1, None)
+        check_range(owner, 'interval', interval, 1, None, whole=True)
         check_range(owner, 'max_instances', max_instances, 1, None)
         self.interval = interval
         self.max_instances = max_instances

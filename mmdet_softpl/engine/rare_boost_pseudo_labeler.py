@@ -150,9 +150,9 @@ class RareBoostPseudoLabeler(Hook):
         check_range(owner, 'min_count', min_count, 1, None)
         check_range(owner, 'thr_momentum', thr_momentum, 0, 1, include_upper=False)
         check_range(owner, 'damp_factor', damp_factor, 0, None, include_lower=False)
-        check_range(owner, 'damp_patience', damp_patience, 1, None)
+        check_range(owner, 'damp_patience', damp_patience, 1, None, whole=True)
         check_range(owner, 'align_rate', align_rate, 0, 1)
-        check_range(owner, 'interval', interval, 1, None)
+        check_range(owner, 'interval', interval, 1, None, whole=True)
         weights = (
             [prototype_weight] * len(GROUP_NAMES)
             if isinstance(prototype_weight, (int, float))

@@ -32,6 +32,7 @@ from mmdet_softpl.evaluation.ground_truth import (
     FREQUENCY_LETTERS,
     GroundTruth,
     check_masks,
+    coco_api,
     frequency_letters,
     groups_of_classes,
     judge_detections,
@@ -216,10 +217,7 @@ class LongTailMetric(BaseMetric):
                 )
             self._truth = GroundTruth(dataset, classes, self.ann_file)
             self.groups = groups_of_classes(dataset, classes, self._labeled)
-            for category in dataset['categories']:
-                # faster-coco-eval asks for a letter; we form the means ourselves.
-                category.setdefault('frequency', FREQUENCY_LETTERS[-1])
-            self._api = COCO(dataset)
+            self._api = coco_api(dataset)
         return self._truth, self._api
 
     def _max_dets(self, truth: GroundTruth) -> int:

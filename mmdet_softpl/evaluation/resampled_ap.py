@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from faster_coco_eval import COCO
 from mmengine.logging import MMLogger
 
-from mmdet_softpl.evaluation.ground_truth import GroundTruth
+from mmdet_softpl.evaluation.ground_truth import GroundTruth, coco_api
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 
 # What an evaluation leaves in a LongTailMetric, and what it read.
@@ -59,7 +58,7 @@ def draw_aps(
             drawn = rng.choice(img_ids, len(img_ids)).tolist()
             drawn_data = _drawn(data, images, annotations, drawn)
             metric._truth = GroundTruth(drawn_data, metric.dataset_meta['classes'], metric.ann_file)
-            metric._api = COCO(drawn_data)
+            metric._api = coco_api(drawn_data)
             for records, found in zip(by_image, values, strict=True):
                 results = [
                     {**records[img_id], 'img_id': new} for new, img_id in enumerate(drawn, 1)

@@ -8,10 +8,10 @@ from torch import nn
 def trains_batch_norm(network: nn.Module) -> bool:
     """Whether training the network moves statistics of a batch norm.
 
-    ``norm_eval`` backbones switch theirs off in ``train()`` only, so that is asked; the mode is
-    the same afterwards.
+    ``norm_eval`` backbones switch theirs off in ``train()`` only, so that is asked; the modes
+    are the same afterwards.
     """
-    was_training = network.training
+    were_training = {module: module.training for module in network.modules()}
     network.train()
     found = any(
         isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -19,7 +19,8 @@ def trains_batch_norm(network: nn.Module) -> bool:
         and module.training
         for module in network.modules()
     )
-    network.train(was_training)
+    for module, training in were_training.items():
+        module.training = training
     return found
 
 

@@ -40,6 +40,7 @@ from mmdet_softpl.models.semi_train_cfg import (
     STUDENT_BRANCH,
     TEACHER_BRANCH,
     TEST_KEYS,
+    check_branches,
     checked_settings,
 )
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
@@ -217,7 +218,11 @@ class CalibratedSoftTeacher(SemiBaseDetector):
 
         Returns:
             Host's losses with ``sup_`` and ``unsup_`` before their names.
+
+        Raises:
+            KeyError: A batch without labelled images, or without unlabelled ones when they count.
         """
+        check_branches(multi_batch_inputs, self.unsup_scale > 0)
         losses = self.loss_by_gt_instances(
             multi_batch_inputs['sup'], multi_batch_data_samples['sup']
         )

@@ -20,6 +20,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmdet_softpl.checks import UNUSED_INDEX
 from mmdet_softpl.models.class_masks import class_mask_logits, predicts_one_class
 
 # Subclasses that change how losses are made; ours would silently drop what they add.
@@ -79,6 +80,11 @@ def check_two_stage(detector: nn.Module) -> None:
             raise ValueError(
                 'CalibratedSoftTeacher: loss_cls.class_weight would act on labelled images alone '
                 f'(got {len(loss.class_weight)} weights); remove it.'
+            )
+        if loss.ignore_index not in (None, UNUSED_INDEX):
+            raise ValueError(
+                f'CalibratedSoftTeacher: loss_cls.ignore_index={loss.ignore_index} would act on '
+                'labelled images alone; remove it.'
             )
         if stage.with_mask and not isinstance(stage.mask_head, FCNMaskHead):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from mmengine.config import ConfigDict
@@ -30,6 +31,27 @@ DEFAULTS = dict(
 )
 
 
+def check_branches(branches: Iterable[str], unlabelled: bool) -> None:
+    """Refuse a batch without the images that a loss needs.
+
+    Args:
+        branches: Of the batch.
+        unlabelled: Whether unlabelled images count already.
+
+    Raises:
+        KeyError: Names the branch that is missing.
+    """
+    wanted = ['sup', *((TEACHER_BRANCH, STUDENT_BRANCH) if unlabelled else ())]
+    absent = [name for name in wanted if name not in branches]
+    if absent:
+        raise KeyError(
+            f'CalibratedSoftTeacher: the batch has no image of branch {absent[0]!r} (it has '
+            f'{sorted(branches)}). Every batch needs labelled and unlabelled images: use '
+            "sampler=dict(type='MultiSourceSampler', source_ratio=[...]) with both shares >= 1, "
+            "and mmdet's three branches."
+        )
+
+
 def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:
     """Defaults with the given values.
 
@@ -52,7 +74,5 @@ def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:
         check_range(owner, key, cfg[key], 0, None)
     check_choice(owner, 'mirror', cfg['mirror'], (True, False))
     for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):
-        check_range(owner, key, cfg[key], 1, None)
-        if not isinstance(cfg[key], int):
-            raise ValueError(f'{owner}: {key} must be a whole number, got {cfg[key]!r}.')
+        check_range(owner, key, cfg[key], 1, None, whole=True)
     return ConfigDict(cfg)

@@ -14,7 +14,7 @@ from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from mmdet_softpl.checks import check_choice, check_range
+from mmdet_softpl.checks import UNUSED_INDEX, check_choice, check_range
 from mmdet_softpl.functional import (
     ClassSimilarity,
     SmoothingTable,
@@ -103,10 +103,10 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         check_choice(owner, 'smoothing_mode', smoothing_mode, SMOOTHING_MODES)
         check_range(owner, 'smoothing', smoothing, 0, 1, include_upper=False)
         check_range(owner, 'temperature', temperature, 0, None, include_lower=False)
-        check_range(owner, 'topk', topk, 1, None)
+        check_range(owner, 'topk', topk, 1, None, whole=True)
         check_range(owner, 'max_inflow', max_inflow, 0, None, include_lower=False)
-        check_range(owner, 'warmup_iters', warmup_iters, 0, None)
-        check_range(owner, 'refresh_interval', refresh_interval, 1, None)
+        check_range(owner, 'warmup_iters', warmup_iters, 0, None, whole=True)
+        check_range(owner, 'refresh_interval', refresh_interval, 1, None, whole=True)
         check_range(owner, 'prototype_momentum', prototype_momentum, 0, 1, include_upper=False)
         self.smoothing = float(smoothing)
         self.smoothing_mode = smoothing_mode
@@ -245,7 +245,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             if soft:
                 raw = soft_cross_entropy(cls_score, targets)
             elif self.smooths:
-                if self.training:
+                # Without gradients it is a sampler's question (OHEM), not a training step.
+                if self.training and torch.is_grad_enabled():
                     self._observe(cls_score, labels)
                 raw = sparse_cross_entropy(cls_score, labels, self._target_table())
             else:
@@ -378,6 +379,11 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             raise ValueError(
                 f'{type(self).__name__}: loss_cls.class_weight is not supported with smoothing '
                 f'(got {len(loss.class_weight)} weights); remove it or set smoothing=0.'
+            )
+        if loss.ignore_index not in (None, UNUSED_INDEX):
+            raise ValueError(
+                f'{type(self).__name__}: loss_cls.ignore_index={loss.ignore_index} is not '
+                'supported with smoothing; remove it or set smoothing=0.'
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:

@@ -290,7 +290,7 @@ def class_loss(
             positive = soft_cross_entropy(logits[rows], table[inds])
             instance_weights = torch.ones_like(instances.target_scores)
         raw = raw.index_copy(0, rows, positive)
-        weights = weights.index_copy(0, rows, instance_weights[inds])
+        weights = weights.index_copy(0, rows, instance_weights[inds].to(weights))
     loss = (raw * weights).sum() / weights.sum().clamp(min=1.0)
     return {'loss_cls': stage.bbox_head.loss_cls.loss_weight * loss}
 

@@ -194,3 +194,42 @@ def test_a_detector_that_ignores_the_phases_is_refused(make_runner) -> None:
         hook.before_train(make_runner(hook, model=model))
     plain = BurnInMeanTeacherHook()
     plain.before_train(make_runner(plain, model=model))
+
+
+def test_two_sources_of_a_teacher_are_refused(make_runner) -> None:
+    """Weights of ``load_from`` come last and would replace those of ``teacher_checkpoint``."""
+    hook = BurnInMeanTeacherHook(burn_in_iters=3)
+    runner = make_runner(hook, _load_from='other.pth')
+    runner.model.teacher_checkpoint = 'given.pth'
+    with pytest.raises(ValueError, match=r"load_from='other\.pth'.*'given\.pth'"):
+        hook.before_train(runner)
+    # A resumed run has its own teacher, and mmengine names its checkpoint in the same place.
+    runner.iter = 1
+    hook.before_train(runner)
+
+
+@pytest.mark.parametrize('burn_in_iters', [0, 3])
+@pytest.mark.parametrize('semi', [False, True])
+def test_a_loaded_teacher_stays_through_the_burn_in(
+    make_runner, monkeypatch, semi: bool, burn_in_iters: int
+) -> None:
+    monkeypatch.setattr(module, 'forget_labelling', lambda *args: None)
+    hook = BurnInMeanTeacherHook(burn_in_iters=burn_in_iters)
+    runner = make_runner(hook, _load_from='semi.pth')
+    names = runner.model.state_dict() if semi else Net().state_dict()
+    hook.after_load_checkpoint(runner, dict(state_dict=names))
+    hook.before_train(runner)
+    kept = semi and burn_in_iters > 0
+    assert same(runner.model.student, runner.model.teacher) != kept
+
+
+def test_the_teacher_moves_every_interval(make_runner) -> None:
+    hook = BurnInMeanTeacherHook(momentum=0.5, interval=3)
+    runner = make_runner(hook)
+    hook.before_train(runner)
+    moved = []
+    for _ in range(7):
+        before = runner.model.teacher.conv.weight.clone()
+        step(hook, runner)
+        moved.append(not torch.equal(before, runner.model.teacher.conv.weight))
+    assert moved == [False, False, True, False, False, True, False]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from mmdet.datasets import CocoDataset, ConcatDataset, LVISV1Dataset
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -25,6 +29,7 @@ from mmdet_softpl.engine.data_checks import (
     training_classes,
     warn_of_shared_ids,
 )
+from mmdet_softpl.engine.view_checks import UNRECORDED
 from tests.support.tiny import detector_config, semi_config
 
 NAMES = ('ant', 'bee', 'cat', 'dog', 'elk')
@@ -265,6 +270,51 @@ def test_a_branch_without_the_homography_is_named_before_training(
         assert word in message
     # Another detector may do without.
     check_datasets(make_runner(unlabelled(**keys)))
+
+
+@pytest.mark.parametrize('wrapper', [None, 'RandomApply', 'RandomOrder', 'RandomChoice'])
+def test_a_view_that_moves_in_silence_is_named(tmp_path: Path, wrapper: str | None) -> None:
+    init_default_scope('mmdet')
+    files = coco(tmp_path / 'rest.json', ONE_EACH)
+    steps = [dict(type='Resize', scale=(64, 64)), dict(type='Expand')]
+    if wrapper is not None:
+        nested = [steps] if wrapper == 'RandomChoice' else steps
+        steps = [dict(type=wrapper, transforms=nested)]
+    packed = [dict(type='PackDetInputs', meta_keys=('img_path', 'homography_matrix'))]
+    branches = dict(sup=packed, unsup_teacher=packed, unsup_student=[*steps, *packed])
+    dataset = UnlabeledImageDataset(
+        **files, pipeline=[dict(type='MultiBranch', branch_field=list(branches), **branches)]
+    )
+    model = MODELS.build(semi_config(detector_config('faster-rcnn', len(NAMES))))
+    message = error_of(make_runner(dataset, model=model))
+    assert "branch 'unsup_student': Expand moves pixels without a record" in message
+    check_datasets(make_runner(dataset))
+
+
+@pytest.mark.parametrize(
+    'step',
+    [
+        dict(type='Expand', prob=1.0, ratio_range=(2, 2)),
+        dict(type='RandomShift', prob=1.0, max_shift_px=20),
+        dict(type='RandomAffine', max_translate_ratio=0.3),
+        dict(type='RandomCrop', crop_size=(40, 40)),
+    ],
+)
+def test_what_moves_in_silence(step: dict) -> None:
+    """The list, against the transforms themselves."""
+    init_default_scope('mmdet')
+    boxes = HorizontalBoxes(torch.tensor([[30.0, 30, 50, 50]]))
+    sample = dict(img=np.zeros((80, 80, 3), np.uint8), img_shape=(80, 80))
+    sample.update(gt_bboxes=boxes, gt_bboxes_labels=np.zeros(1, np.int64))
+    sample['gt_ignore_flags'] = np.zeros(1, bool)
+    np.random.seed(1)
+    random.seed(1)
+    sample = TRANSFORMS.build(dict(type='Resize', scale=(80, 80)))(sample)
+    before, boxes = sample['homography_matrix'].copy(), sample['gt_bboxes'].tensor.clone()
+    after = TRANSFORMS.build(step)(sample)
+    assert not torch.equal(after['gt_bboxes'].tensor, boxes)
+    silent = np.array_equal(after['homography_matrix'], before)
+    assert silent == (step['type'] in UNRECORDED)
 
 
 def test_a_labelled_branch_that_names_no_image_is_refused_for_lvis(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,27 @@ def test_registered_under_both_names() -> None:
     with DefaultScope.overwrite_default_scope('mmdet'):
         assert MMDET_HOOKS.get('HeldOutCalibrationHook') is HeldOutCalibrationHook
         assert MMDET_HOOKS.get('mmdet_softpl.HeldOutCalibrationHook') is HeldOutCalibrationHook
+
+
+def test_two_ranks_share_the_images_without_repeats(
+    repository: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(repository, root, tmp_path / 'work')
+    before = copy.deepcopy(cfg.custom_hooks[-1])
+    seen: list[int] = []
+    build = Runner.build_dataloader
+
+    def of_rank(loader: dict, *args, **kwargs):
+        for rank in range(2):
+            monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda r=rank: (r, 2))
+            part = build(loader, *args, **kwargs)
+            seen.extend(part.sampler)
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, 1))
+        return build(loader, *args, **kwargs)
+
+    runner = Runner.from_cfg(cfg)
+    hook = next(h for h in runner.hooks if isinstance(h, HeldOutCalibrationHook))
+    monkeypatch.setattr(runner, 'build_dataloader', of_rank)
+    hook.before_train(runner)
+    assert sorted(seen) == list(range(len(hook._dataloader.dataset)))
+    assert cfg.custom_hooks[-1] == before

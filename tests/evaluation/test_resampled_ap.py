@@ -80,3 +80,17 @@ def test_no_draws(ann_file: Path) -> None:
     metric = make(ann_file)
     metric.compute_metrics(predictions(data, 1.0))
     assert draw_aps(metric, data, [predictions(data, 1.0)], 0) == [{}]
+
+
+def test_federated_files_need_no_letters(ann_file: Path) -> None:
+    data = json.loads(ann_file.read_text())
+    for image in data['images']:
+        present = {a['category_id'] for a in data['annotations'] if a['image_id'] == image['id']}
+        others = [c['id'] for c in data['categories'] if c['id'] not in present]
+        image.update(neg_category_ids=others, not_exhaustive_category_ids=[])
+    assert not any('frequency' in category for category in data['categories'])
+    ann_file.write_text(json.dumps(data))
+    metric = make(ann_file)
+    whole = metric.compute_metrics(predictions(data, 0.5))
+    (found,) = draw_aps(metric, data, [predictions(data, 0.5)], 3)
+    assert set(whole) == set(found) and (found['bbox_AP'] > 0).all()

@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
 from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.batch_norm import trains_batch_norm
 from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
 from mmdet_softpl.models.teacher_labels import (
     TeacherView,
@@ -648,3 +649,62 @@ def test_class_weights_and_a_thawed_teacher_are_refused() -> None:
         MODELS.build(semi_config(detector))
     with pytest.raises(ValueError, match='freeze_teacher=False'):
         MODELS.build(semi_config(detector_config(), freeze_teacher=False))
+
+
+def test_ignored_labels_are_refused() -> None:
+    detector = detector_config()
+    detector.roi_head.bbox_head.loss_cls.ignore_index = 2
+    with pytest.raises(ValueError, match='ignore_index=2'):
+        MODELS.build(semi_config(detector))
+
+
+def test_what_a_sampler_asks_the_head_is_no_training_step() -> None:
+    """OHEM calls ``loss`` on candidates, and only as often as there are any."""
+    detector = use_smoothed_head(detector_config(), warmup_iters=0, refresh_interval=1000)
+    detector.train_cfg.rcnn.sampler = dict(
+        type='OHEMSampler', num=16, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True
+    )
+    model = MODELS.build(semi_config(detector, **GENEROUS)).train()
+    head = model.student.roi_head.bbox_head
+    inputs, samples = multi_batch()
+    losses = model.loss(inputs, samples)
+    total(losses).backward()
+    assert int(head.num_iters) == 1
+    # At most a quarter of 16 RoIs an image are positive, and every one counts once.
+    assert 0 < float(head.feature_counts.sum()) <= 4 * len(samples['sup'])
+
+
+@pytest.mark.parametrize('absent', ['sup', 'unsup_teacher', 'unsup_student'])
+def test_a_batch_without_a_branch_is_explained(absent: str) -> None:
+    model = build()
+    batch = [{k: v for k, v in part.items() if k != absent} for part in multi_batch()]
+    with pytest.raises(KeyError, match=rf"branch '{absent}'.*MultiSourceSampler"):
+        model.loss(*batch)
+    model.unsup_scale = 0.0
+    if absent != 'sup':
+        model.loss(*batch)
+
+
+@pytest.mark.parametrize('semi', [False, True])
+def test_statistics_of_another_shape_are_gathered_anew(tmp_path, semi: bool) -> None:
+    """Another ``topk`` is no reason to refuse weights that fit."""
+    plain = MODELS.build(use_smoothed_head(detector_config(), topk=3))
+    plain.roi_head.bbox_head.prototypes += 1
+    state = plain.state_dict()
+    if semi:
+        state = {f'{part}.{k}': v for part in ('teacher', 'student') for k, v in state.items()}
+    torch.save(dict(state_dict=state), tmp_path / 'teacher.pth')
+    cfg = semi_config(use_smoothed_head(detector_config(), topk=2), **GENEROUS)
+    model = MODELS.build(dict(cfg, teacher_checkpoint=str(tmp_path / 'teacher.pth')))
+    model.init_weights()
+    head = model.teacher.roi_head.bbox_head
+    assert head.similarity_indices.shape == (NUM_CLASSES, 2)
+    assert torch.equal(head.prototypes, plain.roi_head.bbox_head.prototypes)
+    assert torch.equal(head.fc_cls.weight, plain.roi_head.bbox_head.fc_cls.weight)
+
+
+def test_asking_for_batch_norm_leaves_every_mode_as_it_was() -> None:
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.Conv2d(2, 2, 1)).train()
+    network[0].eval()
+    assert trains_batch_norm(network)
+    assert [module.training for module in network.modules()] == [True, False, True]

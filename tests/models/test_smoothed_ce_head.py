@@ -277,6 +277,9 @@ def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
         (dict(smoothing_mode='similar'), ['similar', "'similarity'", "'confusion'"]),
         (dict(temperature=0.0), ['temperature', '0.0']),
         (dict(topk=0), ['topk', '0']),
+        (dict(topk=3.5), ['topk', 'whole number', '3.5']),
+        (dict(refresh_interval=100.5), ['refresh_interval', 'whole number']),
+        (dict(warmup_iters=True), ['warmup_iters', 'whole number']),
         (dict(refresh_interval=0), ['refresh_interval']),
         (dict(prototype_momentum=1.0), ['prototype_momentum']),
         (dict(max_inflow=0), ['max_inflow']),
@@ -293,6 +296,10 @@ def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
         (
             dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', class_weight=[1.0] * 5)),
             ['class_weight'],
+        ),
+        (
+            dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', ignore_index=2)),
+            ['ignore_index=2'],
         ),
     ],
 )
@@ -420,3 +427,30 @@ def test_weights_of_another_mode_leave_the_similarity_of_the_config(tmp_path, mo
     before = head.similarity_weights.clone()
     head.load_state_dict(source.state_dict(), strict=False)
     assert torch.equal(head.similarity_weights, before)
+
+
+def test_confusions_fade() -> None:
+    head = SmoothedCEHead(
+        num_classes=3, smoothing_mode='confusion', warmup_iters=0, **copy.deepcopy(COMMON)
+    )
+    for seen in (torch.eye(3) * 4, torch.ones(3, 3)):
+        head.confusion_sums += seen
+        head.refresh()
+    torch.testing.assert_close(head.confusion, 0.9 * torch.eye(3) * 4 + 1)
+
+
+def test_no_class_gets_more_mass_than_it_may() -> None:
+    """Everybody's sibling is class 0; ``max_inflow`` limits what it is given."""
+    inflow = {}
+    for limit in (0.1, 100.0):
+        head = SmoothedCEHead(
+            num_classes=6, warmup_iters=0, max_inflow=limit, **copy.deepcopy(COMMON)
+        )
+        torch.manual_seed(0)
+        others = torch.eye(16)[1:6] + 2 * torch.eye(16)[:1]
+        head.feature_sums += torch.cat([others.mean(0, keepdim=True), others])
+        head.feature_counts += 1
+        head.refresh()
+        dense = torch.zeros(6, 6).scatter(1, head.similarity.indices, head.similarity.weights)
+        inflow[limit] = float(0.1 * dense.sum(0).max())
+    assert inflow[0.1] < 0.9 * inflow[100.0]

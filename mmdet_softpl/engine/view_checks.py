@@ -1,0 +1,100 @@
+"""Checks of what the pipelines of a data set hand on about its views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmengine.dataset import BaseDataset
+
+from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
+
+# mmdet's transforms that move pixels and leave ``homography_matrix`` as it was (mmdet 3.3).
+UNRECORDED = frozenset(
+    (
+        'CachedMixUp',
+        'CachedMosaic',
+        'Expand',
+        'MinIoURandomCrop',
+        'MixUp',
+        'Mosaic',
+        'RandomAffine',
+        'RandomCenterCropPad',
+        'RandomShift',
+    )
+)
+
+
+def check_views(name: str, dataset: BaseDataset) -> None:
+    """Whether both views of an unlabelled image say where their pixels come from.
+
+    The first unlabelled image, which needs it, may come many thousand iterations later.
+
+    Args:
+        name: What the message calls the data set.
+        dataset: Of a training of ``CalibratedSoftTeacher``; others than those with mmdet's three
+            branches pass.
+
+    Raises:
+        ValueError: A branch does not hand on ``homography_matrix``, or moves pixels without a
+            record in it.
+    """
+    for branch in (TEACHER_BRANCH, STUDENT_BRANCH):
+        transform = packs_without(dataset, branch, 'homography_matrix')
+        if transform is not None:
+            raise ValueError(
+                f'{name} ({type(dataset).__name__}), branch {branch!r}: meta_keys of '
+                f"{type(transform).__name__} has no 'homography_matrix'; add it to both "
+                'unlabelled branches, since CalibratedSoftTeacher carries the labels of '
+                'the teacher over to the view of the student by it.'
+            )
+        silent = _moves_in_silence(dataset, branch)
+        if silent is not None:
+            raise ValueError(
+                f'{name} ({type(dataset).__name__}), branch {branch!r}: {silent} moves pixels '
+                'without a record in homography_matrix, so all pseudo-labels would lie beside '
+                'their objects; remove it, or use one that records (Resize, RandomFlip, '
+                'RandomCrop, Rotate, Translate, Shear).'
+            )
+
+
+def packs_without(dataset: BaseDataset, branch: str, key: str) -> object | None:
+    """The transform of a branch that packs its data samples without a key, if there is one.
+
+    Args:
+        dataset: With ``MultiBranch`` in its pipeline, or not.
+        branch: ``'sup'``, ``'unsup_teacher'`` or ``'unsup_student'``.
+        key: Of ``meta_keys``.
+
+    Returns:
+        The transform; None where there is none.
+    """
+    from mmdet.datasets.transforms import MultiBranch
+
+    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
+        for transform in branches[branch].transforms if branch in branches else ():
+            # Those that pack; what another one hands on is not known.
+            keys = getattr(transform, 'meta_keys', None)
+            if keys is not None and key not in keys:
+                return transform
+    return None
+
+
+def _moves_in_silence(dataset: BaseDataset, branch: str) -> str | None:
+    """Name of a transform of a branch that moves pixels and leaves ``homography_matrix``."""
+    from mmdet.datasets.transforms import MultiBranch
+
+    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
+        for transform in _nested(branches.get(branch)):
+            if type(transform).__name__ in UNRECORDED:
+                return type(transform).__name__
+    return None
+
+
+def _nested(transform: object) -> Iterator[object]:
+    """A transform, and those that it chooses from or applies (``RandomApply`` ...)."""
+    yield transform
+    parts = transform if isinstance(transform, list) else getattr(transform, 'transforms', ())
+    for part in parts or ():
+        yield from _nested(part)
