@@ -30,12 +30,12 @@ from mmdet_softpl.functional import (
     reliability_counts,
 )
 from mmdet_softpl.functional.calibration import group_mean
+from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS
 
 BATCH_SIZE = 8
 # As in LongTailMetric: fewer judged detections of a class say more about chance.
 MIN_PER_CLASS = 10
-GROUP_LETTERS = 'rcf'
 
 Report = Callable[[int, int], None]
 """Told the number of images done and of all."""
@@ -215,17 +215,17 @@ def calibration_errors(counts: Tensor, groups: Tensor) -> dict[str, float]:
     """
     per_class = class_conditional_ece(counts, MIN_PER_CLASS)
     means = group_mean(per_class, groups).tolist()
-    number, _, confidence = counts.new_zeros(3, len(GROUP_LETTERS)).index_add(
+    number, _, confidence = counts.new_zeros(3, len(FREQUENCY_LETTERS)).index_add(
         1, groups, counts.sum(dim=2)
     )
     return dict(
         ece=float(expected_calibration_error(counts)) if counts[0].sum() else float('nan'),
         cc_ece=float(per_class.nanmean()),
         cc_ece_chance=float(chance_ece(counts, MIN_PER_CLASS).nanmean()),
-        **{f'cc_ece_{letter}': mean for letter, mean in zip(GROUP_LETTERS, means, strict=True)},
+        **{f'cc_ece_{letter}': mean for letter, mean in zip(FREQUENCY_LETTERS, means, strict=True)},
         **{
             f'confidence_{letter}': mean
-            for letter, mean in zip(GROUP_LETTERS, (confidence / number).tolist(), strict=True)
+            for letter, mean in zip(FREQUENCY_LETTERS, (confidence / number).tolist(), strict=True)
         },
     )
 
@@ -243,4 +243,4 @@ def classes_of(cfg: Config) -> tuple[str, ...]:
 def groups_of(data_root: Path) -> Tensor:
     """(C,) 0 rare, 1 common, 2 frequent, by the labelled images."""
     train = json.loads((data_root / 'annotations' / 'train.json').read_text())
-    return torch.tensor([GROUP_LETTERS.index(c['frequency']) for c in train['categories']])
+    return torch.tensor([FREQUENCY_LETTERS.index(c['frequency']) for c in train['categories']])

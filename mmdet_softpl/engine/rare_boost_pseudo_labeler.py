@@ -51,13 +51,13 @@ from mmdet_softpl.functional import (
     per_class_thresholds,
     smooth_thresholds,
 )
+from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
 from mmdet_softpl.run_records import PSEUDO_LABELS_FILE
 
 CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
-GROUP_LETTERS = 'rcf'
 # Of a damped class that has no boost left to lose, the threshold rises by this factor.
 DAMPED_THRESHOLD_FACTOR = 1.1
 # Old score histograms keep this weight, so that a class seen once in 1,000 images has a past.
@@ -275,7 +275,7 @@ class RareBoostPseudoLabeler(Hook):
     def _set_groups(self) -> None:
         """Groups, and what goes by them and never changes in training; also on a resume."""
         state = self.class_state
-        groups = torch.tensor([GROUP_LETTERS.index(g) for g in self.statistics.groups])
+        groups = torch.tensor([FREQUENCY_LETTERS.index(g) for g in self.statistics.groups])
         state.groups.copy_(groups)
         weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
         state.prototype_weights.copy_(weights[groups])

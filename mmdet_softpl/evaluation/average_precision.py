@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from mmdet_softpl.evaluation.ground_truth import FREQUENCY_LETTERS
+from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 
 NUM_IOUS = 10
 NUM_RECALLS = 101

@@ -19,9 +19,9 @@ from torch import Tensor
 from mmdet_softpl.datasets.annotation_entries import Faults
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
+from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.functional.matching import match_indices
 
-FREQUENCY_LETTERS = ('r', 'c', 'f')
 """Letters of LVIS's ``frequency`` field, by group index (0 rare, 1 common, 2 frequent)."""
 
 

@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_softpl.datasets.class_statistics import ClassStatistics
-from mmdet_softpl.evaluation.ground_truth import FREQUENCY_LETTERS, judge_detections
+from mmdet_softpl.evaluation.ground_truth import judge_detections
 from mmdet_softpl.evaluation.soft_label_replay import (
     SoftLabels,
     settled_boosts,
@@ -34,6 +34,7 @@ from mmdet_softpl.functional import (
     reliability_counts,
     temperature_calibrator,
 )
+from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
 from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,

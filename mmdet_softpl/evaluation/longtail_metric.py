@@ -29,7 +29,6 @@ from mmdet_softpl.evaluation.average_precision import (
     summarise,
 )
 from mmdet_softpl.evaluation.ground_truth import (
-    FREQUENCY_LETTERS,
     GroundTruth,
     check_masks,
     coco_api,
@@ -43,6 +42,7 @@ from mmdet_softpl.functional.calibration import (
     group_mean,
     reliability_counts,
 )
+from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.registry import METRICS
 
 # Per class over the whole set: Dave et al., "Evaluating Large-Vocabulary Object Detectors"

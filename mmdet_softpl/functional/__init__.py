@@ -30,13 +30,13 @@ from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mas
 from .matching import match_indices
 from .similarity import (
     ClassSimilarity,
+    cap_inflow,
     effective_neighbours,
     prototype_log_evidence,
     similarity_from_confusion,
     similarity_from_matrix,
     similarity_from_prototypes,
     sum_features,
-    tilt_similarity,
     update_prototypes,
 )
 from .smoothing import (
@@ -69,6 +69,7 @@ __all__ = [
     'align_boosts',
     'apply_calibrator',
     'boost_scores',
+    'cap_inflow',
     'chance_ece',
     'class_conditional_ece',
     'curriculum_thresholds',
@@ -106,7 +107,6 @@ __all__ = [
     'student_offsets',
     'sum_features',
     'temperature_calibrator',
-    'tilt_similarity',
     'update_prototypes',
     'wanted_mass',
     'warp_boxes',

@@ -14,6 +14,8 @@ from ._tensor import at_least_float32
 
 RARE, COMMON, FREQUENT = 0, 1, 2
 GROUP_NAMES = ('rare', 'common', 'frequent')
+# LVIS's own.
+FREQUENCY_LETTERS = ('r', 'c', 'f')
 
 
 def frequency_groups(image_counts: Tensor, rare_max: int = 10, common_max: int = 100) -> Tensor:

@@ -20,7 +20,7 @@ from ._tensor import at_least_float32, class_rows
 class ClassSimilarity(NamedTuple):
     """Sparse row-stochastic similarity Q of classes.
 
-    The diagonal is left out, except where `tilt_similarity` gives mass back to a class itself.
+    The diagonal is left out, except where `cap_inflow` gives mass back to a class itself.
 
     Attributes:
         indices: (C, k) int64, the neighbours of each class, in [0, C).
@@ -200,52 +200,42 @@ def effective_neighbours(similarity: ClassSimilarity) -> Tensor:
     return torch.where(uniform, torch.full_like(spread, weights.shape[0] - 1), spread)
 
 
-def tilt_similarity(
+def cap_inflow(
     similarity: ClassSimilarity,
     instance_counts: Tensor,
-    gamma: float,
-    max_inflow: float | None = None,
+    max_inflow: float,
     topk: int | None = None,
 ) -> tuple[ClassSimilarity, Tensor]:
-    """Tilt a similarity toward classes with few instances and cap what flows into each class.
+    """Cap what smoothing hands to each class.
 
-    Q[y, j] is multiplied by (n_ref / n_j)^gamma and rows are renormalised (n_ref cancels).
-    Smoothing then hands inflow_j = sum_y n_y Q[y, j] target mass (times epsilon) to class j,
-    whose own instances are n_j. With ``max_inflow`` the columns that get more than
-    max_inflow * n_j are scaled down to it. A row that lost mass that way gives it back to its own
-    class, in a column of its own if ``topk`` leaves room for one, else in that of the row's
-    weakest neighbour. Uniform (zero) rows have nothing
-    to tilt or to scale; their inflow counts, and leaves the others less room.
+    That is inflow_j = sum_y n_y Q[y, j] target mass (times epsilon) for class j, whose own
+    instances are n_j. Columns that get more than max_inflow * n_j are scaled down to it. A row
+    that lost mass that way gives it back to its own class, in a column of its own if ``topk``
+    leaves room for one, else in that of the row's weakest neighbour. Uniform (zero) rows have
+    nothing to scale; their inflow counts, and leaves the others less room.
 
     Args:
         similarity: (C, k), without the diagonal.
         instance_counts: (C,) labelled instances n, >= 0; classes without any count as one.
-        gamma: strength of the tilt; 0 changes nothing, > 0 favours rare neighbours.
-        max_inflow: limit of inflow_j / n_j, > 0; None: no limit.
+        max_inflow: limit of inflow_j / n_j, > 0; inf: no limit.
         topk: columns that the result may have; None: k.
 
     Returns:
-        The similarity (C, k), or (C, k + 1) where there is a limit and k < topk; and the ratio
+        The similarity (C, k), or (C, k + 1) where k < topk; and the ratio
         inflow_j / n_j after the cap, (C,), which leaves out what a class gives back to itself.
 
     Raises:
         ValueError: max_inflow <= 0.
     """
-    if max_inflow is not None and max_inflow <= 0:
+    if not max_inflow > 0:
         raise ValueError(f'max_inflow must be > 0, got {max_inflow}')
     indices, weights = similarity
     tiny = torch.finfo(weights.dtype).tiny
     own = instance_counts.to(weights).clamp_min(1)
 
-    weights = weights * own.pow(-gamma)[indices]
-    mass = weights.sum(dim=1, keepdim=True)
-    weights = weights / mass.clamp_min(tiny)
-
-    uniform = own * (mass[:, 0] == 0)
+    uniform = own * (weights.sum(dim=1) == 0)
     base = (uniform.sum() - uniform) / max(weights.shape[0] - 1, 1)
     inflow = _inflow(indices, weights, own)
-    if max_inflow is None:
-        return ClassSimilarity(indices, weights), (base + inflow) / own
 
     itself = torch.arange(weights.shape[0], device=indices.device)[:, None]
     if topk is not None and indices.shape[1] < topk:

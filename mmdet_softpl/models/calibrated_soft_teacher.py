@@ -309,7 +309,6 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 samples,
                 hard=cfg['label_mode'] == 'hard',
                 offsets=self.class_state.offsets,
-                objectness_thr=cfg['objectness_thr'],
             )
         )
         # Without one object everything would be background: the images say nothing then.

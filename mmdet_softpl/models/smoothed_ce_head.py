@@ -18,6 +18,7 @@ from mmdet_softpl.checks import UNUSED_INDEX, check_choice, check_range
 from mmdet_softpl.functional import (
     ClassSimilarity,
     SmoothingTable,
+    cap_inflow,
     effective_neighbours,
     similarity_from_confusion,
     similarity_from_prototypes,
@@ -25,7 +26,6 @@ from mmdet_softpl.functional import (
     soft_cross_entropy,
     sparse_cross_entropy,
     sum_features,
-    tilt_similarity,
     update_prototypes,
 )
 from mmdet_softpl.models.similarity_file import read_similarity
@@ -338,6 +338,17 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             similarity = similarity_from_prototypes(
                 self.prototypes, self.prototype_counts, self.topk, self.temperature
             )
+            similarity, inflow = cap_inflow(
+                similarity,
+                self.prototype_counts,
+                max_inflow=self.max_inflow / self.smoothing,
+                topk=self.topk,
+            )
+            MMLogger.get_current_instance().debug(
+                'class similarity: %.1f effective neighbours, largest inflow %.2f',
+                effective_neighbours(similarity).mean(),
+                self.smoothing * inflow.max(),
+            )
         elif self.smoothing_mode == 'confusion':
             sum_over_ranks(self.confusion_sums, self.feature_counts)
             # The head changes, so what it confused 1,000 refreshes ago should fade.
@@ -347,19 +358,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             similarity = similarity_from_confusion(self.confusion, self.topk)
         else:
             return
-        if self.smoothing_mode == 'similarity' and self.smoothing > 0:
-            similarity, inflow = tilt_similarity(
-                similarity,
-                self.prototype_counts,
-                gamma=0.0,
-                max_inflow=self.max_inflow / self.smoothing,
-                topk=self.topk,
-            )
-            MMLogger.get_current_instance().debug(
-                'class similarity: %.1f effective neighbours, largest inflow %.2f',
-                effective_neighbours(similarity).mean(),
-                self.smoothing * inflow.max(),
-            )
         self._set_similarity(similarity)
 
     def _set_similarity(self, similarity: ClassSimilarity) -> None:

@@ -160,7 +160,6 @@ def roi_losses(
     *,
     hard: bool,
     offsets: Tensor,
-    objectness_thr: float,
 ) -> dict[str, Tensor]:
     """Class, box and mask losses; one RoI sampling and one feature pass a stage for all three.
 
@@ -172,8 +171,6 @@ def roi_losses(
         batch_data_samples: The student's data samples.
         hard: One-hot labels and binary masks of weight 1 instead of soft ones.
         offsets: (C,) added to the student's logits in the class loss only.
-        objectness_thr: Boxes are learned from instances with more objectness than this, or
-            a kept class.
 
     Returns:
         The host's names: ``loss_cls``, ``loss_bbox``, ``loss_mask`` (with ``s0.`` and so on
@@ -203,9 +200,8 @@ def roi_losses(
             stage, teacher_stages[i], results['cls_score'], rois, rows, inds, batch, hard, offsets
         )
         losses.update(stage.rename(part))
-        part = box_loss(
-            stage, results['bbox_pred'], rois, targets, rows, inds, batch, objectness_thr
-        )
+        # Every instance is kept or beyond doubt an object, so all their boxes count.
+        part = stage.bbox_head.loss(None, results['bbox_pred'], rois, *targets)
         losses.update(stage.rename(part))
         if stage.with_mask:
             part = mask_loss(stage, x, rois, results['bbox_feats'], rows, inds, batch, hard)
@@ -304,37 +300,6 @@ def background_scores(teacher_stage: RoIStage, rois: Tensor, batch: PseudoBatch)
     boxes = warp_boxes(rois[:, 1:], batch.homographies[images], batch.teacher_shapes[images])
     results = teacher_stage.bbox_forward(batch.feats, torch.cat([rois[:, :1], boxes], dim=1))
     return results['cls_score'].float().softmax(1)[:, -1]
-
-
-def box_loss(
-    stage: RoIStage,
-    bbox_pred: Tensor,
-    rois: Tensor,
-    targets: tuple[Tensor, Tensor, Tensor, Tensor],
-    rows: Tensor,
-    inds: Tensor,
-    batch: PseudoBatch,
-    objectness_thr: float,
-) -> dict[str, Tensor]:
-    """The host's box loss on positives of kept labels and of objects beyond doubt.
-
-    Args:
-        stage: The student's stage.
-        bbox_pred: (N, 4 * C or 4).
-        rois: (N, 5).
-        targets: Host's labels, label weights, box targets and box weights.
-        rows, inds: As in ``class_loss``.
-        batch: Pseudo-instances.
-        objectness_thr: In [0, 1].
-    """
-    labels, label_weights, bbox_targets, bbox_weights = targets
-    if len(rows):
-        sure = batch.instances.kept | (batch.instances.objectness > objectness_thr)
-        # Negatives have no weight already.
-        bbox_weights = bbox_weights.index_copy(0, rows, bbox_weights[rows] * sure[inds, None])
-    return stage.bbox_head.loss(
-        None, bbox_pred, rois, labels, label_weights, bbox_targets, bbox_weights
-    )
 
 
 def mask_loss(

@@ -1,5 +1,7 @@
 """Prototypes against numpy means, similarities against slow float64 references."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,13 @@ from hypothesis import strategies as st
 
 from mmdet_softpl.functional import (
     ClassSimilarity,
+    cap_inflow,
     effective_neighbours,
     prototype_log_evidence,
     similarity_from_confusion,
     similarity_from_matrix,
     similarity_from_prototypes,
     sum_features,
-    tilt_similarity,
     update_prototypes,
 )
 
@@ -293,7 +295,7 @@ def test_effective_neighbours_in_closed_form():
     torch.testing.assert_close(effective_neighbours(similarity), torch.tensor([1.0, 2, 3, 3]))
 
 
-# --- tilt and cap ---
+# --- cap ---
 
 
 def random_similarity(seed, num_classes, topk):
@@ -309,31 +311,19 @@ def inflow_ratio(similarity, counts):
     return (own[:, None] * matrix).sum(0) / own
 
 
-def test_no_tilt_changes_nothing():
+def test_no_limit_changes_nothing():
     similarity, counts = random_similarity(0, 8, 3), torch.arange(8.0)
-    tilted, ratio = tilt_similarity(similarity, counts, 0.0)
-    torch.testing.assert_close(tilted.weights, similarity.weights)
+    capped, ratio = cap_inflow(similarity, counts, math.inf)
+    torch.testing.assert_close(capped.weights, similarity.weights)
     torch.testing.assert_close(ratio, inflow_ratio(similarity, counts))
-
-
-def test_tilt_in_closed_form():
-    similarity = ClassSimilarity(torch.tensor([[1, 2]] * 3), torch.tensor([[0.5, 0.5]] * 3))
-    similarity.weights[2] = 0
-    tilted, ratio = tilt_similarity(similarity, torch.tensor([100.0, 4, 64]), 0.5)
-    # 1 / sqrt(4) against 1 / sqrt(64).
-    torch.testing.assert_close(tilted.weights[0], torch.tensor([0.8, 0.2]))
-    assert tilted.weights[2].tolist() == [0, 0]
-    own = torch.tensor([100.0, 4, 64])
-    expected = torch.tensor([64 / 2, 0.8 * 100 + 0.8 * 4 + 64 / 2, 0.2 * 100 + 0.2 * 4]) / own
-    torch.testing.assert_close(ratio, expected)
 
 
 def test_a_frequent_neighbour_cannot_drown_a_small_class():
     similarity = ClassSimilarity(torch.tensor([[1], [0]]), torch.ones(2, 1))
     counts = torch.tensor([1000.0, 5])
-    _, free = tilt_similarity(similarity, counts, 0.0)
+    _, free = cap_inflow(similarity, counts, math.inf)
     assert free[1].item() == 200
-    capped, ratio = tilt_similarity(similarity, counts, 0.0, max_inflow=2.0)
+    capped, ratio = cap_inflow(similarity, counts, max_inflow=2.0)
     assert ratio[1].item() <= 2
     assert capped.indices.shape == (2, 1)
     torch.testing.assert_close(capped.weights.sum(1), torch.ones(2))
@@ -346,29 +336,28 @@ def test_a_frequent_neighbour_cannot_drown_a_small_class():
     seed=st.integers(0, 1000),
     num_classes=st.integers(1, 12),
     topk=st.integers(1, 6),
-    gamma=st.floats(0, 1),
     max_inflow=st.floats(0.1, 5),
 )
-def test_the_cap_holds_and_rows_stay_distributions(seed, num_classes, topk, gamma, max_inflow):
+def test_the_cap_holds_and_rows_stay_distributions(seed, num_classes, topk, max_inflow):
     similarity = random_similarity(seed, num_classes, topk)
     counts = torch.randint(
         0, 1000, (num_classes,), generator=torch.Generator().manual_seed(seed)
     ).float()
-    tilted, ratio = tilt_similarity(similarity, counts, gamma, max_inflow)
-    assert tilted.weights.shape == similarity.weights.shape
-    assert (tilted.weights >= -1e-6).all()
+    capped, ratio = cap_inflow(similarity, counts, max_inflow)
+    assert capped.weights.shape == similarity.weights.shape
+    assert (capped.weights >= -1e-6).all()
     assert (ratio <= max_inflow * (1 + 1e-4)).all()
     if num_classes > 1:
-        torch.testing.assert_close(tilted.weights.sum(1), torch.ones(num_classes))
-        torch.testing.assert_close(ratio, inflow_ratio(tilted, counts), rtol=1e-4, atol=1e-4)
-    free, free_ratio = tilt_similarity(similarity, counts, gamma)
+        torch.testing.assert_close(capped.weights.sum(1), torch.ones(num_classes))
+        torch.testing.assert_close(ratio, inflow_ratio(capped, counts), rtol=1e-4, atol=1e-4)
+    free, free_ratio = cap_inflow(similarity, counts, math.inf)
     if (free_ratio <= max_inflow).all():
-        torch.testing.assert_close(dense(tilted), dense(free))
+        torch.testing.assert_close(dense(capped), dense(free))
 
 
 def test_cap_keeps_rows_that_lose_nothing():
     similarity = ClassSimilarity(torch.tensor([[1, 2], [2, 0], [1, 0]]), torch.full((3, 2), 0.5))
-    capped, _ = tilt_similarity(similarity, torch.tensor([100.0, 3, 100]), 0.0, max_inflow=1.0)
+    capped, _ = cap_inflow(similarity, torch.tensor([100.0, 3, 100]), max_inflow=1.0)
     assert capped.indices[1].tolist() == [2, 0]
     torch.testing.assert_close(capped.weights[1], similarity.weights[1])
     assert capped.indices[0].tolist() == [0, 2]
@@ -379,11 +368,11 @@ def test_with_room_for_itself_a_row_hands_on_what_it_may(large):
     """Else the weakest neighbour, with one neighbour the only one, would get nothing."""
     similarity = ClassSimilarity(torch.tensor([[1], [0]]), torch.ones(2, 1))
     counts = torch.tensor([large, 100])
-    tilted, ratio = tilt_similarity(similarity, counts, 0.0, max_inflow=10.0, topk=2)
-    assert tilted.indices.shape == (2, 2)
+    capped, ratio = cap_inflow(similarity, counts, max_inflow=10.0, topk=2)
+    assert capped.indices.shape == (2, 2)
     expected = min(large, 1000) / large
-    torch.testing.assert_close(dense(tilted)[0], torch.tensor([1 - expected, expected]))
-    torch.testing.assert_close(dense(tilted)[1], torch.tensor([1.0, 0]))
+    torch.testing.assert_close(dense(capped)[0], torch.tensor([1 - expected, expected]))
+    torch.testing.assert_close(dense(capped)[1], torch.tensor([1.0, 0]))
     torch.testing.assert_close(ratio, torch.tensor([100 / large, min(large, 1000) / 100]))
 
 
@@ -392,7 +381,7 @@ def test_uniform_rows_take_room_but_are_not_capped(max_inflow, last):
     # Class 0 is uniform and gives 15 to each of the others; class 1 gives 40 to class 2.
     similarity = ClassSimilarity(torch.tensor([[1], [2], [1]]), torch.tensor([[0.0], [1.0], [1.0]]))
     counts = torch.tensor([30.0, 40, 10])
-    capped, ratio = tilt_similarity(similarity, counts, 0.0, max_inflow)
+    capped, ratio = cap_inflow(similarity, counts, max_inflow)
     assert capped.weights[0].tolist() == [0]
     # With one column a capped row falls back to its own class altogether.
     assert capped.indices[1].tolist() == [1]
@@ -400,7 +389,7 @@ def test_uniform_rows_take_room_but_are_not_capped(max_inflow, last):
     wide = ClassSimilarity(
         torch.tensor([[1, 0], [2, 0], [1, 0]]), torch.tensor([[0.0, 0], [1, 0], [1, 0]])
     )
-    capped, ratio = tilt_similarity(wide, counts, 0.0, max_inflow)
+    capped, ratio = cap_inflow(wide, counts, max_inflow)
     assert ratio[2].item() == pytest.approx(last)
     assert capped.weights[1].sum().item() == pytest.approx(1)
     assert dense(capped)[1, 2].item() == pytest.approx(max(max_inflow * 10 - 15, 0) / 40)
@@ -408,7 +397,7 @@ def test_uniform_rows_take_room_but_are_not_capped(max_inflow, last):
 
 def test_cap_must_be_positive():
     with pytest.raises(ValueError, match=r'max_inflow.*0\.0'):
-        tilt_similarity(random_similarity(0, 3, 2), torch.ones(3), 0.0, max_inflow=0.0)
+        cap_inflow(random_similarity(0, 3, 2), torch.ones(3), max_inflow=0.0)
 
 
 # --- evidence ---

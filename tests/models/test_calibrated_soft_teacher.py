@@ -138,6 +138,10 @@ def test_teacher_labels_live_above_their_thresholds_and_have_masks() -> None:
     state.thresholds[:] = torch.tensor([0.1, 0.2, 1.0, 0.2, 0.2])
     inputs, samples = multi_batch()
     view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    for seen in view.detections:
+        # What the student learns boxes from.
+        sure = seen.objectness > model.labeling_cfg.objectness_thr
+        assert len(seen) and (seen.kept | sure).all()
     kept = [seen[seen.kept] for seen in view.detections]
     assert sum(map(len, kept)) > 0
     for seen in kept:
