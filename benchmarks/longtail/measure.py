@@ -29,8 +29,8 @@ from mmdet_softpl.functional import (
     expected_calibration_error,
     reliability_counts,
 )
-from mmdet_softpl.functional.calibration import group_mean
 from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
+from mmdet_softpl.functional.group_statistics import group_mean
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS
 
 BATCH_SIZE = 8

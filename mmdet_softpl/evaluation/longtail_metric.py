@@ -36,13 +36,13 @@ from mmdet_softpl.evaluation.ground_truth import (
     groups_of_classes,
     judge_detections,
 )
-from mmdet_softpl.functional.calibration import (
+from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
+from mmdet_softpl.functional.group_statistics import group_mean
+from mmdet_softpl.functional.reliability import (
     class_conditional_ece,
     expected_calibration_error,
-    group_mean,
     reliability_counts,
 )
-from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.registry import METRICS
 
 # Per class over the whole set: Dave et al., "Evaluating Large-Vocabulary Object Detectors"

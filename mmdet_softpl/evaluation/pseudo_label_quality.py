@@ -18,8 +18,8 @@ from mmdet_softpl.evaluation.ground_truth import (
     groups_of_classes,
     judge_detections,
 )
-from mmdet_softpl.functional.calibration import reliability_counts
 from mmdet_softpl.functional.frequency import GROUP_NAMES
+from mmdet_softpl.functional.reliability import reliability_counts
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS
 
 

@@ -3,18 +3,10 @@
 from .alignment import align_boosts, follow_labelled_shares, wanted_mass
 from .calibration import (
     apply_calibrator,
-    chance_ece,
-    class_conditional_ece,
-    expected_calibration_error,
-    expected_counts,
-    group_mean,
     histogram_calibrator,
     isotonic,
     never_raising,
-    reliability_counts,
-    shrink_to_groups,
     soft_targets,
-    student_offsets,
     temperature_calibrator,
 )
 from .frequency import (
@@ -26,8 +18,15 @@ from .frequency import (
     frequency_boost,
     frequency_groups,
 )
+from .group_statistics import group_mean, shrink_to_groups
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mask_boxes, warp_points
 from .matching import match_indices
+from .reliability import (
+    chance_ece,
+    class_conditional_ece,
+    expected_calibration_error,
+    reliability_counts,
+)
 from .similarity import (
     ClassSimilarity,
     cap_inflow,
@@ -47,6 +46,7 @@ from .smoothing import (
     soft_cross_entropy,
     sparse_cross_entropy,
 )
+from .student_correction import expected_counts, student_offsets
 from .thresholds import (
     THRESHOLD_MODES,
     curriculum_thresholds,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._tensor import at_least_float32
-from .calibration import shrink_to_groups
+from .group_statistics import shrink_to_groups
 
 
 def wanted_mass(mass: Tensor, labelled_rate: Tensor, boost: Tensor) -> Tensor:

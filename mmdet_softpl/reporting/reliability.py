@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mmdet_softpl.functional.calibration import expected_calibration_error
 from mmdet_softpl.functional.frequency import GROUP_NAMES
+from mmdet_softpl.functional.reliability import expected_calibration_error
 from mmdet_softpl.reporting.figure import (
     FONT_SIZE,
     GREY,
@@ -43,7 +43,7 @@ def draw_reliability(
 
     Args:
         reliability: (3, C, B) counts, correct and confidence sums, as made by
-            :func:`mmdet_softpl.functional.calibration.reliability_counts`.
+            :func:`mmdet_softpl.functional.reliability.reliability_counts`.
         groups: (C,) 0 rare, 1 common, 2 frequent.
         after: (3, C, B) of the confidences, to compare with ``reliability`` as that of scores.
         class_counts: (G,) classes of each group for its title, where the rows are sums over

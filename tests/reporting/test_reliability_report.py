@@ -5,7 +5,7 @@ import pytest
 import torch
 from netcal.metrics import ECE
 
-from mmdet_softpl.functional.calibration import reliability_counts
+from mmdet_softpl.functional.reliability import reliability_counts
 from mmdet_softpl.reporting import draw_reliability, save_figure
 
 NUM_BINS = 10
