@@ -11,6 +11,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
@@ -158,20 +159,22 @@ def test_two_ranks_share_the_images_without_repeats(
 ) -> None:
     cfg = config(repository, root, tmp_path / 'work')
     before = copy.deepcopy(cfg.custom_hooks[-1])
-    seen: list[int] = []
+    given: list[dict] = []
     build = Runner.build_dataloader
 
-    def of_rank(loader: dict, *args, **kwargs):
-        for rank in range(2):
-            monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda r=rank: (r, 2))
-            part = build(loader, *args, **kwargs)
-            seen.extend(part.sampler)
-        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, 1))
+    def noted(loader: dict, *args, **kwargs):
+        given.append(copy.deepcopy(loader))
         return build(loader, *args, **kwargs)
 
     runner = Runner.from_cfg(cfg)
     hook = next(h for h in runner.hooks if isinstance(h, HeldOutCalibrationHook))
-    monkeypatch.setattr(runner, 'build_dataloader', of_rank)
+    monkeypatch.setattr(runner, 'build_dataloader', noted)
     hook.before_train(runner)
-    assert sorted(seen) == list(range(len(hook._dataloader.dataset)))
     assert cfg.custom_hooks[-1] == before
+    settings = given[0]['sampler']
+    assert settings.pop('type') == 'DefaultSampler'
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda r=rank: (r, 2))
+        shares += DefaultSampler(range(3), **settings)
+    assert sorted(shares) == [0, 1, 2]
