@@ -24,12 +24,12 @@ from mmdet_softpl.engine.label_images import label_images
 from mmdet_softpl.evaluation import LongTailMetric, pseudo_label_quality
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, judge_detections
 from mmdet_softpl.functional import (
+    FREQUENCY_LETTERS,
     chance_ece,
     class_conditional_ece,
     expected_calibration_error,
     reliability_counts,
 )
-from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.functional.group_statistics import group_mean
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS
 

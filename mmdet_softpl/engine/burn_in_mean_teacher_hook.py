@@ -41,9 +41,9 @@ class BurnInMeanTeacherHook(Hook):
 
     Raises:
         ValueError: At construction for a value outside its range; before training for
-            phases that contradict the model's ``teacher_checkpoint``, a frozen teacher that
-            was never trained, data sets that do not fit each other, a second mean-teacher
-            hook, or a detector of mmdet's that has no notion of phases 1 and 2's ramp.
+            phases or a ``load_from`` that contradict the model's ``teacher_checkpoint``, a
+            frozen teacher that was never trained, data sets that do not fit each other, a
+            second mean-teacher hook, or a detector of mmdet's that has no notion of phases 1 and 2's ramp.
         TypeError: Before training, if the model has no teacher and student.
     """
 
@@ -116,7 +116,7 @@ class BurnInMeanTeacherHook(Hook):
             copy_teacher(model.student, model.teacher)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Weights of another training bring no labelling state with them."""
+        """Weights of another training bring no labelling state, but maybe a teacher."""
         forget_labelling(runner, checkpoint)
         names = checkpoint.get('state_dict', checkpoint)
         self._teacher_came = any(name.startswith('teacher.') for name in names)

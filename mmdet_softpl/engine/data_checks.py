@@ -140,7 +140,7 @@ def check_datasets(runner: Runner) -> None:
     Raises:
         ValueError: labelled, unlabelled or validation classes or the model differ. Names the data
             set, the first class that differs, and what to do. Or an unlabelled branch does not
-            hand ``homography_matrix`` to a ``CalibratedSoftTeacher``.
+            tell a ``CalibratedSoftTeacher`` where its pixels come from (``check_views``).
         AnnotationError: a labelled json cannot be used.
         FileNotFoundError: the first image of a set is not where its config says.
     """

@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 from mmdet_softpl import compat
 from mmdet_softpl.config_file import load_config, type_name
 from mmdet_softpl.models import CalibratedSoftTeacher
-from mmdet_softpl.models.checkpoint_parts import fitting, is_class_statistic
+from mmdet_softpl.models.checkpoint_parts import is_class_statistic
 
 
 class TrainedModelError(ValueError):
@@ -107,8 +107,7 @@ def load_teacher(cfg: Config, checkpoint: str) -> tuple[CalibratedSoftTeacher, l
         detector = MODELS.build(ConfigDict(without_pretrained(model)))
     assert isinstance(detector, CalibratedSoftTeacher)
     try:
-        fits = fitting(state_dict, detector.state_dict())
-        missing = detector.load_state_dict(fits, strict=False).missing_keys
+        missing = detector.load_state_dict(state_dict, strict=False).missing_keys
     except (RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines()
         raise TrainedModelError(

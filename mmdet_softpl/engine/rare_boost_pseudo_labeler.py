@@ -42,6 +42,7 @@ from mmdet_softpl.engine.labeller_checks import (
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import (
+    FREQUENCY_LETTERS,
     FREQUENT,
     GROUP_NAMES,
     THRESHOLD_MODES,
@@ -51,7 +52,6 @@ from mmdet_softpl.functional import (
     per_class_thresholds,
     smooth_thresholds,
 )
-from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS

@@ -47,7 +47,8 @@ def check_views(name: str, dataset: BaseDataset) -> None:
                 'unlabelled branches, since CalibratedSoftTeacher carries the labels of '
                 'the teacher over to the view of the student by it.'
             )
-        silent = _moves_in_silence(dataset, branch)
+        names = (type(transform).__name__ for transform in _transforms(dataset, branch))
+        silent = next((name for name in names if name in UNRECORDED), None)
         if silent is not None:
             raise ValueError(
                 f'{name} ({type(dataset).__name__}), branch {branch!r}: {silent} moves pixels '
@@ -68,32 +69,24 @@ def packs_without(dataset: BaseDataset, branch: str, key: str) -> object | None:
     Returns:
         The transform; None where there is none.
     """
-    from mmdet.datasets.transforms import MultiBranch
-
-    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
-        for transform in branches[branch].transforms if branch in branches else ():
-            # Those that pack; what another one hands on is not known.
-            keys = getattr(transform, 'meta_keys', None)
-            if keys is not None and key not in keys:
-                return transform
+    for transform in _transforms(dataset, branch):
+        # Those that pack; what another one hands on is not known.
+        keys = getattr(transform, 'meta_keys', None)
+        if keys is not None and key not in keys:
+            return transform
     return None
 
 
-def _moves_in_silence(dataset: BaseDataset, branch: str) -> str | None:
-    """Name of a transform of a branch that moves pixels and leaves ``homography_matrix``."""
+def _transforms(dataset: BaseDataset, branch: str) -> Iterator[object]:
+    """Those of a branch, and what they choose from or apply (``RandomApply`` ...)."""
     from mmdet.datasets.transforms import MultiBranch
 
     for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        branches = step.branch_pipelines if isinstance(step, MultiBranch) else {}
-        for transform in _nested(branches.get(branch)):
-            if type(transform).__name__ in UNRECORDED:
-                return type(transform).__name__
-    return None
+        if isinstance(step, MultiBranch) and branch in step.branch_pipelines:
+            yield from _nested(step.branch_pipelines[branch])
 
 
 def _nested(transform: object) -> Iterator[object]:
-    """A transform, and those that it chooses from or applies (``RandomApply`` ...)."""
     yield transform
     parts = transform if isinstance(transform, list) else getattr(transform, 'transforms', ())
     for part in parts or ():

@@ -22,8 +22,6 @@ from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.functional.matching import match_indices
 
-"""Letters of LVIS's ``frequency`` field, by group index (0 rare, 1 common, 2 frequent)."""
-
 
 @dataclass(frozen=True)
 class ImageTruth:

@@ -24,6 +24,7 @@ from mmdet_softpl.evaluation.soft_label_replay import (
 )
 from mmdet_softpl.evaluation.teacher_dump import DumpedImage, TeacherDump
 from mmdet_softpl.functional import (
+    FREQUENCY_LETTERS,
     FREQUENT,
     apply_calibrator,
     boost_scores,
@@ -34,7 +35,6 @@ from mmdet_softpl.functional import (
     reliability_counts,
     temperature_calibrator,
 )
-from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
 from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,

@@ -11,6 +11,7 @@ from .calibration import (
 )
 from .frequency import (
     COMMON,
+    FREQUENCY_LETTERS,
     FREQUENT,
     GROUP_NAMES,
     RARE,
@@ -60,6 +61,7 @@ from .thresholds import (
 
 __all__ = [
     'COMMON',
+    'FREQUENCY_LETTERS',
     'FREQUENT',
     'GROUP_NAMES',
     'RARE',

@@ -14,7 +14,7 @@ from ._tensor import at_least_float32
 
 RARE, COMMON, FREQUENT = 0, 1, 2
 GROUP_NAMES = ('rare', 'common', 'frequent')
-# LVIS's own.
+# Of LVIS's ``frequency`` field, by group.
 FREQUENCY_LETTERS = ('r', 'c', 'f')
 
 

@@ -32,23 +32,6 @@ def is_class_statistic(key: str) -> bool:
     return '.bbox_head.' in key and not key.endswith(('weight', 'bias'))
 
 
-def fitting(state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without class statistics of another shape, which the head gathers anew.
-
-    Args:
-        state_dict: Of a checkpoint.
-        own: Of the network that is to load it, with the same names.
-
-    Returns:
-        What ``load_state_dict`` takes as far as statistics go; weights are all kept.
-    """
-    return {
-        key: value
-        for key, value in state_dict.items()
-        if not is_class_statistic(key) or key not in own or own[key].shape == value.shape
-    }
-
-
 def check_head(
     state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str, source: str
 ) -> None:
@@ -89,7 +72,6 @@ def load_into_teacher(teacher: nn.Module, own: Mapping[str, Tensor], source: str
     checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
     state = network_part(checkpoint.get('state_dict', checkpoint), 'teacher')
     check_head(state, own, '', source)
-    state = fitting(state, teacher.state_dict())
     missing = teacher.load_state_dict(state, strict=False).missing_keys
     extra = [key for key in missing if is_class_statistic(key)]
     if len(missing) > len(extra):

@@ -385,6 +385,12 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        # That of another ``topk`` is no reason to refuse weights that fit: the next refresh makes
+        # it anew.
+        for name in ('similarity_indices', 'similarity_weights') if self.smooths else ():
+            saved, own = state_dict.get(prefix + name), getattr(self, name)
+            if saved is not None and saved.shape[1] != own.shape[1]:
+                state_dict[prefix + name] = own
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if not self.smooths:
             return

@@ -452,5 +452,24 @@ def test_no_class_gets_more_mass_than_it_may() -> None:
         head.feature_counts += 1
         head.refresh()
         dense = torch.zeros(6, 6).scatter(1, head.similarity.indices, head.similarity.weights)
-        inflow[limit] = float(0.1 * dense.sum(0).max())
-    assert inflow[0.1] < 0.9 * inflow[100.0]
+        # One instance each; what a class gives itself is no inflow. Smoothing is 0.1.
+        inflow[limit] = float(0.1 * dense.fill_diagonal_(0).sum(0).max())
+    assert inflow[100.0] > 0.15
+    assert inflow[0.1] == pytest.approx(0.1, abs=1e-5)
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_similarity_of_another_topk_is_left_out(wrapped: bool) -> None:
+    source = SmoothedCEHead(num_classes=6, topk=3, **copy.deepcopy(COMMON))
+    source.prototypes += 1
+    source.similarity_weights += 1 / 3
+    head = SmoothedCEHead(num_classes=6, topk=2, **copy.deepcopy(COMMON))
+    target, state = head, source.state_dict()
+    if wrapped:
+        target = torch.nn.ModuleDict(dict(bbox_head=head))
+        state = {f'bbox_head.{key}': value for key, value in state.items()}
+    target.load_state_dict(state)
+    assert head.similarity_weights.shape == (6, 2) and not head.similarity_weights.any()
+    assert torch.equal(head.prototypes, source.prototypes)
+    assert torch.equal(head.fc_cls.weight, source.fc_cls.weight)
+    assert state[next(k for k in state if k.endswith('similarity_weights'))].shape == (6, 3)
