@@ -43,7 +43,8 @@ class BurnInMeanTeacherHook(Hook):
         ValueError: At construction for a value outside its range; before training for
             phases or a ``load_from`` that contradict the model's ``teacher_checkpoint``, a
             frozen teacher that was never trained, data sets that do not fit each other, a
-            second mean-teacher hook, or a detector of mmdet's that has no notion of phases 1 and 2's ramp.
+            second mean-teacher hook, or a detector of mmdet's that has no notion of phases 1
+            and 2's ramp.
         TypeError: Before training, if the model has no teacher and student.
     """
 
