@@ -25,8 +25,10 @@ def last_checkpoint(work_dir: str | os.PathLike) -> Path | None:
         for candidate in (folder / named.name, named):
             if candidate.is_file():
                 return candidate
-    # PyTorch's files are zip archives, whose end tells a whole one.
-    whole = [path for path in folder.glob('*.pth') if is_zipfile(path)]
+    # PyTorch's files are zip archives, whose end tells a whole one. mmengine's best_*.pth are
+    # weights alone.
+    files = (path for path in folder.glob('*.pth') if not path.name.startswith('best_'))
+    whole = [path for path in files if is_zipfile(path)]
     return max(whole, key=_age, default=None)
 
 

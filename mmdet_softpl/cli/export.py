@@ -12,8 +12,6 @@ import argparse
 import inspect
 import json
 import os
-import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, indent=2))
         return 0
-    for warning in summary['warnings']:
-        print(f'warning: {warning}', file=sys.stderr)
     for name in summary['dropped']:
         print(f'left out (training only): {name}')
     print(f'config:  {summary["config"]}\nweights: {summary["weights"]}')
@@ -95,25 +91,29 @@ def export(
 
     Returns:
         ``config`` and ``weights``: the paths written; ``dropped``: sorted names of entries of
-        the state dict that the plain detector does not have; ``warnings``: sentences.
+        the state dict that the plain detector does not have.
 
     Raises:
-        ExportError: the checkpoint cannot be read, has no config, lacks weights of the
-            detector, or its config has a type without a stock counterpart.
-        FileNotFoundError, FileExistsError: of the checkpoint; of an earlier export.
+        ExportError: the checkpoint has no config, lacks weights of the detector, or its config
+            has a type without a stock counterpart.
+        TrainedModelError: the checkpoint is missing or cannot be read.
+        FileExistsError: of an earlier export.
+        NotADirectoryError: ``out_dir`` is a file.
     """
     import torch
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'checkpoint {checkpoint!r} does not exist')
+    from mmdet_softpl.engine.load_teacher import read_checkpoint
+
+    if Path(out_dir).is_file():
+        raise NotADirectoryError(f'OUT_DIR {out_dir}: a file, but a folder is needed')
     config_file, weights_file = (Path(out_dir) / f'detector.{ext}' for ext in ('py', 'pth'))
     for path in (config_file, weights_file):
         if path.exists() and not overwrite:
             raise FileExistsError(f'{path} exists; give --overwrite or another OUT_DIR')
 
-    loaded = _load(checkpoint)
+    loaded = read_checkpoint(checkpoint)
     plain = plain_config(_training_config(loaded, checkpoint, config))
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(plain.model)
@@ -136,30 +136,7 @@ def export(
         'config': str(config_file),
         'weights': str(weights_file),
         'dropped': dropped,
-        'warnings': _doubts(loaded['state_dict'], network, checkpoint),
     }
-
-
-def _doubts(state_dict: dict[str, Any], network: str, checkpoint: str) -> list[str]:
-    """A teacher that is exported although it never followed the student.
-
-    ``num_iters`` counts the unsupervised iterations of CalibratedSoftTeacher. Right at the end of
-    its supervised phase, before the first of them, the teacher is a copy of the student.
-    """
-    unsupervised = state_dict.get('num_iters')
-    if network != 'teacher' or unsupervised is None or int(unsupervised) > 0:
-        return []
-    pairs = [
-        (value, state_dict.get(f'student.{key.removeprefix("teacher.")}'))
-        for key, value in state_dict.items()
-        if key.startswith('teacher.')
-    ]
-    if all(student is None or teacher.equal(student) for teacher, student in pairs):
-        return []
-    return [
-        f'the teacher in {checkpoint} was never trained: no unsupervised iteration has happened '
-        'yet (num_iters is 0); export the student with --from student'
-    ]
 
 
 def plain_state_dict(
@@ -229,21 +206,6 @@ def plain_config(cfg: Any) -> Any:
     }
     kept = {key: source[key] for key in _KEPT if source.get(key) is not None}
     return Config(_stock(kept))
-
-
-def _load(checkpoint: str) -> dict[str, Any]:
-    from mmengine.runner import CheckpointLoader
-
-    from mmdet_softpl import compat
-
-    compat.allow_mmengine_checkpoints()
-    try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ExportError(f'{checkpoint} cannot be read as a checkpoint: {error}') from error
-    if not isinstance(loaded, dict) or 'state_dict' not in loaded:
-        raise ExportError(f"{checkpoint} has no entry 'state_dict'; is it a file of MMEngine?")
-    return loaded
 
 
 def _training_config(loaded: dict[str, Any], checkpoint: str, config: str | None) -> Any:

@@ -80,7 +80,7 @@ def write_split(
         count: number of labelled images.
         seed: names the split and seeds the draw: same file and seed, same split.
         min_images_per_class: labelled images that every class keeps at least, or all it has. 0
-            draws images at random.
+            draws images at random. An image with a crowd of a class alone is none of its images.
         held_out: the rest keeps its labels, for calibration or a pilot, and its file ends in
             ``-heldout.json``.
         overwrite: replace existing files.
@@ -103,6 +103,8 @@ def write_split(
     check_range('split', 'min_images_per_class', min_images_per_class, 0, None)
     check_range('split', 'seed', seed, 0, None)
     source = Path(ann_file)
+    if Path(out_dir).is_file():
+        raise NotADirectoryError(f'--out {out_dir}: a file, but a folder is needed for two files.')
     tag = f'{percent:g}' if percent is not None else f'{count}images'
     labeled_file = Path(out_dir) / f'{source.stem}.{seed}@{tag}.json'
     kind = 'heldout' if held_out else 'unlabeled'
@@ -157,7 +159,7 @@ def _draw_images(
     rank = {image_id: position for position, image_id in enumerate(order)}
     images_of: dict[int, set[int]] = {category: set() for category in summary.category_ids}
     classes_of: dict[int, set[int]] = {}
-    for annotation in data['annotations']:
+    for annotation in _objects(data['annotations']):
         images_of[annotation['category_id']].add(annotation['image_id'])
         classes_of.setdefault(annotation['image_id'], set()).add(annotation['category_id'])
 
@@ -211,13 +213,12 @@ def recounted_categories(
 
     Args:
         categories: of a COCO or LVIS file; which of the three keys one has, it keeps.
-        annotations: all of the new file.
+        annotations: all of the new file; crowds are not counted.
 
     Returns:
         New dicts in the same order.
     """
-    instance_counts = Counter(a['category_id'] for a in annotations)
-    image_counts = Counter(c for c, _ in {(a['category_id'], a['image_id']) for a in annotations})
+    image_counts, instance_counts = _class_counts(annotations)
     recounted = []
     for category in categories:
         new = dict(category)
@@ -231,10 +232,20 @@ def recounted_categories(
     return recounted
 
 
+def _objects(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without crowds, which nobody trains on."""
+    return [a for a in annotations if not a.get('iscrowd')]
+
+
+def _class_counts(annotations: list[dict[str, Any]]) -> tuple[Counter[int], Counter[int]]:
+    """Images and instances of each category id."""
+    objects = _objects(annotations)
+    images = Counter(c for c, _ in {(a['category_id'], a['image_id']) for a in objects})
+    return images, Counter(a['category_id'] for a in objects)
+
+
 def _class_shares(before: AnnotationSummary, labeled: dict[str, Any]) -> tuple[ClassShare, ...]:
-    instances = Counter(a['category_id'] for a in labeled['annotations'])
-    pairs = {(a['category_id'], a['image_id']) for a in labeled['annotations']}
-    images = Counter(category for category, _ in pairs)
+    images, instances = _class_counts(labeled['annotations'])
     groups_before = class_statistics(before).groups
     return tuple(
         ClassShare(

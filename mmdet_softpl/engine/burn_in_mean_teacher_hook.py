@@ -21,8 +21,8 @@ from mmdet_softpl.registry import HOOKS
 class BurnInMeanTeacherHook(Hook):
     """Decides, iteration by iteration, what the teacher is and how much the student hears of it.
 
-    1. ``supervised_iters``: the student learns from labelled images alone; the teacher is
-       copied from it at the end.
+    1. ``supervised_iters``: the student learns from labelled images alone; the teacher is a
+       copy of it, so that validations and checkpoints of this phase hold a teacher too.
     2. ``burn_in_iters``: the teacher, just trained or given, is frozen while the student
        learns from its labels (Guided Distillation, WACV 2024); copied at the end.
     3. After that the teacher is the moving average of the student.
@@ -33,7 +33,7 @@ class BurnInMeanTeacherHook(Hook):
 
     Args:
         momentum: Share of the student in an update, in (0, 1).
-        interval: Iterations between two updates, >= 1.
+        interval: Iterations between two updates or copies, >= 1.
         supervised_iters: Length of phase 1, >= 0.
         burn_in_iters: Length of phase 2, >= 0.
         ramp_iters: Iterations over which the unsupervised weight grows linearly to its full
@@ -138,9 +138,10 @@ class BurnInMeanTeacherHook(Hook):
         """Update the teacher as its phase asks."""
         model, done = _semi_model(runner), runner.iter + 1
         frozen_until = self.supervised_iters + self.burn_in_iters
-        if done in {self.supervised_iters, frozen_until}:
+        due = done % self.interval == 0
+        if done in {self.supervised_iters, frozen_until} or (due and done < self.supervised_iters):
             copy_teacher(model.student, model.teacher)
-        elif done > frozen_until and done % self.interval == 0:
+        elif due and done > frozen_until:
             average_teacher(model.student, model.teacher, self.momentum)
 
 

@@ -55,8 +55,8 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         )
     if checkpoint.endswith('.py'):
         raise TrainedModelError(
-            f'{checkpoint}: this is a config, not a checkpoint (.pth). CONFIG comes first, '
-            'CHECKPOINT second.'
+            f'{checkpoint}: this is a config, not a checkpoint (.pth). A command that takes both '
+            'wants CONFIG first.'
         )
     compat.allow_mmengine_checkpoints()
     try:

@@ -54,7 +54,9 @@ def check_head(
             raise ValueError(
                 f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, '
                 f'{value.shape[0] - 1} classes, but the model has num_classes='
-                f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes.'
+                f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes; to start from '
+                'a plain detector of other classes without its heads, give it as '
+                "model.detector.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )
 
 

@@ -274,33 +274,6 @@ def test_names_what_is_left_out(
     assert not any(key.startswith(('teacher.', 'student.')) for key in weights['state_dict'])
 
 
-def test_a_teacher_that_was_never_trained_is_a_warning(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    path, out = tmp_path / 'c.pth', str(tmp_path / 'out')
-
-    def warnings(network: str) -> str:
-        capsys.readouterr()
-        assert main(['export', str(path), out, '--from', network, '--overwrite']) == 0
-        return capsys.readouterr().err
-
-    save_checkpoint(training_config(data_root, 'mmdet_softpl.CalibratedSoftTeacher', True), path)
-    (line,) = [line for line in warnings('teacher').splitlines() if 'warning: ' in line]
-    assert str(path) in line and 'never trained' in line and '--from student' in line
-    assert 'never trained' not in warnings('student')
-    trained = torch.load(path)
-    copied = torch.load(path)
-    trained['state_dict']['num_iters'] += 1
-    torch.save(trained, path)
-    assert 'never trained' not in warnings('teacher')
-    # At the end of the supervised phase the teacher is the student.
-    for key, value in copied['state_dict'].items():
-        if key.startswith('student.'):
-            copied['state_dict'][key.replace('student.', 'teacher.', 1)] = value
-    torch.save(copied, path)
-    assert 'never trained' not in warnings('teacher')
-
-
 def test_state_dict_selection() -> None:
     mixed = {'teacher.w': 1, 'student.w': 2, 'teacher.extra': 3, 'outer': 4}
     assert plain_state_dict(mixed, 'teacher', {'w': 0}) == ({'w': 1}, ['extra'])
@@ -348,11 +321,13 @@ def test_bad_input(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main(['export', *arguments, str(tmp_path / 'out')]) == 2
         return capsys.readouterr().err
 
-    assert "missing.pth' does not exist" in message(str(tmp_path / 'missing.pth'))
+    assert 'missing.pth: there is no such checkpoint' in message(str(tmp_path / 'missing.pth'))
+    (tmp_path / 'config.py').write_text('model = dict()')
+    assert 'config.py: this is a config, not a checkpoint' in message(str(tmp_path / 'config.py'))
 
     broken = tmp_path / 'broken.pth'
     broken.write_bytes(b'PK not a checkpoint')
-    assert 'cannot be read as a checkpoint' in message(str(broken))
+    assert 'broken.pth: not a checkpoint of PyTorch' in message(str(broken))
 
     bare = tmp_path / 'bare.pth'
     torch.save(dict(state_dict={}), bare)
@@ -365,6 +340,10 @@ def test_bad_input(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     torch.save(loaded, tmp_path / 'c.pth')
     assert 'num_classes=3, but there are 1 class names' in message(str(tmp_path / 'c.pth'))
     assert not (tmp_path / 'out').exists()
+
+    (tmp_path / 'out').touch()
+    assert 'out: a file, but a folder is needed' in message(str(tmp_path / 'c.pth'))
+    (tmp_path / 'out').unlink()
 
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'detector.pth').touch()

@@ -127,6 +127,29 @@ def test_minimum_beyond_what_a_class_has(lvis_file, tmp_path):
     assert [c.images_after for c in summary.classes[1:]] == [2] * 6
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_crowds_are_no_images_of_a_class(lvis_file, tmp_path, seed):
+    data = _load(lvis_file)
+    # Class 2 is a crowd in one of its two images, so that the other one alone can cover it.
+    crowd = next(a for a in data['annotations'] if a['category_id'] == 2)
+    for annotation in data['annotations']:
+        if annotation['category_id'] == 2 and annotation['image_id'] == crowd['image_id']:
+            annotation['iscrowd'] = 1
+    file = tmp_path / 'crowds.json'
+    file.write_text(json.dumps(data))
+    summary = write_split(file, tmp_path / 'o', count=7, seed=seed)
+    share = summary.classes[1]
+    assert (share.images_after, share.images_before) == (1, 1)
+    assert share.instances_after <= share.instances_before
+    (category,) = [c for c in _load(summary.labeled_file)['categories'] if c['id'] == 2]
+    assert (category['image_count'], category['instance_count']) == (1, share.instances_after)
+
+
+def test_folder_that_is_a_file(lvis_file, tmp_path):
+    with pytest.raises(NotADirectoryError, match='a file, but a folder is needed'):
+        write_split(lvis_file, lvis_file, percent=10)
+
+
 def test_without_coverage_classes_get_lost(lvis_file, tmp_path):
     lost = 0
     for seed in range(5):

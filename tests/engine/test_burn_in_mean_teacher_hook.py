@@ -111,8 +111,19 @@ def test_phases(make_runner) -> None:
             )
         )
     assert scales == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
-    assert equal == [False, True, False, False, True, False, False, False]
-    assert moved == [False, True, False, False, True, True, True, True]
+    assert equal == [True, True, False, False, True, False, False, False]
+    assert moved == [True, True, False, False, True, True, True, True]
+
+
+def test_copies_of_the_first_phase_come_at_intervals_and_at_its_end(make_runner) -> None:
+    hook = BurnInMeanTeacherHook(interval=2, supervised_iters=5)
+    runner = make_runner(hook)
+    hook.before_train(runner)
+    equal = []
+    for _ in range(5):
+        step(hook, runner)
+        equal.append(same(runner.model.student, runner.model.teacher))
+    assert equal == [False, True, False, True, True]
 
 
 def test_a_given_teacher_stays_through_the_burn_in(make_runner) -> None:

@@ -95,6 +95,8 @@ def test_the_checkpoint_that_is_gone_is_made_up_for(tmp_path: Path) -> None:
     # Half written when it was stopped.
     half = (tmp_path / 'iter_12.pth').read_bytes()
     (tmp_path / 'iter_12.pth').write_bytes(half[: len(half) // 2])
+    # Weights alone, written later.
+    torch.save(dict(weight=torch.zeros(100)), tmp_path / 'best_segm_iter_10.pth')
     assert last_checkpoint(tmp_path) == tmp_path / 'iter_10.pth'
     torch.save({}, tmp_path / 'iter_8.pth')
     assert last_checkpoint(tmp_path) == tmp_path / 'iter_8.pth', 'named, and there'

@@ -422,6 +422,22 @@ def test_a_checkpoint_of_other_classes_is_named(tmp_path) -> None:
         model.init_weights()
 
 
+def test_a_detector_of_other_classes_gives_all_but_its_heads(tmp_path) -> None:
+    other = MODELS.build(use_smoothed_head(detector_config(num_classes=3)))
+    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
+    detector = use_smoothed_head(detector_config())
+    detector['init_cfg'] = dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth'))
+    model = MODELS.build(semi_config(detector, **GENEROUS))
+    model.init_weights()
+    given = other.state_dict()
+    for network in (model.student, model.teacher):
+        own = network.state_dict()
+        fitting = {name for name, value in given.items() if value.shape == own[name].shape}
+        assert all(torch.equal(own[name], given[name]) for name in fitting)
+        left_out = {name.rsplit('.', 2)[1] for name in given.keys() - fitting if 'weight' in name}
+        assert {'fc_cls', 'fc_reg', 'conv_logits'} <= left_out
+
+
 def test_a_teacher_checkpoint_of_something_else_is_refused(tmp_path) -> None:
     """Frozen, a random teacher would label for the whole burn-in."""
     state = MODELS.build(detector_config()).state_dict()
