@@ -7,3 +7,5 @@ _base_ = [
 ]
 
 custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]
+# The 60,000 supervised iterations are 2.4 passes over the labelled images. Better start from a
+# detector of configs/smoothed_ce, by load_from.

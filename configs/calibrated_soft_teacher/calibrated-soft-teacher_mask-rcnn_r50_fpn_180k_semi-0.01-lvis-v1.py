@@ -7,3 +7,4 @@ _base_ = [
 ]
 
 custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]
+custom_hooks[0].supervised_iters = 20000  # 80 passes over the labelled images

@@ -62,30 +62,32 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 # ---- schedule ----------------------------------------------------------------------------
-# For a few hundred labelled images, 4 images a step (2 labelled, 2 not) on one GPU. The numbers
-# belong together: for a data set of ten times the size multiply all of them by about three.
-supervised_iters = 2000  # labelled images alone; the result is the first teacher
-max_iters = 12000
-train_cfg = dict(max_iters=max_iters, val_interval=1000, val_begin=supervised_iters)
+# For some 300 labelled images, 4 images a step (2 labelled, 2 not) on one GPU: 27 passes over the
+# labelled ones alone, which then have little more to teach. With other numbers of images let
+# `python -m mmdet_softpl new-config` write this part.
+supervised_iters = 4000
+max_iters = 20000
+train_cfg = dict(max_iters=max_iters, val_interval=1000)
 # The base's rate is for 8 images a step.
 optim_wrapper = dict(optimizer=dict(lr=0.005))
+auto_scale_lr = dict(base_batch_size=4)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', by_epoch=False, milestones=[8000, 11000], gamma=0.1),
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', by_epoch=False, milestones=[13000, 18000], gamma=0.1),
 ]
 default_hooks = dict(checkpoint=dict(interval=1000))
 
 custom_hooks = _base_.custom_hooks
 # Momentum 0.001 forgets in 1,000 iterations; the base's 0.0004 is for 180,000.
-custom_hooks[0].update(supervised_iters=supervised_iters, ramp_iters=500, momentum=0.001)
+custom_hooks[0].update(supervised_iters=supervised_iters, ramp_iters=1000, momentum=0.001)
 custom_hooks.append(
     dict(
         _base_.pseudo_labeler,
         labeled_ann_file=data_root + labeled_ann_file,
         # Thresholds are renewed every so many iterations.
-        interval=100,
+        interval=150,
     )
 )
-# Start from a COCO-trained Mask R-CNN instead of ImageNet weights; its heads do not fit your
-# classes and are left out:
-# load_from = '...'
+# To start from a COCO-trained detector, whose heads are left out, instead of ImageNet weights:
+# mim download mmdet --config mask-rcnn_r50_fpn_2x_coco --dest checkpoints
+# model['detector']['init_cfg'] = dict(type='Pretrained', checkpoint='checkpoints/FILE.pth')

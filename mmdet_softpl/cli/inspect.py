@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,12 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 where a finding is an error. A config that cannot be read raises ``ValueError``
         or ``OSError``.
     """
+    from mmdet_softpl.datasets.config_findings import LABELLER
     from mmdet_softpl.datasets.config_sets import LABELLED
     from mmdet_softpl.datasets.data_inspection import inspect_data
+    from mmdet_softpl.datasets.findings import errors_first
     from mmdet_softpl.engine.derived_settings import labeller_settings, training_length
+    from mmdet_softpl.engine.settings_findings import settings_findings
     from mmdet_softpl.reporting.data_report import data_report
 
     cfg = read_config(args.config)
@@ -65,8 +70,12 @@ def run(args: argparse.Namespace) -> int:
         ),
         None,
     )
-    labeller = None if statistics is None else labeller_settings(cfg, statistics)
     length = training_length(cfg, inspection.sets)
+    refused = settings_findings(cfg, inspection.sets, length)
+    inspection = replace(inspection, findings=errors_first((*inspection.findings, *refused)))
+    labeller = None
+    if statistics is not None and not any(LABELLER in f.subject for f in refused):
+        labeller = labeller_settings(cfg, statistics)
     report = data_report(args.config, inspection, labeller, length)
     if args.json:
         print(json.dumps(report, indent=1))
@@ -236,7 +245,7 @@ def _class_table(classes: list[dict[str, Any]], terminal: bool) -> Any:
             _number(one['instances']),
             _number(one['validation_images']),
             '' if one['boost'] is None else f'{one["boost"]:.2f}',
-            f'{one["repeat_factor"]:.2f}',
+            f'{math.ceil(one["repeat_factor"])}',
             '' if expected is None else f'{expected:,.1f}',
         )
     return table
@@ -246,7 +255,9 @@ def _settings(report: dict[str, Any]) -> Iterator[str]:
     from mmdet_softpl.datasets.findings import examples
 
     labeller, length = report['settings']['labeller'], report['settings']['length']
-    if labeller is None:
+    if labeller is None and not report['trains']:
+        yield 'pseudo-labels: not derived before the errors are gone'
+    elif labeller is None:
         yield 'pseudo-labels: no RareBoostPseudoLabeler, so no boost and one threshold for all'
     else:
         values = ', '.join(f'{key}={value}' for key, value in labeller.items())

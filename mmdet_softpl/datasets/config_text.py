@@ -40,6 +40,9 @@ classes = {classes}
 metainfo = dict(classes=classes)
 
 {heads}
+# To start from a COCO-trained detector, whose heads are left out, instead of ImageNet weights:
+# mim download mmdet --config {zoo_config} --dest checkpoints
+# model['detector']['init_cfg'] = dict(type='Pretrained', checkpoint='checkpoints/FILE.pth')
 
 # ---- data --------------------------------------------------------------------------------
 labeled_dataset = _base_.labeled_dataset
@@ -78,10 +81,10 @@ test_evaluator = val_evaluator
 # {schedule_reason}
 supervised_iters = {supervised_iters}
 max_iters = {max_iters}
-train_cfg = dict(
-    max_iters=max_iters, val_interval={val_interval}, val_begin=supervised_iters
-)
+train_cfg = dict(max_iters=max_iters, val_interval={val_interval})
 # {lr_reason}
+# `--auto-scale-lr` of tools/train.py scales it when you train with another batch.
+auto_scale_lr = dict(base_batch_size={batch})
 optim_wrapper = dict(optimizer=dict(lr={lr}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end={warmup_iters}),
@@ -209,6 +212,7 @@ def config_text(
         model=architecture.model,
         dataset='semi_coco_instance',
         schedule=architecture.schedule,
+        zoo_config=architecture.zoo_config,
         classes=_tuple(summary.classes),
         heads=_CASCADE if arch.startswith('cascade') else _ONE_HEAD,
         labelled_type=data.dataset_types[LABELLED],
@@ -258,6 +262,7 @@ _PATHS = (
     'val_images',
 )
 _NUMBERS = (
+    'batch',
     'batch_per_gpu',
     'supervised_iters',
     'max_iters',
@@ -312,7 +317,7 @@ def _schedule_reason(data: OwnData, plan: TrainingPlan) -> str:
     unlabelled = _passes(rest * half / data.unlabelled.used_images)
     return (
         f'Labelled images alone first: {labelled} passes (the rule is {LABELLED_PASSES}, but '
-        f'between 2,000 and\n# 20,000 iterations of {BASE_BATCH} images), then {unlabelled} '
-        f'passes over the unlabelled ones (the rule is {UNLABELLED_PASSES},\n# but between 4 '
-        f'times the first part and 160,000 iterations of {BASE_BATCH} images).'
+        f'between 2,000 and\n# 60,000 iterations of {BASE_BATCH} images), then {unlabelled} '
+        f'passes over the unlabelled ones (the rule is {UNLABELLED_PASSES},\n# but at least 4 '
+        f'times the first part, and no more than 180,000 iterations of {BASE_BATCH} images in all).'
     )

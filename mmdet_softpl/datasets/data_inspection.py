@@ -9,7 +9,7 @@ from typing import Any
 
 from .config_findings import config_findings
 from .config_sets import configured_sets
-from .findings import ERROR, WARNING, Finding
+from .findings import ERROR, Finding, errors_first
 from .image_scan import ScannedImage, scan_images
 from .set_comparisons import class_findings, image_findings, leak_findings
 from .set_contents import SetContents, read_set
@@ -58,10 +58,7 @@ def inspect_data(
         findings += image_findings(one, scanned)
     findings += [*class_findings(sets), *leak_findings(sets, scanned)]
     findings += config_findings(cfg, sets, scanned)
-    order = (ERROR, WARNING)
-    return Inspection(
-        sets, scanned, tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
-    )
+    return Inspection(sets, scanned, errors_first(findings))
 
 
 def _scan(

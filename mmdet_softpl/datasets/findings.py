@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .annotation_checks import MAX_EXAMPLES
@@ -30,6 +30,12 @@ class Finding:
     detail: str
     remedy: str
     count: int = 1
+
+
+def errors_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings with those that stop a training first, else in their order."""
+    order = (ERROR, WARNING)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
 
 
 def examples(items: Sequence[object], limit: int = MAX_EXAMPLES) -> str:

@@ -5,6 +5,7 @@ Letters: L labelled and U unlabelled images, B images a step over all GPUs, half
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,12 @@ import numpy as np
 
 from mmdet_softpl.checks import check_choice, check_range
 
-# Of the shipped configs: the 180,000 iterations of Soft Teacher (arXiv 2106.09018), with 8 images a
-# step and a supervised part before.
+# Of the shipped configs: the 180,000 iterations of Soft Teacher (arXiv 2106.09018) with 8 images a
+# step, at most a third of them on labelled images alone.
 BASE_BATCH = 8
-BASE_SUPERVISED_ITERS = 20000
-BASE_SEMI_ITERS = 160000
+BASE_MAX_ITERS = 180000
+BASE_SUPERVISED_ITERS = 60000
+BASE_RAMP_ITERS = 5000
 MIN_SUPERVISED_ITERS = 2000
 LABELLED_PASSES = 24
 UNLABELLED_PASSES = 12
@@ -28,6 +30,7 @@ MAX_UPSCALING = 2
 # The weights of teacher and student, their gradients and momentum, and CUDA's own.
 FIXED_GB = 1.5
 OVERSAMPLED_RATIO = 10
+VALIDATIONS = 18
 # An evaluation, and writing two detectors and their momentum, take as long as many steps.
 MIN_INTERVAL = 500
 
@@ -41,21 +44,33 @@ class Architecture:
         schedule: file name of its schedule below ``configs/_base_/schedules``.
         zoo_gb: GPU memory of its supervised training in mmdet's model zoo, for 2 images of
             1333 x 800.
+        zoo_config: mmdet's config of a COCO-trained detector to start from.
     """
 
     model: str
     schedule: str
     zoo_gb: float
+    zoo_config: str
 
 
 ARCHITECTURES = {
-    'mask-rcnn_r50': Architecture('calibrated-soft-teacher_mask-rcnn_r50_fpn', 'semi_180k', 4.4),
-    'mask-rcnn_r101': Architecture('calibrated-soft-teacher_mask-rcnn_r101_fpn', 'semi_180k', 6.4),
+    'mask-rcnn_r50': Architecture(
+        'calibrated-soft-teacher_mask-rcnn_r50_fpn', 'semi_180k', 4.4, 'mask-rcnn_r50_fpn_2x_coco'
+    ),
+    'mask-rcnn_r101': Architecture(
+        'calibrated-soft-teacher_mask-rcnn_r101_fpn', 'semi_180k', 6.4, 'mask-rcnn_r101_fpn_2x_coco'
+    ),
     'cascade-mask-rcnn_r50': Architecture(
-        'calibrated-soft-teacher_cascade-mask-rcnn_r50_fpn', 'semi_180k', 6.0
+        'calibrated-soft-teacher_cascade-mask-rcnn_r50_fpn',
+        'semi_180k',
+        6.0,
+        'cascade-mask-rcnn_r50_fpn_20e_coco',
     ),
     'mask-rcnn_swin-t': Architecture(
-        'calibrated-soft-teacher_mask-rcnn_swin-t-p4-w7_fpn', 'semi_180k_adamw', 7.6
+        'calibrated-soft-teacher_mask-rcnn_swin-t-p4-w7_fpn',
+        'semi_180k_adamw',
+        7.6,
+        'mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco',
     ),
 }
 
@@ -72,10 +87,11 @@ class TrainingPlan:
         lr_factor: the shipped learning rate is multiplied by it (linear rule, arXiv 1706.02677).
         scale: None for the shipped sizes, else (longer side, least and greatest shorter side,
             shorter side of the test) in pixels.
-        supervised_iters, max_iters: iterations on labelled images alone, and in all.
+        supervised_iters, max_iters: iterations on labelled images alone, and in all; multiples of
+            ``val_interval``.
         warmup_iters, ramp_iters: of the learning rate, and of the unsupervised loss.
         milestones: iterations at which the learning rate drops by 10.
-        val_interval, checkpoint_interval: iterations.
+        val_interval, checkpoint_interval: iterations; the former is a multiple of the latter.
         refresh_interval: iterations between two refreshes of the thresholds.
         momentum: of the mean teacher.
         oversample_thr: of ``ClassBalancedDataset``; None where the tail is short.
@@ -116,9 +132,10 @@ def plan_training(
       pixels.
     - Sizes: the shipped ones (longer side 1333), or all of them smaller, so that the median
       image is at most doubled.
-    - Labelled images alone: 24 passes, between 2,000 and 20,000 steps of 8 images. Then 12
-      passes over the unlabelled images, between 4 times the first part and 160,000 steps of 8.
-      The COCO 10 % split gets the 20,000 + 160,000 of the shipped configs.
+    - Labelled images alone: 24 passes, between 2,000 and 60,000 steps of 8 images. Then 12
+      passes over the unlabelled images, at least 4 times the first part, but not beyond 180,000
+      steps of 8 in all. The COCO 10 % split gets the 60,000 + 120,000 of the shipped config.
+    - 18 validations, at least 500 steps apart, one of them at the end of the first part.
     - Everything else is in proportion to the shipped schedule.
     - Repeat factor sampling where the commonest class has 10 times the images of the rarest,
       for classes in fewer images than the median class.
@@ -157,8 +174,14 @@ def plan_training(
         BASE_SUPERVISED_ITERS * longer,
     )
     semi = _between(
-        UNLABELLED_PASSES * unlabelled / (batch / 2), 4 * supervised, BASE_SEMI_ITERS * longer
+        UNLABELLED_PASSES * unlabelled / (batch / 2),
+        4 * supervised,
+        BASE_MAX_ITERS * longer - supervised,
     )
+    before = max(1, round(VALIDATIONS * supervised / (supervised + semi)))
+    val_interval = math.ceil(max(supervised / before, MIN_INTERVAL) / 100) * 100
+    supervised = math.ceil(supervised / val_interval) * val_interval
+    semi = math.ceil(semi / val_interval) * val_interval
     total = supervised + semi
     return TrainingPlan(
         batch_per_gpu=per_gpu,
@@ -170,18 +193,18 @@ def plan_training(
         supervised_iters=supervised,
         max_iters=total,
         warmup_iters=min(1000, supervised // 4),
-        ramp_iters=supervised // 4,
+        ramp_iters=min(round(BASE_RAMP_ITERS * longer), supervised // 4),
         milestones=(_hundreds(total * 2 / 3), _hundreds(total * 8 / 9)),
-        val_interval=_hundreds(max(total / 18, MIN_INTERVAL)),
-        checkpoint_interval=_hundreds(max(total / 36, MIN_INTERVAL)),
+        val_interval=val_interval,
+        checkpoint_interval=val_interval // 2 if val_interval >= 2 * MIN_INTERVAL else val_interval,
         refresh_interval=int(np.clip(semi // 100, 50, 500)),
         momentum=float(f'{max(0.0004, 10 / semi):.1g}'),
         oversample_thr=_oversample_thr(image_counts, labelled),
     )
 
 
-def _between(value: float, lower: float, upper: float) -> int:
-    return _hundreds(min(max(value, lower), upper))
+def _between(value: float, lower: float, upper: float) -> float:
+    return min(max(value, lower), upper)
 
 
 def _hundreds(value: float) -> int:
@@ -199,4 +222,8 @@ def _oversample_thr(image_counts: Sequence[int], labelled: int) -> float | None:
     counts = np.array([n for n in image_counts if n > 0])
     if len(counts) < 2 or counts.max() < OVERSAMPLED_RATIO * counts.min():
         return None
-    return float(f'{min(1.0, np.median(counts) / labelled):.2g}')
+    # Rounded down: a threshold just above the median class's share would show it twice as often,
+    # since the host rounds repeats up.
+    share = min(1.0, float(np.median(counts)) / labelled)
+    digits = 1 - math.floor(math.log10(share))
+    return math.floor(share * 10**digits + 1e-9) / 10**digits

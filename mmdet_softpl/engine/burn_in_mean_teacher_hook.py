@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdet_softpl.checks import check_range
+from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.registry import HOOKS
@@ -43,8 +44,8 @@ class BurnInMeanTeacherHook(Hook):
         ValueError: At construction for a value outside its range; before training for
             phases or a ``load_from`` that contradict the model's ``teacher_checkpoint``, a
             frozen teacher that was never trained, data sets that do not fit each other, a
-            second mean-teacher hook, or a detector of mmdet's that has no notion of phases 1
-            and 2's ramp.
+            ``save_best`` that no metric gives, a second mean-teacher hook, or a detector of
+            mmdet's that has no notion of phases 1 and 2's ramp.
         TypeError: Before training, if the model has no teacher and student.
     """
 
@@ -92,6 +93,7 @@ class BurnInMeanTeacherHook(Hook):
                 'them to 0 or use CalibratedSoftTeacher.'
             )
         check_datasets(runner)
+        check_best_checkpoint(runner)
         given = getattr(model, 'teacher_checkpoint', None)
         if given and (self.supervised_iters or not self.burn_in_iters):
             raise ValueError(

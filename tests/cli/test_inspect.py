@@ -137,3 +137,13 @@ def test_interrupt_writes_nothing(
     monkeypatch.setattr('mmdet_softpl.datasets.image_scan.scan_image', interrupt)
     assert main(['inspect', config, '--out', str(tmp_path / 'out')]) == 130
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_setting_that_training_refuses(config: str, capsys: pytest.CaptureFixture) -> None:
+    text = Path(config).read_text()
+    Path(config).write_text(text.replace('    labeled_ann', '    thr_range=(0.9, 0.2), labeled_ann'))
+    assert main(['inspect', config]) == 1
+    out = capsys.readouterr().out
+    assert 'thr_range[1] must lie in [0.9, 1], got 0.2' in out
+    assert 'not derived before the errors are gone' in out
+    assert 'no RareBoostPseudoLabeler' not in out and 'not ready to train: 1 errors' in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ def test_coco_gets_the_shipped_schedule() -> None:
     assert (plan.batch_per_gpu, plan.batch, plan.lr_factor) == (2, 8, 1.0)
     cfg = Config.fromfile(str(config_path('semi_180k')))
     assert cfg.auto_scale_lr.base_batch_size == plan.batch
-    assert plan.supervised_iters == cfg.supervised_iters
+    assert plan.supervised_iters == cfg.custom_hooks[0].supervised_iters
     assert plan.max_iters == cfg.train_cfg.max_iters
     assert list(plan.milestones) == cfg.param_scheduler[1].milestones
     assert plan.val_interval == cfg.train_cfg.val_interval
@@ -37,6 +38,7 @@ def test_small_data_gets_a_short_schedule() -> None:
     # 24 passes are 1,800 iterations, below the least; 12 passes over the others likewise.
     assert (plan.supervised_iters, plan.max_iters) == (2000, 10_000)
     assert plan.momentum == 0.001 and plan.refresh_interval == 80
+    assert (plan.val_interval, plan.checkpoint_interval) == (500, 500)
     assert plan.milestones == (6700, 8900)
     more = plan_training('mask-rcnn_r50', 300, 20_000, gpus=1, gpu_memory=28)
     assert more.max_iters - more.supervised_iters == 60_000
@@ -85,6 +87,34 @@ def test_oversampling_of_a_long_tail() -> None:
     one = plan_training('mask-rcnn_r50', 100, 900, image_counts=[80])
     assert one.oversample_thr is None
     assert even == replace(plan, oversample_thr=None)
+
+
+@pytest.mark.parametrize(('median', 'labelled'), [(2, 3), (68, 333), (1, 7), (97, 1203), (5, 5)])
+def test_the_median_class_is_not_repeated(median: int, labelled: int) -> None:
+    plan = plan_training(
+        'mask-rcnn_r50', labelled, 9, image_counts=[1, median, 10 * max(labelled, 10)]
+    )
+    assert plan.oversample_thr is not None
+    # As the host counts: ceil(sqrt(t / f)).
+    assert math.ceil(math.sqrt(plan.oversample_thr / (median / labelled))) == 1
+    assert plan.oversample_thr > 0.9 * median / labelled
+
+
+@pytest.mark.parametrize('batch', [2, 4, 8, 16])
+@pytest.mark.parametrize('labelled', [10, 300, 1700, 12_345, 100_000])
+@pytest.mark.parametrize('unlabelled', [50, 7_777, 1_000_000])
+def test_the_supervised_part_ends_with_a_validation_and_a_checkpoint(
+    batch: int, labelled: int, unlabelled: int
+) -> None:
+    plan = plan_training('mask-rcnn_r50', labelled, unlabelled, gpus=batch // 2, gpu_memory=5)
+    assert plan.batch == batch
+    for interval in (plan.val_interval, plan.checkpoint_interval):
+        assert interval >= 500
+        assert plan.supervised_iters % interval == 0 and plan.max_iters % interval == 0
+    seen = plan.supervised_iters * batch / 2
+    # 24 passes or the bounds of 2,000 and 60,000 steps of 8, and at most one interval more.
+    wanted = min(max(24 * labelled, 8_000), 240_000)
+    assert wanted <= seen < wanted + plan.val_interval * batch / 2
 
 
 def test_the_least_data_still_gives_a_schedule() -> None:

@@ -1,22 +1,14 @@
 """180,000 iterations of SGD with teacher and student evaluated.
 
 Iterations, learning rate and milestones are those of mmdet's Soft Teacher. The batch is 8 images,
-half of them labelled, where Soft Teacher has 40 with 8 labelled, and the first 20,000 iterations
-see labelled images alone.
+half of them labelled, where Soft Teacher has 40 with 8 labelled, and the first third sees labelled
+images alone: as many as the most labelled images need to be used up, before unlabelled ones help
+(docs/evidence.md). Configs with fewer labelled images shorten it.
 """
 
 _base_ = ['mmdet::_base_/default_runtime.py']
 
-supervised_iters = 20000
-burn_in_iters = 0
-
-# Before the end of the supervised part there is no teacher to evaluate.
-train_cfg = dict(
-    type='IterBasedTrainLoop',
-    max_iters=180000,
-    val_interval=10000,
-    val_begin=supervised_iters,
-)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=180000, val_interval=10000)
 val_cfg = dict(type='TeacherStudentValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -41,7 +33,14 @@ optim_wrapper = dict(
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=5000, max_keep_ckpts=2),
+    checkpoint=dict(
+        by_epoch=False,
+        interval=5000,
+        max_keep_ckpts=2,
+        # Weights alone, in best_*.pth.
+        save_best='teacher/longtail/segm_AP',
+        rule='greater',
+    ),
     # By default validation results of an iteration-based training are logged at step 0.
     logger=dict(interval=50, log_metric_by_epoch=False),
 )
@@ -50,8 +49,7 @@ custom_hooks = [
     dict(
         type='mmdet_softpl.BurnInMeanTeacherHook',
         momentum=0.0004,
-        supervised_iters=supervised_iters,
-        burn_in_iters=burn_in_iters,
+        supervised_iters=60000,
         ramp_iters=5000,
     ),
     dict(type='mmdet_softpl.RandomStateHook'),

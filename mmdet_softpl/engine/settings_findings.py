@@ -1,0 +1,136 @@
+"""What a training would refuse of a config's settings, found by building its parts."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmdet.registry import DATASETS, HOOKS, MODELS
+from mmengine.registry import DefaultScope
+
+from mmdet_softpl.config_file import type_name
+from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED
+from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
+from mmdet_softpl.datasets.set_contents import SetContents
+from mmdet_softpl.models.semi_train_cfg import DEFAULTS
+
+from .config_parts import dataset_leaves
+from .derived_settings import TrainingLength
+from .view_checks import check_views
+
+PACKAGE = 'mmdet_softpl'
+# Between the 14 passes after which a weight of 2 did harm in docs/evidence.md and the 24 that
+# ``new-config`` gives.
+EARLY_PASSES = 20
+_REMEDY = 'correct it: a training stops here too'
+
+
+def settings_findings(
+    cfg: Mapping[str, Any], sets: Sequence[SetContents], length: TrainingLength | None
+) -> list[Finding]:
+    """Build the model, the hooks of this package and the pipelines of a config, without weights.
+
+    Args:
+        cfg: A config.
+        sets: What its sets hold; hooks that read a labelled set with errors are left out.
+        length: Of the training, where it is known.
+
+    Returns:
+        An error for whatever cannot be built, and a warning of unlabelled images that come early.
+    """
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        findings = [*_model(cfg), *_hooks(cfg, sets), *_pipelines(cfg)]
+    return [*findings, *_early(cfg, sets, length)]
+
+
+def _error(subject: str, error: Exception) -> Finding:
+    # mmengine writes a header and source lines around what a constructor raises.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return Finding(ERROR, subject, 'refused setting', ' '.join(str(text).split()), _REMEDY)
+
+
+def _model(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    if not cfg.get('model'):
+        return
+    try:
+        MODELS.build(copy.deepcopy(cfg['model']))
+    except Exception as error:  # Whatever a detector raises, it raises at the start of a training.
+        yield _error('model', error)
+
+
+def _hooks(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Finding]:
+    labelled = [one for one in sets if one.configured.role == LABELLED]
+    sound = not any(f.severity == ERROR for one in labelled for f in one.findings)
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        name = type_name(hook.get('type'))
+        subject = f'custom_hooks[{index}], {name}'
+        cls = hook['type'] if isinstance(hook.get('type'), type) else HOOKS.get(str(hook['type']))
+        if cls is None:
+            detail = 'no hook of this name is registered'
+            remedy = 'correct it, or import its module in custom_imports'
+            yield Finding(ERROR, subject, 'unknown hook', detail, remedy)
+            continue
+        if not cls.__module__.startswith(PACKAGE):
+            continue
+        known = [p for p in inspect.signature(cls).parameters if p not in ('args', 'kwargs')]
+        given = [key for key in hook if key not in ('type', 'priority', *known)]
+        if given:
+            yield Finding(
+                ERROR,
+                subject,
+                'unknown argument',
+                ', '.join(f'{key}={hook[key]!r}' for key in given),
+                f'it takes {", ".join(known)}',
+            )
+        elif sound or 'labeled_ann_file' not in hook:
+            try:
+                HOOKS.build({k: copy.deepcopy(v) for k, v in hook.items() if k != 'priority'})
+            except FileNotFoundError:
+                continue  # A finding about the file says it already.
+            except Exception as error:
+                yield _error(subject, error)
+
+
+def _pipelines(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    ours = type_name((cfg.get('model') or {}).get('type')) == 'CalibratedSoftTeacher'
+    for key in ('train_dataloader', 'val_dataloader'):
+        for index, leaf in enumerate(dataset_leaves((cfg.get(key) or {}).get('dataset'))):
+            subject = f'{key}, set {index}'
+            if not leaf.get('pipeline'):
+                continue
+            try:
+                dataset = DATASETS.build(dict(copy.deepcopy(leaf), lazy_init=True))
+                if ours:
+                    check_views(subject, dataset)
+            except FileNotFoundError:
+                continue  # As above.
+            except Exception as error:
+                yield _error(subject, error)
+
+
+def _early(
+    cfg: Mapping[str, Any], sets: Sequence[SetContents], length: TrainingLength | None
+) -> Iterator[Finding]:
+    """Labels of a young teacher, at full weight, while the labelled images still teach."""
+    model = cfg.get('model') or {}
+    roles = {one.configured.role for one in sets if one.used_images}
+    if length is None or not {LABELLED, UNLABELLED} <= roles:
+        return
+    if type_name(model.get('type')) != 'CalibratedSoftTeacher':
+        return
+    trained = model.get('teacher_checkpoint') or cfg.get('load_from')
+    trained = trained or (model.get('detector') or {}).get('init_cfg')
+    weight = (model.get('semi_train_cfg') or {}).get('unsup_weight', DEFAULTS['unsup_weight'])
+    if trained or weight <= 1 or length.supervised_passes >= EARLY_PASSES:
+        return
+    yield Finding(
+        WARNING,
+        'config',
+        'early unlabelled images',
+        f'{length.supervised_passes:.1f} passes over the labelled images (on one GPU) before '
+        f'unlabelled ones come with unsup_weight={weight:g}',
+        'raise supervised_iters, or set semi_train_cfg.unsup_weight to 1: labels of a young '
+        'teacher cost AP while labelled images still teach (docs/evidence.md)',
+    )

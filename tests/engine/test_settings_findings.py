@@ -1,0 +1,140 @@
+"""What a training refuses, an inspection finds: each fault of a config that trains."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import HOOKS, MODELS, DefaultScope
+
+import mmdet_softpl  # noqa: F401
+from mmdet_softpl.cli.config_path import config_path
+from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
+from mmdet_softpl.datasets.set_contents import read_set
+from mmdet_softpl.engine.derived_settings import training_length
+from mmdet_softpl.engine.settings_findings import EARLY_PASSES, settings_findings
+from tests.support.tiny_data import write_data
+
+DEMO = 'calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes'
+CLASSES = tuple(f'c{i}' for i in range(12))
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The demo's config on a tiny data set of as many classes."""
+    root = write_data(tmp_path_factory.mktemp('data'), CLASSES, num_train=12)
+    cfg = Config.fromfile(str(config_path(DEMO)))
+    annotations = str(root / 'annotations/instances_train2017.json')
+    coco = dict(
+        data_root='', ann_file=annotations, data_prefix=dict(img=str(root / 'train2017')),
+        metainfo=dict(classes=CLASSES),
+    )  # fmt: skip
+    labeled, unlabeled = cfg.train_dataloader.dataset.datasets
+    labeled.dataset.update(coco)
+    unlabeled.update(data_root=str(root / 'unlabeled2017'), ann_file='', data_prefix=dict(img=''))
+    cfg.custom_hooks[1].labeled_ann_file = annotations
+    cfg.pop('val_dataloader')
+    return cfg
+
+
+def found(cfg: Config) -> list[Finding]:
+    sets = tuple(read_set(one) for one in configured_sets(cfg))
+    return settings_findings(cfg, sets, training_length(cfg, sets))
+
+
+def test_nothing_is_found_in_what_trains(config: Config) -> None:
+    cfg = copy.deepcopy(config)
+    # Long enough for its twelve images.
+    assert [f for f in found(cfg) if f.severity == ERROR] == []
+
+
+@pytest.mark.parametrize(
+    'index, change, subject, words',
+    [
+        (1, dict(thr_range=(0.9, 0.2)), 'RareBoostPseudoLabeler', ['thr_range[1]', '0.2']),
+        (1, dict(threshold_mode='priors'), 'RareBoostPseudoLabeler', ['priors', 'quantile']),
+        (1, dict(thr_rnge=(0.2, 0.9)), 'RareBoostPseudoLabeler', ['thr_rnge=(0.2, 0.9)']),
+        (0, dict(momentum=1.5), 'BurnInMeanTeacherHook', ['momentum', '1.5']),
+        (0, dict(type='BurnInMeanTeacherHok'), 'BurnInMeanTeacherHok', ['no hook of this name']),
+    ],
+)
+def test_hooks(config: Config, index: int, change: dict, subject: str, words: list[str]) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.custom_hooks[index].update(change)
+    (finding,) = [f for f in found(cfg) if f.severity == ERROR]
+    assert subject in finding.subject and all(word in finding.detail for word in words)
+    # The host refuses it as well.
+    with DefaultScope.overwrite_default_scope('mmdet'), pytest.raises(Exception):  # noqa: B017
+        HOOKS.build(cfg.custom_hooks[index])
+
+
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(semi_train_cfg=dict(unsup_wait=1.0)), ['unsup_wait', 'unsup_weight']),
+        (dict(semi_train_cfg=dict(score_thr=1.2)), ['score_thr', '1.2']),
+        (dict(semi_test_cfg=dict(predict_on='pupil')), ['pupil']),
+        (dict(detector=dict(roi_head=dict(bbox_head=dict(smoothing=2.0)))), ['smoothing', '2.0']),
+        (dict(detector=dict(type='MaskRCN')), ['MaskRCN']),
+        (dict(teacher_checkpoint='nowhere.pth'), ['nowhere.pth']),
+    ],
+)
+def test_model(config: Config, change: dict, words: list[str]) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.merge_from_dict(dict(model=change))
+    (finding,) = [f for f in found(cfg) if f.severity == ERROR]
+    assert finding.subject == 'model' and all(word in finding.detail for word in words)
+    with DefaultScope.overwrite_default_scope('mmdet'), pytest.raises(Exception):  # noqa: B017
+        MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize(
+    'step, words',
+    [
+        (dict(type='RandomShift'), ['RandomShift', 'homography_matrix']),
+        (dict(type='RandomFlop', prob=0.5), ['RandomFlop']),
+    ],
+)
+def test_pipelines(config: Config, step: dict, words: list[str]) -> None:
+    cfg = copy.deepcopy(config)
+    branches = next(
+        t for t in cfg.train_dataloader.dataset.datasets[1].pipeline if t.type == 'MultiBranch'
+    )
+    branches.unsup_student.insert(0, step)
+    (finding,) = [f for f in found(cfg) if f.severity == ERROR]
+    assert finding.subject == 'train_dataloader, set 1'
+    assert all(word in finding.detail for word in words)
+
+
+@pytest.mark.parametrize('key, value', [('weight', 1.0), ('passes', 2.0), ('load_from', 'a.pth')])
+def test_unlabelled_images_that_come_early(config: Config, key: str, value: Any) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.model.semi_train_cfg.unsup_weight = 2.0
+    sets = tuple(read_set(one) for one in configured_sets(cfg))
+    labeled = next(s for s in sets if s.configured.role == 'labelled')
+    length = training_length(cfg, sets)
+    assert length is not None
+    few = EARLY_PASSES * labeled.epoch_images / length.labelled_per_batch
+    cfg.custom_hooks[0].supervised_iters = int(few) - 1
+    (warning,) = found(cfg)
+    assert warning.severity == WARNING and 'unsup_weight=2' in warning.detail
+    if key == 'weight':
+        cfg.model.semi_train_cfg.unsup_weight = value
+    elif key == 'passes':
+        cfg.custom_hooks[0].supervised_iters = int(few) + 1
+    else:
+        cfg.load_from = value
+    assert found(cfg) == []
+
+
+def test_data_that_is_not_there_is_no_second_finding(config: Config, tmp_path: Path) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.custom_hooks[1].labeled_ann_file = str(tmp_path / 'none.json')
+    labeled = cfg.train_dataloader.dataset.datasets[0].dataset
+    labeled.ann_file = cfg.custom_hooks[1].labeled_ann_file
+    cfg.train_dataloader.dataset.datasets[1].data_root = str(tmp_path / 'none')
+    assert [f for f in found(cfg) if f.severity == ERROR] == []
