@@ -206,7 +206,10 @@ def _base_lr(schedule: str) -> float:
 
 def _write(out: Path, text: str) -> None:
     """Write beside ``out``, read it as a training will, then rename."""
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f'.{out.stem}_', suffix='.py')
+    try:
+        handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f'.{out.stem}_', suffix='.py')
+    except OSError as error:
+        raise OSError(f'--out {out}: cannot be written there: {error.strerror}') from error
     try:
         with os.fdopen(handle, 'w', encoding='utf-8') as file:
             file.write(text)

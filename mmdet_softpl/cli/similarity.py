@@ -183,7 +183,9 @@ def _compare(head: Any, names: list[str], path: str) -> dict[str, Any]:
 
     every = max(len(names) - 1, 1)
     # At T = 1 no weight of a cosine is lost to rounding, and only the order matters here.
-    theirs = dense_similarity(read_similarity(path, len(names), every, temperature=1.0))
+    theirs = dense_similarity(
+        read_similarity(path, len(names), every, temperature=1.0, argument='--embeddings')
+    )
     if head.keeps_prototypes:
         own = similarity_from_prototypes(
             head.prototypes, head.prototype_counts, topk=every, temperature=1.0

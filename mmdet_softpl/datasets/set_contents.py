@@ -160,7 +160,7 @@ def _read_folder(configured: ConfiguredSet) -> SetContents:
                 configured.name,
                 'missing folder',
                 f'{folder!r} {what} ({configured.key})',
-                'correct `data_root` or `data_prefix`, or make the folder',
+                f'{_where_it_is_set(configured)}, or make the folder',
             ),
         )
     images = tuple(SetImage(path) for path in find_images(folder))
@@ -179,9 +179,15 @@ def _read_folder(configured: ConfiguredSet) -> SetContents:
             configured.name,
             'no image',
             f'{folder!r} has no image (looked for {", ".join(IMAGE_EXTENSIONS)}, recursively)',
-            'correct `data_root` or `data_prefix`, or fetch the images',
+            f'{_where_it_is_set(configured)}, or fetch the images',
         ),
     )
+
+
+def _where_it_is_set(configured: ConfiguredSet) -> str:
+    if configured.key.startswith('--'):
+        return f'correct {configured.key}'
+    return 'correct `data_root` or `data_prefix`'
 
 
 def _read_json(configured: ConfiguredSet) -> SetContents:

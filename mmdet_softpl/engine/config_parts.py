@@ -134,5 +134,10 @@ def held_out_set(
         )
     path = annotation_path(leaf)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path or "ann_file of val_dataloader"}: there is no such file.')
+        key = '--held-out' if ann_file is not None else 'ann_file of val_dataloader'
+        raise FileNotFoundError(
+            f'{key}: {path!r} is no file; relative paths count from {os.getcwd()!r}. Start where '
+            'the paths of the config begin, or give other labelled images with --held-out and '
+            '--held-out-images.'
+        )
     return leaf

@@ -179,13 +179,15 @@ def export_review(
         image_root=image_root,
         masks=bool(detector.teacher.roi_head.with_mask),
     )
-    files = _write(out, manifest, options)
+    # Without a manifest the next call goes on with these labels and other choices.
+    files = _write(out, manifest, options) if manifest['images'] else []
     labels = Counter(e['class'] for image in manifest['images'] for e in image['objects'])
     letters = dict(zip(summary.classes, class_statistics(summary).groups, strict=True))
     if not manifest['images']:
         doubts.append(
-            'nothing was chosen: no label fits into the budget or passes --min-confidence; raise '
-            '--hours, or lower --min-confidence.'
+            'nothing was chosen, so nothing was written but the labels, which the next call takes '
+            'up: no label fits into the budget or passes --min-confidence; raise --hours, or lower '
+            '--min-confidence.'
         )
     return dict(
         out=str(out),

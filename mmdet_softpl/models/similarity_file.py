@@ -21,9 +21,20 @@ from mmdet_softpl.functional import (
 
 
 def read_similarity(
-    path: str | None, num_classes: int, topk: int, temperature: float
+    path: str | None,
+    num_classes: int,
+    topk: int,
+    temperature: float,
+    argument: str = 'SmoothedCEHead: similarity_file',
 ) -> ClassSimilarity:
     """Class similarity from a file of embeddings (C, D) or similarities (C, C).
+
+    Args:
+        path: Of the file.
+        num_classes: C.
+        topk: Neighbours of a class to keep.
+        temperature: Of the softmax over similarities.
+        argument: What messages call ``path``.
 
     Raises:
         ValueError: Without a path, for an unknown kind of file, or a shape that does not
@@ -38,7 +49,7 @@ def read_similarity(
         )
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f'SmoothedCEHead: similarity_file={path!r} does not exist.')
+        raise FileNotFoundError(f'{argument}={path!r} does not exist.')
     if file.suffix == '.npz':
         archive = np.load(file)
         if {'indices', 'weights'} <= set(archive.files):
@@ -50,17 +61,15 @@ def read_similarity(
         array = torch.load(file, map_location='cpu', weights_only=True)
     else:
         raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} ends in {file.suffix!r}; '
-            'known are .npy, .npz and .pt.'
+            f'{argument}={path!r} ends in {file.suffix!r}; known are .npy, .npz and .pt.'
         )
     if not isinstance(array, Tensor):
         raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} holds a {type(array).__name__}; save the '
-            'tensor itself.'
+            f'{argument}={path!r} holds a {type(array).__name__}; save the tensor itself.'
         )
     if array.dim() != 2 or array.shape[0] != num_classes:
         raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} holds an array of shape '
+            f'{argument}={path!r} holds an array of shape '
             f'{tuple(array.shape)}, but num_classes={num_classes} asks for ({num_classes}, D) or '
             f'({num_classes}, {num_classes}).'
         )
@@ -68,7 +77,7 @@ def read_similarity(
     finite = torch.isfinite(array).all(dim=1)
     if not bool(finite.all()):
         raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} has inf or nan in row '
+            f'{argument}={path!r} has inf or nan in row '
             f'{int((~finite).nonzero()[0])}; write a finite vector for every class.'
         )
     if array.shape[1] == num_classes:
@@ -92,7 +101,7 @@ def _sparse_similarity(
     fits = indices.dim() == 2 and indices.shape == weights.shape and len(indices) == num_classes
     if not fits:
         raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} holds indices of shape '
+            f'{path} holds indices of shape '
             f'{tuple(indices.shape)} and weights of shape {tuple(weights.shape)}, but num_classes='
             f'{num_classes} asks for ({num_classes}, k) each.'
         )
@@ -101,7 +110,7 @@ def _sparse_similarity(
     inside = bool(((indices >= 0) & (indices < num_classes)).all())
     if not (summed and inside and bool((weights >= 0).all())):
         raise ValueError(
-            f'SmoothedCEHead: similarity_file={path!r} needs indices in [0, {num_classes}) and '
+            f'{path} needs indices in [0, {num_classes}) and '
             'weights >= 0 whose rows sum to 1 (or 0: uniform).'
         )
     if weights.shape[1] > topk:

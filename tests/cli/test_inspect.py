@@ -141,7 +141,9 @@ def test_interrupt_writes_nothing(
 
 def test_a_setting_that_training_refuses(config: str, capsys: pytest.CaptureFixture) -> None:
     text = Path(config).read_text()
-    Path(config).write_text(text.replace('    labeled_ann', '    thr_range=(0.9, 0.2), labeled_ann'))
+    Path(config).write_text(
+        text.replace('    labeled_ann', '    thr_range=(0.9, 0.2), labeled_ann')
+    )
     assert main(['inspect', config]) == 1
     out = capsys.readouterr().out
     assert 'thr_range[1] must lie in [0.9, 1], got 0.2' in out

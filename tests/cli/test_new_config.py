@@ -196,6 +196,18 @@ def test_out(
     assert (tmp_path / 'exists.py').read_text() == 'x = 1'
 
 
+def test_a_folder_that_cannot_be_written_to(
+    paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
+) -> None:
+    def refused(**kwargs: object) -> None:
+        raise PermissionError(13, 'Permission denied', '.temporary.py')
+
+    monkeypatch.setattr('tempfile.mkstemp', refused)
+    out = tmp_path / 'x.py'
+    assert main(_arguments(paths, out)) == 2
+    assert f'--out {out}: cannot be written there: Permission denied' in capsys.readouterr().err
+
+
 def test_force_replaces(paths: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / 'own.py'
     out.write_text('x = 1')

@@ -119,6 +119,19 @@ def test_label_studio_tasks_nobody_submitted_change_nothing(
     assert not merged.exists()
 
 
+def test_an_export_without_a_choice_is_made_up_for(
+    project, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    _, config, checkpoint = project
+    out = tmp_path / 'out'
+    command = ['review', 'export', config, checkpoint, '--out', str(out), *EXPORT]
+    assert main([*command, '--hours', '0.0001']) == 1
+    assert 'nothing was chosen' in capsys.readouterr().err
+    assert not (out / 'manifest.json').exists() and not (out / 'annotations.json').exists()
+    assert main(command) == 0
+    assert (out / 'manifest.json').exists()
+
+
 def test_an_interrupted_export_goes_on(
     project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

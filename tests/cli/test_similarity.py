@@ -124,7 +124,7 @@ def test_mistakes_are_named(project, tmp_path: Path, capsys) -> None:
         ([str(stock), checkpoint], 'Shared2FCBBoxHead'),
         ([str(other), checkpoint], '5 classes'),
         ([config, checkpoint, '--embeddings', str(wrong)], '(4, 8)'),
-        ([config, checkpoint, '--embeddings', 'none.npy'], 'none.npy'),
+        ([config, checkpoint, '--embeddings', 'none.npy'], "--embeddings='none.npy' does not"),
         ([config, checkpoint, '--neighbours', '0'], '--neighbours'),
         ([config, checkpoint, '--out', config], 'is a file'),
     ):

@@ -106,6 +106,10 @@ def test_interrupted_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
             ['my_config.py', *CHECKPOINT, '--held-out', 'other.json', *IMAGES],
             'other.json',
         ),
+        (
+            ['no_json.py', *CHECKPOINT],
+            "data/gone.json' is no file",
+        ),
         (['no_hook.py', '--checkpoint', 'x.pth'], 'RareBoostPseudoLabeler'),
         (['no_images.py', *CHECKPOINT], 'give the folder of its images'),
     ],
@@ -115,6 +119,9 @@ def test_mistakes(
 ) -> None:
     text = (folder / 'my_config.py').read_text()
     (folder / 'no_hook.py').write_text(text + '\ncustom_hooks = []\n')
+    (folder / 'no_json.py').write_text(
+        text + '\nval_dataloader["dataset"]["ann_file"] = "data/gone.json"\n'
+    )
     (folder / 'no_images.py').write_text(
         text + '\nval_dataloader["dataset"]["data_prefix"] = dict(img="data/train/")\n'
     )
