@@ -162,6 +162,8 @@ def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from mmdet_softpl.datasets.class_statistics import LEGEND
+
     terminal = sys.stdout.isatty()
     # A log file or a pipe has no width: nothing is wrapped or cut there.
     console = Console(highlight=False, soft_wrap=True, width=None if terminal else LOG_WIDTH)
@@ -181,6 +183,7 @@ def _print(report: dict[str, Any]) -> None:
     console.print(table, soft_wrap=False)
     if report['classes']:
         console.print(_class_table(report['classes'], terminal), soft_wrap=False)
+        console.print(Text(LEGEND))
     for line in _settings(report):
         console.print(Text(line))
     if not report['images_read']:

@@ -76,6 +76,8 @@ def _print_tables(summary: SplitSummary, kind: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmdet_softpl.datasets.class_statistics import LEGEND
+
     console = Console()
     groups = Table(title='What the labelled part keeps (groups of the whole file)')
     for title in ('group', 'classes', 'kept', 'images', 'instances'):
@@ -107,6 +109,7 @@ def _print_tables(summary: SplitSummary, kind: str) -> None:
                 str(c.instances_before),
             )
         console.print(table)
+        print(LEGEND)
     print(
         f'{summary.num_labeled} labelled images ({summary.num_for_coverage} of them taken to keep '
         f'every class): {summary.labeled_file}'

@@ -16,6 +16,10 @@ from .annotation_checks import AnnotationSummary, check_annotations
 
 RARE_MAX_IMAGES = 10
 COMMON_MAX_IMAGES = 100
+LEGEND = (
+    f'r: rare, up to {RARE_MAX_IMAGES} labelled images; c: common, up to {COMMON_MAX_IMAGES}; '
+    'f: frequent (or what an LVIS file says)'
+)
 
 
 @dataclass(frozen=True)

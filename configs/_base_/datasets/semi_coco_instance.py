@@ -158,7 +158,8 @@ pseudo_labeler = dict(
     type='mmdet_softpl.RareBoostPseudoLabeler',
     labeled_ann_file=data_root + 'annotations/instances_train2017.json',
     # Stronger than the hook's own defaults, which also hold where nothing aligns the boosts (hard
-    # labels, mmdet's SoftTeacher); these and the thresholds won in benchmarks/longtail.
+    # labels, mmdet's SoftTeacher). In benchmarks/longtail, with a small network from scratch, these
+    # and the thresholds were the better ones in one seed; with a pre-trained one nobody knows.
     boost_gamma=1.0,
     max_boost=16.0,
     alpha=0.5,
