@@ -30,6 +30,7 @@ from .knobs import KNOBS
 from .presets import PRESETS
 from .results import ONE_HOT_TEACHER, Table, knob_results, spread
 from .runs import Runs
+from .tables import pooled_precision
 from .variations import ARMS as VARIED_ARMS
 from .variations import METRICS as VARIED_METRICS
 from .variations import Variations
@@ -207,7 +208,13 @@ def draw_ablation(table: Table) -> Figure:
         ('mask AP, test', 'test', 'segm_AP', 100.0, PALETTE[0]),
         ('mask APr, test', 'test', 'segm_APr', 100.0, GROUP_COLORS[0]),
         ('rare pseudo-labels: recall', 'unlabeled', 'rare_pseudo_recall', 1.0, PALETTE[2]),
-        ('rare pseudo-labels: precision', 'unlabeled', 'rare_pseudo_precision', 1.0, PALETTE[4]),
+        (
+            'rare pseudo-labels: pooled precision',
+            'unlabeled',
+            'rare_pseudo_precision',
+            1.0,
+            PALETTE[4],
+        ),
     )
     figure = new_figure(height=4.6)
     grid = figure.subplots(2, 2, sharex=True).ravel()
@@ -216,6 +223,9 @@ def draw_ablation(table: Table) -> Figure:
         style_axes(axes)
         found = [spread(table.by_seed(arm, split, metric).values()) for arm in table.arms]
         mean = factor * np.array([value.mean for value in found])
+        if metric.endswith('precision'):
+            # A seed with two labels says less than one with two hundred.
+            mean = np.array([pooled_precision(table, arm, split, 'rare') for arm in table.arms])
         error = factor * np.nan_to_num([value.deviation for value in found])
         axes.bar(position, np.nan_to_num(mean), yerr=error, width=0.7, color=color, capsize=2)
         for x, value, half in zip(position, mean, error, strict=True):
@@ -229,7 +239,8 @@ def draw_ablation(table: Table) -> Figure:
                 ha='center',
                 fontsize=FONT_SIZE - 1,
             )
-        axes.set_title(f'{title} (mean, standard deviation)', fontsize=FONT_SIZE)
+        what = 'standard deviation' if 'pooled' in title else 'mean, standard deviation'
+        axes.set_title(f'{title} ({what})', fontsize=FONT_SIZE)
         axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
         axes.set_xticks(
