@@ -1,17 +1,15 @@
 """``export``: a plain MMDetection detector out of one of our checkpoints.
 
 The result is a config and weights that MMDetection loads without this package: the teacher
-or the student alone, with our head replaced by the stock head it is made of. The extra
-buffers of our head (prototypes, similarities) matter in training only, so that predictions
-do not change.
+or the student alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +17,7 @@ NAME = 'export'
 HELP = 'turn a checkpoint into a plain MMDetection detector'
 
 NETWORKS = ('teacher', 'student')
-# What testing and inference read; training belongs to the semi-supervised config.
-_KEPT = (
-    'default_scope',
-    'model',
-    'test_dataloader',
-    'test_evaluator',
-    'test_cfg',
-    'tta_model',
-    'tta_pipeline',
-    'default_hooks',
-    'env_cfg',
-    'vis_backends',
-    'visualizer',
-    'log_processor',
-    'log_level',
-    'custom_imports',
-)
-_PACKAGE = 'mmdet_softpl'
-
-
-class ExportError(ValueError):
-    """The checkpoint or its config cannot become a plain detector."""
+MAX_CHECKED = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,20 +33,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='which network of a semi-supervised checkpoint (default: teacher)',
     )
     parser.add_argument('--config', help='config of the training, if not the one in CHECKPOINT')
+    parser.add_argument(
+        '--fp16', action='store_true', help='weights in half precision: a file of half the size'
+    )
+    parser.add_argument(
+        '--check',
+        metavar='IMAGES',
+        help='an image or a folder: compare what both detectors say of (at most 20 of) them; exit '
+        'status 1 where they differ',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace an earlier export')
     parser.add_argument('--json', action='store_true', help='print a JSON object')
 
 
 def run(args: argparse.Namespace) -> int:
     """Export and say what was written and what was left out."""
-    summary = export(args.checkpoint, args.out_dir, args.network, args.config, args.overwrite)
+    summary = export(
+        args.checkpoint,
+        args.out_dir,
+        args.network,
+        args.config,
+        overwrite=args.overwrite,
+        half=args.fp16,
+        check=args.check,
+    )
+    check = summary['check']
     if args.json:
         print(json.dumps(summary, indent=2))
-        return 0
-    for name in summary['dropped']:
-        print(f'left out (training only): {name}')
-    print(f'config:  {summary["config"]}\nweights: {summary["weights"]}')
-    return 0
+    else:
+        for name in summary['dropped']:
+            print(f'left out (training only): {name}')
+        print(f'config:  {summary["config"]}\nweights: {summary["weights"]}')
+        if check is not None:
+            print(
+                f'check:   {check["paired"]} of {check["detections"]} detections on '
+                f'{check["images"]} images are the same in both, scores within '
+                f'{check["score_difference"]:.2g}'
+            )
+    return 0 if check is None or check['agrees'] else 1
 
 
 def export(
@@ -77,7 +78,10 @@ def export(
     out_dir: str,
     network: str = 'teacher',
     config: str | None = None,
+    *,
     overwrite: bool = False,
+    half: bool = False,
+    check: str | None = None,
 ) -> dict[str, Any]:
     """Write ``detector.py`` and ``detector.pth`` to ``out_dir``.
 
@@ -88,24 +92,36 @@ def export(
         network: ``'teacher'`` or ``'student'``; of no effect on a plain detector.
         config: config file of the training; None: the text in the checkpoint.
         overwrite: whether earlier files may be replaced.
+        half: weights in half precision.
+        check: an image, or a folder of images, on which the export is compared with the network.
 
     Returns:
         ``config`` and ``weights``: the paths written; ``dropped``: sorted names of entries of
-        the state dict that the plain detector does not have.
+        the state dict that the plain detector does not have; ``check``: the attributes of
+        :class:`.ExportCheck`, or None.
 
     Raises:
         ExportError: the checkpoint has no config, lacks weights of the detector, or its config
             has a type without a stock counterpart.
         TrainedModelError: the checkpoint is missing or cannot be read.
         FileExistsError: of an earlier export.
+        FileNotFoundError: ``check`` has no image.
         NotADirectoryError: ``out_dir`` is a file.
     """
     import torch
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
+    from mmdet_softpl.engine.export_check import check_export, halved
     from mmdet_softpl.engine.load_teacher import read_checkpoint
+    from mmdet_softpl.engine.plain_detector import (
+        ExportError,
+        dataset_meta,
+        plain_config,
+        plain_state_dict,
+    )
 
+    images = _images(check) if check is not None else []
     if Path(out_dir).is_file():
         raise NotADirectoryError(f'OUT_DIR {out_dir}: a file, but a folder is needed')
     config_file, weights_file = (Path(out_dir) / f'detector.{ext}' for ext in ('py', 'pth'))
@@ -114,7 +130,8 @@ def export(
             raise FileExistsError(f'{path} exists; give --overwrite or another OUT_DIR')
 
     loaded = read_checkpoint(checkpoint)
-    plain = plain_config(_training_config(loaded, checkpoint, config))
+    cfg = _training_config(loaded, checkpoint, config)
+    plain = plain_config(cfg)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(plain.model)
     state_dict, dropped = plain_state_dict(loaded['state_dict'], network, model.state_dict())
@@ -122,9 +139,11 @@ def export(
         model.load_state_dict(state_dict, strict=True)
     except RuntimeError as error:
         raise ExportError(f'{checkpoint}: {error}') from error
+    if half:
+        state_dict = halved(state_dict)
 
     text = plain.pretty_text
-    meta = {'cfg': text, 'dataset_meta': _dataset_meta(loaded, plain, checkpoint)}
+    meta = {'cfg': text, 'dataset_meta': dataset_meta(loaded, plain, checkpoint)}
     config_file.parent.mkdir(parents=True, exist_ok=True)
     temporary = weights_file.with_name(weights_file.name + '.tmp')
     torch.save({'meta': meta, 'state_dict': state_dict}, temporary)
@@ -132,86 +151,30 @@ def export(
     temporary = config_file.with_name(config_file.name + '.tmp')
     temporary.write_text(text, encoding='utf-8')
     os.replace(temporary, config_file)
-    return {
-        'config': str(config_file),
-        'weights': str(weights_file),
-        'dropped': dropped,
-    }
+    written = (str(config_file), str(weights_file))
+    found = None
+    if images:
+        found = asdict(check_export(cfg, loaded['state_dict'], network, written, images, half=half))
+    return {'config': written[0], 'weights': written[1], 'dropped': dropped, 'check': found}
 
 
-def plain_state_dict(
-    state_dict: dict[str, Any], network: str, expected: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """The part of a state dict that a plain detector takes.
+def _images(path: str) -> list[str]:
+    """The image, or those of a folder, at most 20 spread evenly."""
+    from mmdet_softpl.datasets.unlabeled_image_dataset import find_images
 
-    Args:
-        state_dict: of the checkpoint; keys with ``teacher.`` and ``student.`` in front of
-            them, or the plain ones.
-        network: ``'teacher'`` or ``'student'``.
-        expected: state dict of the plain detector; only its keys matter.
-
-    Returns:
-        The plain state dict, and the sorted names (without prefix) that were left out.
-
-    Raises:
-        ExportError: ``expected`` has keys that the checkpoint lacks.
-    """
-    from mmdet_softpl.models.checkpoint_parts import network_part
-
-    state_dict = network_part(state_dict, network)
-    missing = sorted(expected.keys() - state_dict.keys())
-    if missing:
-        shown = ', '.join(missing[:5])
-        raise ExportError(
-            f'the checkpoint lacks {len(missing)} of {len(expected)} entries of the plain '
-            f'{network} (first: {shown}); is it a checkpoint of this config?'
-        )
-    dropped = sorted(state_dict.keys() - expected.keys())
-    return {key: state_dict[key] for key in expected}, dropped
-
-
-def plain_config(cfg: Any) -> Any:
-    """The config of a plain detector for testing and inference.
-
-    Args:
-        cfg: ``mmengine.Config`` of the training.
-
-    Returns:
-        A new ``mmengine.Config`` without a base file and without our types.
-
-    Raises:
-        ExportError: there is no model or test set, or a type of ours has no stock
-            counterpart.
-    """
-    from mmengine.config import Config
-
-    source = cfg.to_dict()
-    for required in ('model', 'test_dataloader', 'test_evaluator'):
-        fallback = required.replace('test_', 'val_')
-        source[required] = source.get(required) or source.get(fallback)
-        if source[required] is None:
-            raise ExportError(f'the config has no {required!r}')
-    source['test_cfg'] = {'type': 'TestLoop'}
-    source['model'] = _without_pretrained(_plain_model(source['model']))
-    source['test_evaluator'] = _plain_evaluator(source['test_evaluator'])
-    source['default_scope'] = 'mmdet'
-    imports = (source.get('custom_imports') or {}).get('imports', [])
-    imports = [imports] if isinstance(imports, str) else imports
-    imports = [name for name in imports if name.split('.')[0] != _PACKAGE]
-    source['custom_imports'] = {'imports': imports} if imports else None
-    source['default_hooks'] = {
-        name: hook
-        for name, hook in (source.get('default_hooks') or {}).items()
-        if not (isinstance(hook, dict) and _our_class(hook.get('type')))
-    }
-    kept = {key: source[key] for key in _KEPT if source.get(key) is not None}
-    return Config(_stock(kept))
+    if os.path.isfile(path):
+        return [path]
+    found = find_images(path) if os.path.isdir(path) else []
+    if not found:
+        raise FileNotFoundError(f'--check {path}: there is no image')
+    return found[:: -(-len(found) // MAX_CHECKED)]
 
 
 def _training_config(loaded: dict[str, Any], checkpoint: str, config: str | None) -> Any:
     from mmengine.config import Config
 
     from mmdet_softpl.config_file import load_config
+    from mmdet_softpl.engine.plain_detector import ExportError
 
     if config is not None:
         return load_config(config)
@@ -219,135 +182,3 @@ def _training_config(loaded: dict[str, Any], checkpoint: str, config: str | None
     if not text:
         raise ExportError(f"{checkpoint} has no config in its 'meta'; give one with --config")
     return Config.fromstring(text, '.py')
-
-
-def _plain_model(model: dict[str, Any]) -> dict[str, Any]:
-    """The detector inside a semi-supervised model, with the preprocessor it was used with."""
-    if 'detector' not in model:
-        return model
-    detector = dict(model['detector'])
-    outer = model.get('data_preprocessor') or {}
-    if outer.get('data_preprocessor') is not None:
-        detector['data_preprocessor'] = outer['data_preprocessor']
-    return detector
-
-
-def _without_pretrained(node: Any) -> Any:
-    """Without downloads of weights that the exported ones replace."""
-    if isinstance(node, dict):
-        return {
-            key: _without_pretrained(value)
-            for key, value in node.items()
-            if not (
-                key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained'
-            )
-        }
-    if isinstance(node, (list, tuple)):
-        return type(node)(_without_pretrained(item) for item in node)
-    return node
-
-
-def _plain_evaluator(evaluator: Any) -> Any:
-    """``CocoMetric`` in place of our metrics; it reads LVIS files as well."""
-    if isinstance(evaluator, (list, tuple)):
-        return [_plain_evaluator(metric) for metric in evaluator]
-    if not _our_class(evaluator.get('type')):
-        return evaluator
-    if 'ann_file' not in evaluator:
-        raise ExportError(f"test_evaluator {evaluator['type']!r} has no 'ann_file' to evaluate on")
-    metric = {'type': 'CocoMetric', 'format_only': False}
-    copied = ('ann_file', 'metric', 'backend_args')
-    return metric | {key: evaluator[key] for key in copied if key in evaluator}
-
-
-def _stock(node: Any) -> Any:
-    """``node`` with each of our types replaced by the stock class that it extends."""
-    if isinstance(node, (list, tuple)):
-        return type(node)(_stock(item) for item in node)
-    if not isinstance(node, dict):
-        return node
-    node = {key: _stock(value) for key, value in node.items()}
-    ours = _our_class(node.get('type'))
-    if ours is None:
-        return node
-    parent = _stock_parent(ours)
-    theirs = {name for cls in parent.__mro__ for name in _arguments(cls)}
-    mine = {
-        name
-        for cls in ours.__mro__
-        if cls.__module__.split('.')[0] == _PACKAGE
-        for name in _arguments(cls)
-    }
-    kept = {key: value for key, value in node.items() if key not in mine - theirs}
-    return kept | {'type': parent.__name__}
-
-
-def _our_class(name: Any) -> type | None:
-    """Our class of that registered name (``X``, ``mmdet_softpl.X``, ``mmdet.X``), if any."""
-    from mmdet_softpl import registry
-
-    if not isinstance(name, str):
-        return None
-    for registered in (registry.MODELS, registry.HOOKS, registry.DATASETS, registry.METRICS):
-        registered.import_from_location()
-        found = registered.module_dict.get(name.rsplit('.', 1)[-1])
-        if found is not None:
-            return found
-    if name.startswith(f'{_PACKAGE}.'):
-        raise ExportError(f'the config has the type {name!r}, which {_PACKAGE} does not have')
-    return None
-
-
-def _stock_parent(ours: type) -> type:
-    from mmdet.registry import DATASETS, MODELS
-
-    for cls in ours.__mro__:
-        if cls.__module__.split('.')[0] != _PACKAGE and any(
-            registry.get(cls.__name__) is cls for registry in (MODELS, DATASETS)
-        ):
-            return cls
-    raise ExportError(f'{ours.__name__} extends no class that MMDetection has registered')
-
-
-def _arguments(cls: type) -> set[str]:
-    """Names of the arguments that the constructor of this very class takes."""
-    if '__init__' not in vars(cls):
-        return set()
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(vars(cls)['__init__']).parameters.values()
-    return {p.name for p in parameters if p.kind not in variadic}
-
-
-def _dataset_meta(loaded: dict[str, Any], plain: Any, checkpoint: str) -> dict[str, Any]:
-    """Class names (and palette) as plain values, from the checkpoint or the test set.
-
-    Raises:
-        ExportError: no class names are known, or not as many as the head has.
-    """
-    from mmdet.registry import DATASETS
-    from mmengine.fileio import list_from_file
-
-    meta = loaded.get('meta', {}).get('dataset_meta') or {}
-    if 'classes' not in meta:
-        dataset = plain.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        meta = getattr(DATASETS.get(dataset.type), 'METAINFO', {}) | dataset.get('metainfo', {})
-    classes = meta.get('classes')
-    if isinstance(classes, str):
-        # As mmengine's data sets do: the path of a text file with one name a line.
-        classes = list_from_file(classes)
-    if not classes:
-        raise ExportError(f'{checkpoint} has no class names, and its test set names none either')
-    heads = plain.model.get('roi_head', {}).get('bbox_head', [])
-    for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-        if head.get('num_classes', len(classes)) != len(classes):
-            raise ExportError(
-                f'{checkpoint}: the box head has num_classes={head.num_classes}, but there are '
-                f'{len(classes)} class names'
-            )
-    result: dict[str, Any] = {'classes': tuple(str(name) for name in classes)}
-    palette = meta.get('palette')
-    if palette is not None and not isinstance(palette, str):
-        result['palette'] = [tuple(int(channel) for channel in colour) for colour in palette]
-    return result

@@ -18,10 +18,12 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.cli.config_path import config_names, config_path
-from mmdet_softpl.cli.export import ExportError, plain_config, plain_state_dict
+from mmdet_softpl.engine.export_check import halved, pair_detections
+from mmdet_softpl.engine.plain_detector import ExportError, plain_config, plain_state_dict
 
 CLASSES = ('cat', 'dog', 'owl')
 NARROW = dict(depth=18, base_channels=8, init_cfg=None, frozen_stages=-1)
@@ -272,6 +274,84 @@ def test_names_what_is_left_out(
     assert all(name.startswith('roi_head.bbox_head.') for name in summary['dropped'])
     weights = torch.load(summary['weights'], weights_only=True)
     assert not any(key.startswith(('teacher.', 'student.')) for key in weights['state_dict'])
+
+
+@pytest.mark.parametrize('half', [False, True])
+@pytest.mark.parametrize(('semi', 'network'), [(CASES[3].values[0], 'student'), (None, 'teacher')])
+def test_the_check_compares_with_the_network(
+    semi: str | None,
+    network: str,
+    half: bool,
+    data_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    path, out = tmp_path / 'c.pth', tmp_path / 'out'
+    model = save_checkpoint(training_config(data_root, semi, True), path)
+    command = ['export', str(path), str(out), '--from', network, '--check', str(data_root)]
+    assert main([*command, '--json', *(['--fp16'] if half else [])]) == 0
+    check = json.loads(capsys.readouterr().out)['check']
+    assert check['images'] == 2 and check['agrees']
+    assert check['detections'] > 0 and check['paired'] >= 0.98 * check['detections']
+    assert (0 < check['score_difference'] < 0.02) if half else (check['score_difference'] < 1e-5)
+    # As the host counts them.
+    inferencer = DetInferencer(
+        str(out / 'detector.py'), str(out / 'detector.pth'), device='cpu', show_progress=False
+    )
+    shipped = [
+        sum(
+            score >= 0.05
+            for score in inferencer(str(image), no_save_vis=True)['predictions'][0]['scores']
+        )
+        for image in sorted(data_root.glob('*.png'))
+    ]
+    assert check['detections'] == pytest.approx(2 * sum(shipped), abs=2 * half)
+    kinds = {v.dtype for v in torch.load(out / 'detector.pth')['state_dict'].values()}
+    assert kinds == {torch.float16 if half else torch.float32, torch.int64}
+    assert model.training is False
+
+
+def test_a_check_that_fails(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / 'c.pth'
+    save_checkpoint(training_config(data_root, None, True), path)
+    kept = torch.save
+
+    def spoilt(content: dict, file: Path) -> None:
+        if 'roi_head.bbox_head.fc_cls.weight' in content['state_dict']:
+            content['state_dict']['roi_head.bbox_head.fc_cls.weight'] = -content['state_dict'][
+                'roi_head.bbox_head.fc_cls.weight'
+            ]
+        kept(content, file)
+
+    monkeypatch.setattr(torch, 'save', spoilt)
+    command = ['export', str(path), str(tmp_path / 'out'), '--check', str(data_root / 'a.png')]
+    assert main(command) == 1
+    assert 'on 1 images are the same in both' in capsys.readouterr().out
+    assert main([*command[:-1], str(tmp_path / 'nowhere'), '--overwrite']) == 2
+    assert 'nowhere: there is no image' in capsys.readouterr().err
+
+
+def test_pairs() -> None:
+    box = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10.5], [50, 50, 60, 60]])
+    ours = InstanceData(
+        bboxes=box, labels=torch.tensor([0, 0, 1]), scores=torch.tensor([0.9, 0.8, 0.7])
+    )
+    # One of two near boxes, moved scores, and another class.
+    theirs = InstanceData(
+        bboxes=box[[2, 0]], labels=torch.tensor([2, 0]), scores=torch.tensor([0.7, 0.85])
+    )
+    pairs, difference = pair_detections(ours, theirs)
+    assert pairs == 1 and difference == pytest.approx(0.05)
+    assert pair_detections(ours, ours)[0] == 3
+    assert pair_detections(ours[:0], theirs) == pair_detections(ours, theirs[:0]) == (0, 0.0)
+
+
+def test_what_half_precision_cannot_hold() -> None:
+    assert halved({'a': torch.tensor([1.0, torch.inf])})['a'].dtype == torch.float16
+    with pytest.raises(ValueError, match='b has values beyond 65,504'):
+        halved({'a': torch.ones(1), 'b': torch.tensor([1.0, -1e5])})
 
 
 def test_state_dict_selection() -> None:

@@ -19,8 +19,8 @@ model = dict(
         type='MultiBranchDataPreprocessor', data_preprocessor=detector.data_preprocessor
     ),
     # Labels from each image and its mirror image: another pass of the teacher's backbone, which
-    # was worth it in benchmarks/longtail, a small network from scratch (together with the thresholds
-    # of the labeller).
+    # paid in benchmarks/longtail, a small network from scratch, together with the thresholds
+    # of the labeller.
     semi_train_cfg=dict(sup_weight=1.0, unsup_weight=2.0, mirror=True),
     semi_test_cfg=dict(predict_on='teacher'),
 )
