@@ -145,7 +145,7 @@ def sensitivity_table(table: Table) -> list[str]:
             for by_seed, by_knob in zip(results, found, strict=True):
                 pair = paired_difference(by_seed, by_knob[knob][default])
                 cells.append('-' if value == default else difference(pair))
-            rows.append([knob, f'{value:g}' + ' (default)' * (value == default), *cells])
+            rows.append([knob, f'{value:g}' + ' (arm 7)' * (value == default), *cells])
     return markdown(['knob', 'value', 'AP', 'APr', 'AP - default', 'APr - default'], rows)
 
 

@@ -20,9 +20,14 @@ model = dict(
         # As LVIS does it: a low floor and many detections, or rare classes are cut off first.
         test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=100)),
     ),
-    # One-hot labels above one threshold.
+    # One-hot labels above one threshold; unlabelled images count twice, as they did when the arms
+    # were begun (arm 7-unsup_weight-1 has the default).
     semi_train_cfg=dict(
-        label_mode='hard', score_thr=0.7, calibration='none', student_correction=False
+        unsup_weight=2.0,
+        label_mode='hard',
+        score_thr=0.7,
+        calibration='none',
+        student_correction=False,
     ),
 )
 

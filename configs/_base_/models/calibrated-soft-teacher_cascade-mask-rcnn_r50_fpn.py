@@ -17,6 +17,6 @@ model = dict(
     data_preprocessor=dict(
         type='MultiBranchDataPreprocessor', data_preprocessor=detector.data_preprocessor
     ),
-    semi_train_cfg=dict(sup_weight=1.0, unsup_weight=2.0, mirror=True),
+    semi_train_cfg=dict(sup_weight=1.0, unsup_weight=1.0, mirror=True),
     semi_test_cfg=dict(predict_on='teacher'),
 )

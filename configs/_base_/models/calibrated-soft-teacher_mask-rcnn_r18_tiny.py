@@ -31,5 +31,5 @@ model = dict(
         test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=150), rcnn=dict(max_per_img=50)),
     ),
     # Without the mirror image, to be over in minutes; who wants it says so.
-    semi_train_cfg=dict(_delete_=True, sup_weight=1.0, unsup_weight=2.0),
+    semi_train_cfg=dict(_delete_=True, sup_weight=1.0, unsup_weight=1.0),
 )

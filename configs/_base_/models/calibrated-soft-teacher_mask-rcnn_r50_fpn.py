@@ -21,6 +21,6 @@ model = dict(
     # Labels from each image and its mirror image: another pass of the teacher's backbone, which
     # paid in benchmarks/longtail, a small network from scratch, together with the thresholds
     # of the labeller.
-    semi_train_cfg=dict(sup_weight=1.0, unsup_weight=2.0, mirror=True),
+    semi_train_cfg=dict(sup_weight=1.0, unsup_weight=1.0, mirror=True),
     semi_test_cfg=dict(predict_on='teacher'),
 )
