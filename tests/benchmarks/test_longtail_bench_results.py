@@ -161,7 +161,7 @@ def test_a_knob_is_compared_with_the_default_in_its_own_seeds() -> None:
     lines = sensitivity_table(table)
     assert [line.split(' | ')[:3] for line in lines[2:]] == [
         ['| alpha', '0.25', '19.5 ± 2.1'],
-        ['| alpha', '0.5 (default)', '21.0 ± 1.4'],
+        ['| alpha', '0.5 (arm 7)', '21.0 ± 1.4'],
         ['| alpha', '1', '25.0'],
     ]
     assert '| -1.5 [' in lines[2] and '| +5.0 (1 seed) |' in lines[4]
