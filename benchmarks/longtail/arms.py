@@ -57,7 +57,9 @@ ARMS = {
     '0-rfs': Arm('0 + repeat-factor sampling', '0', 'plain-rfs', 'rfs', unlabeled=False),
     '7-rfs': Arm('7 + repeat-factor sampling', '7', 'similarity-rfs', 'rfs'),
     '5-plain': Arm('5 on the head of 0', '5', 'plain'),
-    '7-defaults': Arm('7 with the defaults of detector and labeller', '7', 'similarity'),
+    '7-defaults': Arm(
+        '7 with the defaults of detector and labeller (unsup_weight 2)', '7', 'similarity'
+    ),
     # It has another temperature, so another burn-in.
     '7-tuned': Arm('7 with what `softpl tune` chose', '7', 'similarity-temperature-0.05'),
     '7-tuned-kept': Arm(

@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and say what was written and what was left out."""
+    from mmdet_softpl.engine.export_check import SCORE_THR
+
     summary = export(
         args.checkpoint,
         args.out_dir,
@@ -64,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
         for name in summary['dropped']:
             print(f'left out (training only): {name}')
         print(f'config:  {summary["config"]}\nweights: {summary["weights"]}')
-        if check is not None:
+        if check is not None and not check['detections']:
+            print(
+                f'check:   neither finds anything above a score of {SCORE_THR} on '
+                f'{check["images"]} images, so nothing was compared'
+            )
+        elif check is not None:
             print(
                 f'check:   {check["paired"]} of {check["detections"]} detections on '
                 f'{check["images"]} images are the same in both, scores within '

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 where a finding is an error. A config that cannot be read raises ``ValueError``
         or ``OSError``.
     """
-    from mmdet_softpl.datasets.config_findings import LABELLER
+    from mmdet_softpl.datasets.config_findings import LABELLER, labeller_config
     from mmdet_softpl.datasets.config_sets import LABELLED
     from mmdet_softpl.datasets.data_inspection import inspect_data
     from mmdet_softpl.datasets.findings import errors_first
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if statistics is not None and not any(LABELLER in f.subject for f in refused):
         labeller = labeller_settings(cfg, statistics)
     report = data_report(args.config, inspection, labeller, length)
+    report['settings']['has_labeller'] = labeller_config(cfg) is not None
     if args.json:
         print(json.dumps(report, indent=1))
     else:
@@ -258,7 +259,7 @@ def _settings(report: dict[str, Any]) -> Iterator[str]:
     from mmdet_softpl.datasets.findings import examples
 
     labeller, length = report['settings']['labeller'], report['settings']['length']
-    if labeller is None and not report['trains']:
+    if labeller is None and report['settings']['has_labeller']:
         yield 'pseudo-labels: not derived before the errors are gone'
     elif labeller is None:
         yield 'pseudo-labels: no RareBoostPseudoLabeler, so no boost and one threshold for all'

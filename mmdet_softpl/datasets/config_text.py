@@ -81,9 +81,9 @@ test_evaluator = val_evaluator
 # {schedule_reason}
 supervised_iters = {supervised_iters}
 max_iters = {max_iters}
-train_cfg = dict(max_iters=max_iters, val_interval={val_interval})
+{train_cfg}
 # {lr_reason}
-# `--auto-scale-lr` of tools/train.py scales it when you train with another batch.
+# With another number of GPUs `--auto-scale-lr` of tools/train.py scales it; the iterations stay.
 auto_scale_lr = dict(base_batch_size={batch})
 optim_wrapper = dict(optimizer=dict(lr={lr}))
 param_scheduler = [
@@ -248,6 +248,7 @@ def config_text(
             '2,500\n# iterations if that is shorter.'
         ),
         milestones=list(plan.milestones),
+        train_cfg=_train_cfg(plan),
         **{name: data.paths.get(name, '') for name in _PATHS},
         **{name: getattr(plan, name) for name in _NUMBERS},
     )
@@ -266,13 +267,24 @@ _NUMBERS = (
     'batch_per_gpu',
     'supervised_iters',
     'max_iters',
-    'val_interval',
     'checkpoint_interval',
     'warmup_iters',
     'ramp_iters',
     'momentum',
     'refresh_interval',
 )
+
+
+def _train_cfg(plan: TrainingPlan) -> str:
+    if plan.later_val_interval == plan.val_interval:
+        return f'train_cfg = dict(max_iters=max_iters, val_interval={plan.val_interval})'
+    return f"""\
+train_cfg = dict(
+    max_iters=max_iters,
+    val_interval={plan.val_interval},
+    # After the first part more rarely; mmengine counts from the iteration after the next.
+    dynamic_intervals=[(supervised_iters + 2, {plan.later_val_interval})],
+)"""
 
 
 def _tuple(names: tuple[str, ...]) -> str:
@@ -319,5 +331,5 @@ def _schedule_reason(data: OwnData, plan: TrainingPlan) -> str:
         f'Labelled images alone first: {labelled} passes (the rule is {LABELLED_PASSES}, but '
         f'between 2,000 and\n# 60,000 iterations of {BASE_BATCH} images), then {unlabelled} '
         f'passes over the unlabelled ones (the rule is {UNLABELLED_PASSES},\n# but at least 4 '
-        f'times the first part, and no more than 180,000 iterations of {BASE_BATCH} images in all).'
+        f'times the first part where 180,000 iterations of {BASE_BATCH} images in all allow it).'
     )

@@ -92,6 +92,7 @@ class TrainingPlan:
         warmup_iters, ramp_iters: of the learning rate, and of the unsupervised loss.
         milestones: iterations at which the learning rate drops by 10.
         val_interval, checkpoint_interval: iterations; the former is a multiple of the latter.
+        later_val_interval: from the second part on, a multiple of ``val_interval``.
         refresh_interval: iterations between two refreshes of the thresholds.
         momentum: of the mean teacher.
         oversample_thr: of ``ClassBalancedDataset``; None where the tail is short.
@@ -109,6 +110,7 @@ class TrainingPlan:
     ramp_iters: int
     milestones: tuple[int, int]
     val_interval: int
+    later_val_interval: int
     checkpoint_interval: int
     refresh_interval: int
     momentum: float
@@ -133,9 +135,9 @@ def plan_training(
     - Sizes: the shipped ones (longer side 1333), or all of them smaller, so that the median
       image is at most doubled.
     - Labelled images alone: 24 passes, between 2,000 and 60,000 steps of 8 images. Then 12
-      passes over the unlabelled images, at least 4 times the first part, but not beyond 180,000
-      steps of 8 in all. The COCO 10 % split gets the 60,000 + 120,000 of the shipped config.
-    - 18 validations, at least 500 steps apart, one of them at the end of the first part.
+      passes over the unlabelled images, at least 4 times the first part where 180,000 steps of 8
+      in all leave room for that. The COCO 10 % split gets the shipped 60,000 + 120,000.
+    - Some 18 validations, at least 500 steps apart, one of them at the end of the first part.
     - Everything else is in proportion to the shipped schedule.
     - Repeat factor sampling where the commonest class has 10 times the images of the rarest,
       for classes in fewer images than the median class.
@@ -181,7 +183,10 @@ def plan_training(
     before = max(1, round(VALIDATIONS * supervised / (supervised + semi)))
     val_interval = math.ceil(max(supervised / before, MIN_INTERVAL) / 100) * 100
     supervised = math.ceil(supervised / val_interval) * val_interval
-    semi = math.ceil(semi / val_interval) * val_interval
+    # Where the first part is short its interval would be a short one for all the rest.
+    later = max(1, round((supervised + semi) / VALIDATIONS / val_interval)) * val_interval
+    longest = math.floor((BASE_MAX_ITERS * longer - supervised) / val_interval) * val_interval
+    semi = min(math.ceil(max(semi, 4 * supervised) / val_interval) * val_interval, longest)
     total = supervised + semi
     return TrainingPlan(
         batch_per_gpu=per_gpu,
@@ -196,6 +201,7 @@ def plan_training(
         ramp_iters=min(round(BASE_RAMP_ITERS * longer), supervised // 4),
         milestones=(_hundreds(total * 2 / 3), _hundreds(total * 8 / 9)),
         val_interval=val_interval,
+        later_val_interval=later,
         checkpoint_interval=val_interval // 2 if val_interval >= 2 * MIN_INTERVAL else val_interval,
         refresh_interval=int(np.clip(semi // 100, 50, 500)),
         momentum=float(f'{max(0.0004, 10 / semi):.1g}'),

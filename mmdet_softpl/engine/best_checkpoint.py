@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from mmdet.engine.runner import TeacherStudentValLoop
-from mmengine.evaluator import BaseMetric
+from mmdet.registry import METRICS
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from mmdet_softpl.config_file import type_name
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 
-NETWORKS = ('teacher/', 'student/')
+
+@dataclass(frozen=True)
+class MetricNames:
+    """What the figures of a metric are called.
+
+    Attributes:
+        prefix: in front of them; empty for none.
+        iou_types: ``'bbox'``, ``'segm'`` of a ``LongTailMetric``; None for others, whose figures
+            nobody knows before they come.
+    """
+
+    prefix: str
+    iou_types: tuple[str, ...] | None
+
+    def figures(self) -> tuple[str, ...]:
+        """How they begin; with a known metric, those that a training is judged by."""
+        beginning = f'{self.prefix}/' if self.prefix else ''
+        if self.iou_types is None:
+            return (f'{beginning}...',)
+        names = ('AP', 'AP50', 'AP75', 'APr', 'APc', 'APf')
+        return tuple(f'{beginning}{kind}_{name}' for kind in self.iou_types for name in names)
+
+    def gives(self, key: str) -> bool:
+        """Whether a figure of that name may be among them."""
+        if self.iou_types is None:
+            return key.startswith(f'{self.prefix}/' if self.prefix else '')
+        calibration = (f'{self.prefix}/ece', f'{self.prefix}/cc_ece')
+        return key in self.figures() or key.startswith(calibration)
 
 
 def check_best_checkpoint(runner: Runner) -> None:
@@ -22,26 +55,78 @@ def check_best_checkpoint(runner: Runner) -> None:
         ValueError: No metric of the validation gives that figure.
     """
     loop = runner._val_loop
-    if loop is None:
+    # Evaluators of several data sets have names of their own.
+    if loop is None or type(getattr(loop, 'evaluator', None)) is not Evaluator:
         return
-    networks = NETWORKS if isinstance(loop, TeacherStudentValLoop) else ('',)
-    metrics = loop.evaluator.metrics
+    metrics = [
+        MetricNames(
+            metric.prefix or '',
+            tuple(metric.iou_types) if isinstance(metric, LongTailMetric) else None,
+        )
+        for metric in loop.evaluator.metrics
+    ]
     for hook in runner.hooks:
-        if not isinstance(hook, CheckpointHook) or not hook.save_best:
+        if isinstance(hook, CheckpointHook) and hook.save_best:
+            fault = absent_figure(
+                hook.key_indicators, metrics, isinstance(loop, TeacherStudentValLoop)
+            )
+            if fault is not None:
+                raise ValueError(fault)
+
+
+def configured_fault(cfg: Mapping[str, Any]) -> str | None:
+    """The same of a config, without building anything.
+
+    Args:
+        cfg: A config.
+
+    Returns:
+        What a training would say, or None.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    keys, loop = hook.get('save_best'), cfg.get('val_cfg') or {}
+    evaluator = cfg.get('val_evaluator') or ()
+    given = [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
+    if not keys or not given or any(m.get('metrics') is not None for m in given):
+        return None
+    metrics = list(_configured(given))
+    if len(metrics) < len(given):
+        return None
+    semi = type_name(loop.get('type')) == 'TeacherStudentValLoop'
+    return absent_figure([keys] if isinstance(keys, str) else keys, metrics, semi)
+
+
+def _configured(given: Sequence[Mapping[str, Any]]) -> Iterator[MetricNames]:
+    for metric in given:
+        cls = METRICS.get(str(metric.get('type')))
+        if cls is None:
             continue
-        for key in hook.key_indicators:
-            if key != 'auto' and not any(_gives(m, n, key) for m in metrics for n in networks):
-                beginnings = sorted(f'{n}{m.prefix}/...' for m in metrics for n in networks)
-                raise ValueError(
-                    f'default_hooks.checkpoint: save_best={key!r}, but val_evaluator gives '
-                    f'{", ".join(beginnings)}; give one of its figures, or save_best=None.'
-                )
+        prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None) or ''
+        kinds = metric.get('metric', ('bbox', 'segm'))
+        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        yield MetricNames(prefix, kinds if issubclass(cls, LongTailMetric) else None)
 
 
-def _gives(metric: BaseMetric, network: str, key: str) -> bool:
-    """Whether a metric may give a figure; of ours, whether it looks at boxes or masks at all."""
-    beginning = f'{network}{metric.prefix}/' if metric.prefix else network
-    name = key.removeprefix(beginning)
-    if not key.startswith(beginning):
-        return False
-    return not isinstance(metric, LongTailMetric) or name.split('_')[0] in metric.iou_types
+def absent_figure(keys: Sequence[str], metrics: Sequence[MetricNames], semi: bool) -> str | None:
+    """A sentence about the first figure that no metric gives, or None.
+
+    Args:
+        keys: Of ``save_best``.
+        metrics: Of the validation.
+        semi: Whether teacher and student are evaluated, each under its name.
+    """
+    networks = ('teacher/', 'student/') if semi else ('',)
+    for key in keys:
+        if key == 'auto' or any(
+            key.startswith(network) and metric.gives(key.removeprefix(network))
+            for network in networks
+            for metric in metrics
+        ):
+            continue
+        known = ', '.join(f'{networks[0]}{name}' for m in metrics for name in m.figures())
+        return (
+            f'default_hooks.checkpoint: save_best={key!r}, but val_evaluator gives {known}'
+            f'{" (and student/ likewise)" if semi else ""}; give one of its figures, or '
+            'save_best=None.'
+        )
+    return None

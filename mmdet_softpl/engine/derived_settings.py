@@ -115,13 +115,13 @@ def training_length(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Trai
     sampler = loader.get('sampler') or {}
     max_iters = (cfg.get('train_cfg') or {}).get('max_iters')
     ratio = list(sampler.get('source_ratio') or ())
-    if not max_iters or not ratio:
-        return None
-    shares = batch_shares(sampler.get('batch_size') or 0, ratio)
     supervised = next(
         (h['supervised_iters'] for h in cfg.get('custom_hooks') or () if 'supervised_iters' in h),
         0,
     )
+    if not max_iters or not ratio or not isinstance(supervised, int):
+        return None
+    shares = batch_shares(sampler.get('batch_size') or 0, ratio)
     batch, passes = {}, {}
     for role, iters in ((LABELLED, max_iters), (UNLABELLED, max_iters - supervised)):
         of_role = [s for s in sets if s.configured.role == role]

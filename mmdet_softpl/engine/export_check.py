@@ -38,7 +38,7 @@ class ExportCheck:
         detections: of both together, with a score of at least 0.05.
         paired: of them, those that have a partner.
         score_difference: largest of a pair, in [0, 1].
-        agrees: all are paired; with half precision 98 %.
+        agrees: there are some, and all are paired; with half precision 98 %.
     """
 
     images: int
@@ -87,7 +87,7 @@ def check_export(
             detections += len(ours) + len(theirs)
             paired += 2 * pairs
             largest = max(largest, difference)
-    agrees = paired >= LEAST_SHARE[half] * detections
+    agrees = detections > 0 and paired >= LEAST_SHARE[half] * detections
     return ExportCheck(len(images), detections, paired, largest, agrees)
 
 

@@ -153,6 +153,7 @@ def short_config(
     cfg.load_from, cfg.resume = os.path.abspath(checkpoint), False
     # A teacher of its own would be overwritten by the checkpoint's.
     cfg.model.pop('teacher_checkpoint', None)
+    cfg.train_cfg.pop('dynamic_intervals', None)
     cfg.train_cfg.update(max_iters=iters, val_interval=max(iters // VALIDATIONS, 1), val_begin=1)
     cfg.param_scheduler = []
     cfg.randomness = dict(seed=seed)

@@ -16,6 +16,7 @@ from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.set_contents import SetContents
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 
+from .best_checkpoint import configured_fault
 from .config_parts import dataset_leaves
 from .derived_settings import TrainingLength
 from .view_checks import check_views
@@ -32,6 +33,8 @@ def settings_findings(
 ) -> list[Finding]:
     """Build the model, the hooks of this package and the pipelines of a config, without weights.
 
+    What else a training is made of (optimizer, loops, loggers, other hooks) is not looked at.
+
     Args:
         cfg: A config.
         sets: What its sets hold; hooks that read a labelled set with errors are left out.
@@ -41,8 +44,10 @@ def settings_findings(
         An error for whatever cannot be built, and a warning of unlabelled images that come early.
     """
     with DefaultScope.overwrite_default_scope('mmdet'):
-        findings = [*_model(cfg), *_hooks(cfg, sets), *_pipelines(cfg)]
-    return [*findings, *_early(cfg, sets, length)]
+        findings = [*_model(cfg), *_hooks(cfg, sets), *_pipelines(cfg), *_best_checkpoint(cfg)]
+    if findings:
+        return findings
+    return list(_early(cfg, sets, length))
 
 
 def _error(subject: str, error: Exception) -> Finding:
@@ -57,16 +62,22 @@ def _model(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         MODELS.build(copy.deepcopy(cfg['model']))
     except Exception as error:  # Whatever a detector raises, it raises at the start of a training.
-        yield _error('model', error)
+        # MMSyncBN asks for the processes of a distributed training when it is made.
+        if 'process group' not in str(error):
+            yield _error('model', error)
 
 
 def _hooks(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Finding]:
     labelled = [one for one in sets if one.configured.role == LABELLED]
     sound = not any(f.severity == ERROR for one in labelled for f in one.findings)
     for index, hook in enumerate(cfg.get('custom_hooks') or ()):
-        name = type_name(hook.get('type'))
+        if not isinstance(hook, Mapping) or 'type' not in hook:
+            detail = f'{hook!r} has no type'
+            yield Finding(ERROR, f'custom_hooks[{index}]', 'refused setting', detail, _REMEDY)
+            continue
+        name = type_name(hook['type'])
         subject = f'custom_hooks[{index}], {name}'
-        cls = hook['type'] if isinstance(hook.get('type'), type) else HOOKS.get(str(hook['type']))
+        cls = hook['type'] if isinstance(hook['type'], type) else HOOKS.get(str(hook['type']))
         if cls is None:
             detail = 'no hook of this name is registered'
             remedy = 'correct it, or import its module in custom_imports'
@@ -75,14 +86,14 @@ def _hooks(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Find
         if not cls.__module__.startswith(PACKAGE):
             continue
         known = [p for p in inspect.signature(cls).parameters if p not in ('args', 'kwargs')]
-        given = [key for key in hook if key not in ('type', 'priority', *known)]
+        given = [key for key in hook if key not in ('type', 'priority', '_scope_', *known)]
         if given:
             yield Finding(
                 ERROR,
                 subject,
                 'unknown argument',
                 ', '.join(f'{key}={hook[key]!r}' for key in given),
-                f'it takes {", ".join(known)}',
+                f'it takes {", ".join(known) or "none"}',
             )
         elif sound or 'labeled_ann_file' not in hook:
             try:
@@ -94,7 +105,8 @@ def _hooks(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Find
 
 
 def _pipelines(cfg: Mapping[str, Any]) -> Iterator[Finding]:
-    ours = type_name((cfg.get('model') or {}).get('type')) == 'CalibratedSoftTeacher'
+    model = cfg.get('model')
+    ours = isinstance(model, Mapping) and type_name(model.get('type')) == 'CalibratedSoftTeacher'
     for key in ('train_dataloader', 'val_dataloader'):
         for index, leaf in enumerate(dataset_leaves((cfg.get(key) or {}).get('dataset'))):
             subject = f'{key}, set {index}'
@@ -108,6 +120,12 @@ def _pipelines(cfg: Mapping[str, Any]) -> Iterator[Finding]:
                 continue  # As above.
             except Exception as error:
                 yield _error(subject, error)
+
+
+def _best_checkpoint(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    fault = configured_fault(cfg)
+    if fault is not None:
+        yield Finding(ERROR, 'default_hooks', 'refused setting', fault, _REMEDY)
 
 
 def _early(

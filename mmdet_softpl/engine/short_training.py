@@ -80,7 +80,9 @@ def train_or_resume(
         cfg.resume, cfg.load_from = done is None, str(last)
     checkpoint = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', {})
     # The best one cannot be gone on from: it has no optimizer.
-    checkpoint.update(type='CheckpointHook', by_epoch=False, save_last=True, save_best=None)
+    checkpoint.update(
+        type='CheckpointHook', by_epoch=False, save_last=True, save_best=None, rule=None
+    )
     # With 1, mmengine removes the only checkpoint before it writes the next.
     checkpoint.setdefault('max_keep_ckpts', 2)
     cfg.experiment_name = '-'.join(work_dir.absolute().parts[-3:])

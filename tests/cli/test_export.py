@@ -287,7 +287,7 @@ def test_the_check_compares_with_the_network(
     capsys: pytest.CaptureFixture,
 ) -> None:
     path, out = tmp_path / 'c.pth', tmp_path / 'out'
-    model = save_checkpoint(training_config(data_root, semi, True), path)
+    save_checkpoint(training_config(data_root, semi, True), path)
     command = ['export', str(path), str(out), '--from', network, '--check', str(data_root)]
     assert main([*command, '--json', *(['--fp16'] if half else [])]) == 0
     check = json.loads(capsys.readouterr().out)['check']
@@ -308,7 +308,18 @@ def test_the_check_compares_with_the_network(
     assert check['detections'] == pytest.approx(2 * sum(shipped), abs=2 * half)
     kinds = {v.dtype for v in torch.load(out / 'detector.pth')['state_dict'].values()}
     assert kinds == {torch.float16 if half else torch.float32, torch.int64}
-    assert model.training is False
+
+
+def test_a_check_of_nothing_is_none(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / 'c.pth'
+    cfg = training_config(data_root, None, True)
+    cfg.model.test_cfg.rcnn.score_thr = 1.0
+    save_checkpoint(cfg, path)
+    command = ['export', str(path), str(tmp_path / 'out'), '--check', str(data_root / 'a.png')]
+    assert main(command) == 1
+    assert 'so nothing was compared' in capsys.readouterr().out
 
 
 def test_a_check_that_fails(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 
@@ -37,7 +38,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     labeled.dataset.update(coco)
     unlabeled.update(data_root=str(root / 'unlabeled2017'), ann_file='', data_prefix=dict(img=''))
     cfg.custom_hooks[1].labeled_ann_file = annotations
-    cfg.pop('val_dataloader')
+    cfg.val_dataloader.dataset.update(coco)
+    cfg.test_dataloader.dataset.update(coco)
     return cfg
 
 
@@ -48,7 +50,6 @@ def found(cfg: Config) -> list[Finding]:
 
 def test_nothing_is_found_in_what_trains(config: Config) -> None:
     cfg = copy.deepcopy(config)
-    # Long enough for its twelve images.
     assert [f for f in found(cfg) if f.severity == ERROR] == []
 
 
@@ -60,6 +61,7 @@ def test_nothing_is_found_in_what_trains(config: Config) -> None:
         (1, dict(thr_rnge=(0.2, 0.9)), 'RareBoostPseudoLabeler', ['thr_rnge=(0.2, 0.9)']),
         (0, dict(momentum=1.5), 'BurnInMeanTeacherHook', ['momentum', '1.5']),
         (0, dict(type='BurnInMeanTeacherHok'), 'BurnInMeanTeacherHok', ['no hook of this name']),
+        (0, dict(supervised_iters='100'), 'BurnInMeanTeacherHook', ["'100'"]),
     ],
 )
 def test_hooks(config: Config, index: int, change: dict, subject: str, words: list[str]) -> None:
@@ -81,6 +83,8 @@ def test_hooks(config: Config, index: int, change: dict, subject: str, words: li
         (dict(detector=dict(roi_head=dict(bbox_head=dict(smoothing=2.0)))), ['smoothing', '2.0']),
         (dict(detector=dict(type='MaskRCN')), ['MaskRCN']),
         (dict(teacher_checkpoint='nowhere.pth'), ['nowhere.pth']),
+        (dict(semi_train_cfg=dict(unsup_weight='1')), ['unsup_weight', "'1'"]),
+        (dict(semi_train_cfg=dict(unsup_weight=None)), ['unsup_weight', 'None']),
     ],
 )
 def test_model(config: Config, change: dict, words: list[str]) -> None:
@@ -108,6 +112,43 @@ def test_pipelines(config: Config, step: dict, words: list[str]) -> None:
     (finding,) = [f for f in found(cfg) if f.severity == ERROR]
     assert finding.subject == 'train_dataloader, set 1'
     assert all(word in finding.detail for word in words)
+
+
+@pytest.mark.parametrize('hook', [dict(momentum=0.1), 'RandomStateHook', None])
+def test_a_hook_without_a_type(config: Config, hook: Any) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.custom_hooks[2] = hook
+    (finding,) = settings_findings(cfg, (), None)
+    assert finding.subject == 'custom_hooks[2]' and 'has no type' in finding.detail
+
+
+def test_a_scope_and_an_own_evaluator(config: Config) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.custom_hooks[2]._scope_ = 'mmdet'
+    assert [f for f in found(cfg) if f.severity == ERROR] == []
+    cfg.default_hooks.checkpoint.save_best = 'teacher/longtail/segm_AP'
+    cfg.val_evaluator = dict(type='CocoMetric')
+    (finding,) = found(cfg)
+    assert finding.subject == 'default_hooks' and 'teacher/coco/...' in finding.detail
+
+
+def test_a_model_that_is_none(config: Config) -> None:
+    (finding,) = settings_findings(dict(model='x'), (), None)
+    assert finding.subject == 'model'
+
+
+def test_batch_norm_of_a_distributed_training(config: Config) -> None:
+    cfg = copy.deepcopy(config)
+    pretended = 'Default process group has not been initialized'
+
+    class Waits(torch.nn.Module):
+        def __init__(self, **kwargs: Any) -> None:
+            raise ValueError(pretended)
+
+    with MODELS.switch_scope_and_registry('mmdet') as registry:
+        registry.register_module(name='WaitsForRanks', module=Waits, force=True)
+    cfg.model = dict(type='WaitsForRanks')
+    assert [f for f in found(cfg) if f.subject == 'model'] == []
 
 
 @pytest.mark.parametrize('key, value', [('weight', 1.0), ('passes', 2.0), ('load_from', 'a.pth')])

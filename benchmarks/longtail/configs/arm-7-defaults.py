@@ -1,4 +1,4 @@
-"""Arm 7-defaults: arm 7 with the defaults of detector and labeller, but for the boost."""
+"""Arm 7-defaults: arm 7 with the defaults of detector and labeller but for boost and weight."""
 
 _base_ = './arm-7.py'
 
