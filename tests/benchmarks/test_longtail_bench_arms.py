@@ -226,6 +226,9 @@ def test_the_full_method_has_the_settings_of_the_shipped_configs(
     assert batches == expected['refresh_interval'] / expected['calibration_interval']
     for key in ('refresh_interval', 'calibration_interval'):
         del settings[key], expected[key]
+    # The arms were begun with a weight of 2; with that of 1 it is arm 7-unsup_weight-1.
+    assert (settings.pop('unsup_weight'), expected.pop('unsup_weight')) == (2.0, 1.0)
+    assert ARMS['7-unsup_weight-1'].previous == '7'
     assert settings == expected
     assert labeller_settings(arm.custom_hooks[2]) == labeller_settings(shipped.custom_hooks[-1])
 
@@ -233,6 +236,7 @@ def test_the_full_method_has_the_settings_of_the_shipped_configs(
 def test_the_arm_of_the_defaults_has_them(configs: dict[str, Config]) -> None:
     found = configs['7-defaults']
     given = found.model.semi_train_cfg
-    assert {key for key, value in given.items() if value != DEFAULTS[key]} == {'refresh_interval'}
+    changed = {key for key, value in given.items() if value != DEFAULTS[key]}
+    assert changed == {'refresh_interval', 'unsup_weight'}
     mine, defaults = (labeller_settings(hook) for hook in (found.custom_hooks[2], {}))
     assert {key for key in mine if mine[key] != defaults[key]} == {'boost_gamma', 'max_boost'}

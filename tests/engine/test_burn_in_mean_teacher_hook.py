@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.engine.hooks import MeanTeacherHook
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook
 from torch import nn
 
 from mmdet_softpl.engine import BurnInMeanTeacherHook
@@ -35,7 +37,9 @@ def make_runner(monkeypatch):
     monkeypatch.setattr(module, 'check_datasets', lambda runner: None)
 
     def make(hook, **kwargs) -> SimpleNamespace:
-        defaults = dict(model=Semi(), hooks=[hook], iter=0, _load_from=None, _resume=False)
+        defaults = dict(
+            model=Semi(), hooks=[hook], iter=0, _load_from=None, _resume=False, _val_loop=None
+        )
         return SimpleNamespace(**{**defaults, **kwargs})
 
     return make
@@ -124,6 +128,15 @@ def test_copies_of_the_first_phase_come_at_intervals_and_at_its_end(make_runner)
         step(hook, runner)
         equal.append(same(runner.model.student, runner.model.teacher))
     assert equal == [False, True, False, True, True]
+
+
+def test_a_figure_that_never_comes_is_refused_before_training(make_runner) -> None:
+    hook = BurnInMeanTeacherHook()
+    best = CheckpointHook(save_best='teacher/longtail/segm_AP', rule='greater')
+    loop = SimpleNamespace(evaluator=Evaluator([]))
+    runner = make_runner(hook, hooks=[hook, best], _val_loop=loop)
+    with pytest.raises(ValueError, match='save_best'):
+        hook.before_train(runner)
 
 
 def test_a_given_teacher_stays_through_the_burn_in(make_runner) -> None:
