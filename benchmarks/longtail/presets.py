@@ -179,6 +179,6 @@ for _base, _draws in {
             name=f'{_base}-{_name}',
             draw=_draw,
             varies=_base,
-            arms=('0', '3', '7'),
+            arms=('0', '3', '7', '7-unsup_weight-1'),
             seeds=1,
         )

@@ -16,7 +16,10 @@ from .presets import PRESETS
 from .results import ONE_HOT_TEACHER, SUPERVISED, Record, Table, paired_difference, spread
 from .tables import ap_table, difference, markdown, percent
 
-ARMS = (SUPERVISED, ONE_HOT_TEACHER, FULL_METHOD)
+# With the weight of unlabelled images that the shipped configs have.
+SHIPPED = '7-unsup_weight-1'
+METHODS = (FULL_METHOD, SHIPPED)
+ARMS = (SUPERVISED, ONE_HOT_TEACHER, *METHODS)
 METRICS = {'AP': 'segm_AP', 'APr': 'segm_APr'}
 
 
@@ -89,12 +92,13 @@ def variation_lines(found: Variations) -> list[str]:
         for arm in ARMS:
             values = [spread(found.by_seed[name, arm, metric].values()) for metric in METRICS]
             cells.append(' / '.join(percent(value) for value in values))
-        for metric in METRICS:
-            pair = [found.by_seed[name, arm, metric] for arm in (FULL_METHOD, SUPERVISED)]
-            cells.append(difference(paired_difference(*pair)))
+        for arm in METHODS:
+            for metric in METRICS:
+                pair = [found.by_seed[name, other, metric] for other in (arm, SUPERVISED)]
+                cells.append(difference(paired_difference(*pair)))
         rows.append(cells)
     head = ['labelled images', *(f'arm {arm}: AP / APr' for arm in ARMS)]
-    head += [f'{metric}, {FULL_METHOD} - {SUPERVISED}' for metric in METRICS]
+    head += [f'{metric}, {arm} - {SUPERVISED}' for arm in METHODS for metric in METRICS]
     seeds = ', '.join(map(str, found.seeds))
     return [
         *markdown(head, rows),
@@ -139,14 +143,16 @@ def worth(found: Variations) -> list[str]:
         counts, aps = found.curve(SUPERVISED, metric)
         if len(counts) < 2:
             continue
-        parts = []
-        for count, ap in zip(*found.curve(FULL_METHOD, metric), strict=True):
-            number, place = equivalent_labels(counts, aps, ap)
-            word = {WITHIN: 'about', ABOVE: 'more than'}.get(place, 'fewer than')
-            parts.append(f'{count:,} as {word} {number:,.0f}')
-        lines += [
-            '',
-            f'By {metric}, labelled images with arm {FULL_METHOD} are as good as these with arm '
-            f'{SUPERVISED}: {", ".join(parts)}.',
-        ]
+        for arm in METHODS:
+            parts = []
+            for count, ap in zip(*found.curve(arm, metric), strict=True):
+                number, place = equivalent_labels(counts, aps, ap)
+                word = {WITHIN: 'about', ABOVE: 'more than'}.get(place, 'fewer than')
+                parts.append(f'{count:,} as {word} {number:,.0f}')
+            if parts:
+                lines += [
+                    '',
+                    f'By {metric}, labelled images with arm {arm} are as good as these with arm '
+                    f'{SUPERVISED}: {", ".join(parts)}.',
+                ]
     return lines
