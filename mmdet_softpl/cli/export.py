@@ -22,7 +22,7 @@ MAX_CHECKED = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.epilog = 'example: python -m mmdet_softpl export work_dirs/parts/iter_12000.pth shipped'
+    parser.epilog = 'example: python -m mmdet_softpl export work_dirs/parts/iter_20000.pth shipped'
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint (.pth) of a training')
     parser.add_argument('out_dir', metavar='OUT_DIR', help='gets detector.py and detector.pth')
     parser.add_argument(

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         'example:\n'
-        '  python -m mmdet_softpl gate parts.py work_dirs/parts/iter_12000.pth generated.json \\\n'
+        '  python -m mmdet_softpl gate parts.py work_dirs/parts/iter_20000.pth generated.json \\\n'
         '      --images generated/ --held-out val.json --held-out-images images/ \\\n'
         '      --out generated-gated.json'
     )

@@ -15,7 +15,7 @@ NAME = 'review'
 HELP = 'give doubtful and rare pseudo-labels to people, and take their corrections back'
 
 EXPORT_EXAMPLE = """example:
-  softpl review export my_config.py work_dirs/parts/iter_12000.pth --out review1 --hours 4
+  softpl review export my_config.py work_dirs/parts/iter_20000.pth --out review1 --hours 4
 """
 IMPORT_EXAMPLE = """example:
   softpl review import review1 instances_default.json --reviewed all --out data/labelled2.json

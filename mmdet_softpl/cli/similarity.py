@@ -14,7 +14,7 @@ NAME = 'similarity'
 HELP = 'show which classes SmoothedCEHead takes for alike, and write it to a file'
 
 EXAMPLE = """example:
-  softpl similarity my_config.py work_dirs/parts/iter_12000.pth --out similarity/
+  softpl similarity my_config.py work_dirs/parts/iter_20000.pth --out similarity/
 then in a config:
   bbox_head=dict(type='mmdet_softpl.SmoothedCEHead', smoothing_mode='file',
                  similarity_file='similarity/similarity.npz')

@@ -22,7 +22,7 @@ PROXY = 'geometric mean over groups of F1 of the labels that the student learns 
 HELP = 'choose boost, prototype weights, thresholds on held-out images, without training'
 
 EXAMPLE = """example:
-  softpl tune my_config.py --checkpoint work_dirs/parts/iter_12000.pth --trials 200
+  softpl tune my_config.py --checkpoint work_dirs/parts/iter_20000.pth --trials 200
 
 The validation set of the config is looked at, or --held-out JSON --held-out-images DIR. Settings
 are chosen on one half of it and reported on the other. The result is a config that inherits

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
 from mmdet_softpl import registry
+from mmdet_softpl.engine.load_teacher import without_pretrained
 from mmdet_softpl.models.checkpoint_parts import network_part
 
 # What testing and inference read; training belongs to the semi-supervised config.
@@ -92,7 +93,7 @@ def plain_config(cfg: Config) -> Config:
     source['test_cfg'] = {'type': 'TestLoop'}
     # MMDeploy asks for it under this name.
     source['test_pipeline'] = _pipeline(source['test_dataloader']['dataset'])
-    source['model'] = _without_pretrained(_plain_model(source['model']))
+    source['model'] = without_pretrained(_plain_model(source['model']))
     source['test_evaluator'] = _plain_evaluator(source['test_evaluator'])
     source['default_scope'] = 'mmdet'
     imports = (source.get('custom_imports') or {}).get('imports', [])
@@ -123,21 +124,6 @@ def _plain_model(model: dict[str, Any]) -> dict[str, Any]:
     if outer.get('data_preprocessor') is not None:
         detector['data_preprocessor'] = outer['data_preprocessor']
     return detector
-
-
-def _without_pretrained(node: Any) -> Any:
-    """Without downloads of weights that the exported ones replace."""
-    if isinstance(node, dict):
-        return {
-            key: _without_pretrained(value)
-            for key, value in node.items()
-            if not (
-                key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained'
-            )
-        }
-    if isinstance(node, (list, tuple)):
-        return type(node)(_without_pretrained(item) for item in node)
-    return node
 
 
 def _plain_evaluator(evaluator: Any) -> Any:

@@ -18,7 +18,7 @@ from tests.support.tiny_pilot import documented_command, make_folder
 
 pytest.importorskip('optuna')
 FEW = ['--trials', '3']
-CHECKPOINT = ['--checkpoint', 'work_dirs/parts/iter_12000.pth']
+CHECKPOINT = ['--checkpoint', 'work_dirs/parts/iter_20000.pth']
 IMAGES = ['--held-out-images', 'data/val']
 
 
@@ -93,7 +93,7 @@ def test_interrupted_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['work_dirs/parts/iter_12000.pth', '--checkpoint', 'my_config.py'], 'CONFIG comes first'),
+        (['work_dirs/parts/iter_20000.pth', '--checkpoint', 'my_config.py'], 'CONFIG comes first'),
         (['none.py', '--checkpoint', 'x.pth'], 'no such config'),
         (['my_config.py', '--checkpoint', 'x.pth'], 'no such checkpoint'),
         (['my_config.py', '--checkpoint', 'x.pth', '--trials', '0'], '--trials'),

@@ -22,7 +22,7 @@ from tests.support.tiny_runs import shrink_model
 
 
 def make_folder(root: Path) -> Path:
-    """``my_config.py``, its data, and an untrained ``work_dirs/parts/iter_12000.pth``.
+    """``my_config.py``, its data, and an untrained ``work_dirs/parts/iter_20000.pth``.
 
     Returns:
         ``root``.
@@ -45,7 +45,7 @@ def make_folder(root: Path) -> Path:
     with DefaultScope.overwrite_default_scope('mmdet'):
         torch.manual_seed(0)
         model = MODELS.build(cfg.model)
-    path = root / 'work_dirs' / 'parts' / 'iter_12000.pth'
+    path = root / 'work_dirs' / 'parts' / 'iter_20000.pth'
     path.parent.mkdir(parents=True)
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
     return root
