@@ -359,6 +359,36 @@ def test_pairs() -> None:
     assert pair_detections(ours[:0], theirs) == pair_detections(ours, theirs[:0]) == (0, 0.0)
 
 
+def test_masks_take_part_in_a_pair() -> None:
+    masks = torch.zeros(2, 20, 20, dtype=torch.bool)
+    masks[0, :10, :10] = True
+    ours = InstanceData(
+        bboxes=torch.tensor([[0.0, 0, 10, 10], [12, 12, 18, 18]]),
+        labels=torch.tensor([0, 0]),
+        scores=torch.tensor([0.9, 0.8]),
+        masks=masks,
+    )
+    # The second mask is empty in both.
+    assert pair_detections(ours, ours) == (2, 0.0)
+    other = ours.clone()
+    other.masks = masks.clone()
+    other.masks[0, :, :5] = False
+    assert pair_detections(ours, other) == (1, 0.0)
+
+
+def test_scores_that_moved_are_no_agreement(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / 'c.pth'
+    save_checkpoint(training_config(data_root, None, True), path)
+    monkeypatch.setattr(
+        'mmdet_softpl.engine.export_check.pair_detections', lambda a, b: (len(a), 0.01)
+    )
+    command = ['export', str(path), str(tmp_path / 'out'), '--check', str(data_root / 'a.png')]
+    assert main(command) == 1
+    assert main([*command, '--overwrite', '--fp16']) == 0
+
+
 def test_what_half_precision_cannot_hold() -> None:
     assert halved({'a': torch.tensor([1.0, torch.inf])})['a'].dtype == torch.float16
     with pytest.raises(ValueError, match='b has values beyond 65,504'):
