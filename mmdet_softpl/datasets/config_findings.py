@@ -105,11 +105,19 @@ def _class_heads(
 
 
 def _pretrained(cfg: Mapping[str, Any]) -> Iterator[Finding]:
-    """Weights of torchvision, which a training of ours can do without otherwise."""
-    if importlib.util.find_spec('torchvision') is not None:
-        return
+    """Weights that are not there: a file, or torchvision, which we can do without otherwise."""
+    has_torchvision = importlib.util.find_spec('torchvision') is not None
     for key, checkpoint in _checkpoints(cfg.get('model') or {}, 'model'):
-        if checkpoint.startswith('torchvision://'):
+        if '://' not in checkpoint and not os.path.isfile(checkpoint):
+            yield Finding(
+                ERROR,
+                key,
+                'missing file',
+                f'checkpoint={checkpoint!r} does not exist; relative paths count from '
+                f'{os.getcwd()!r}',
+                'correct the path, or fetch the file',
+            )
+        if checkpoint.startswith('torchvision://') and not has_torchvision:
             # The machine that trains may be another one.
             yield Finding(
                 WARNING,

@@ -42,7 +42,7 @@ class MetricNames:
         if self.iou_types is None:
             return key.startswith(f'{self.prefix}/' if self.prefix else '')
         calibration = (f'{self.prefix}/ece', f'{self.prefix}/cc_ece')
-        return key in self.figures() or key.startswith(calibration)
+        return key.removesuffix('_fixed') in self.figures() or key.startswith(calibration)
 
 
 def check_best_checkpoint(runner: Runner) -> None:

@@ -12,7 +12,7 @@ from mmdet.datasets.samplers import MultiSourceSampler
 
 from mmdet_softpl.datasets.config_findings import batch_shares, config_findings, labeller_config
 from mmdet_softpl.datasets.config_sets import configured_sets
-from mmdet_softpl.datasets.findings import ERROR, WARNING
+from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.image_scan import scan_images
 from mmdet_softpl.datasets.set_contents import read_set
 from tests.support.tiny_data import write_data
@@ -106,6 +106,8 @@ def test_weights_of_torchvision(
     key = 'model.detector.backbone.stages.0.init_cfg'
     assert _findings(cfg) == ([] if installed else [(WARNING, key, 'missing package')])
     weights['checkpoint'] = 'resnet50.pth'
+    assert _findings(cfg) == [(ERROR, key, 'missing file')]
+    weights['checkpoint'] = __file__
     assert _findings(cfg) == []
 
 
@@ -165,3 +167,16 @@ def test_empty_aspect_group(cfg: dict, read: bool) -> None:
     kinds = [kind for _, _, kind in _findings(cfg, read)]
     # A folder's sizes are known only where its images are read.
     assert kinds == (['empty aspect group'] if read else [])
+
+
+def test_weights_in_a_file_that_is_not_there(tmp_path: Path) -> None:
+    def found(checkpoint: str) -> list[Finding]:
+        init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+        cfg = dict(model=dict(detector=dict(init_cfg=init_cfg)))
+        return [f for f in config_findings(cfg, ()) if f.kind == 'missing file']
+
+    (tmp_path / 'here.pth').touch()
+    assert found(str(tmp_path / 'here.pth')) == [] == found('open-mmlab://resnet50_caffe')
+    (finding,) = found(str(tmp_path / 'gone.pth'))
+    assert finding.severity == ERROR and 'gone.pth' in finding.detail
+    assert finding.subject == 'model.detector.init_cfg'

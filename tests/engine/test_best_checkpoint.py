@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from mmdet.engine.runner import TeacherStudentValLoop
 from mmdet.evaluation import CocoMetric
@@ -15,6 +18,16 @@ from mmengine.runner import ValLoop
 
 from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint, configured_fault
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
+
+
+@pytest.fixture
+def tiny_truth(tmp_path: Path) -> str:
+    path = tmp_path / 'val.json'
+    box = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 4, 4], area=16, iscrowd=0)
+    image = dict(id=1, file_name='a.jpg', height=9, width=9)
+    categories = [dict(id=1, name='a', frequency='r')]
+    path.write_text(json.dumps(dict(images=[image], annotations=[box], categories=categories)))
+    return str(path)
 
 
 def metric_of(cls: type, **attributes: Any) -> Any:
@@ -66,6 +79,17 @@ def test_figures_that_never_come_are_named(runner: Any, beginning: str) -> None:
     with pytest.raises(ValueError) as error:
         check_best_checkpoint(runner)
     assert 'save_best=' in str(error.value) and beginning in str(error.value)
+
+
+def test_every_figure_of_our_metric_may_choose(tiny_truth: str) -> None:
+    metric = LongTailMetric(tiny_truth, metric=['bbox'], ap_fixed=True)
+    metric.dataset_meta = dict(classes=('a',))
+    nothing = dict(bboxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0))
+    metric.process(None, [dict(img_id=1, pred_instances=nothing)])
+    figures = metric.evaluate(1)
+    assert {'longtail/bbox_APr_fixed', 'longtail/cc_ece'} <= set(figures)
+    for figure in figures:
+        check_best_checkpoint(runner_of(figure, metric, loop_type=ValLoop))
 
 
 def test_evaluators_of_several_data_sets_are_left_alone() -> None:
