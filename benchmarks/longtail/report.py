@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .presets import PRESETS, Preset
+from .reach import reach_table
 from .results import CONFIDENCE, Record, Table, collect, merged
 from .runs import Runs, carried_runs, in_order, read_runs
 from .tables import (
@@ -147,7 +148,7 @@ def preset_section(
     lines += ['### Mask AP on `tune`', '', *ap_table(table, 'tune', 'segm'), '']
     lines += ['### Paired differences, mask AP on `test`', '', *difference_table(table), '']
     lines += ['### Calibration', '', *calibration_table(table), '']
-    lines += ['### Pseudo-labels', '', *pseudo_table(table, about), '']
+    lines += ['### Pseudo-labels', '', *pseudo_table(table, about), '', *reach_table(table, runs), '']
     if table.knob_arms:
         lines += ['### Sensitivity, mask AP on `tune`', '', *sensitivity_table(table), '']
     if not variations.is_empty:
