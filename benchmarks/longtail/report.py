@@ -148,7 +148,14 @@ def preset_section(
     lines += ['### Mask AP on `tune`', '', *ap_table(table, 'tune', 'segm'), '']
     lines += ['### Paired differences, mask AP on `test`', '', *difference_table(table), '']
     lines += ['### Calibration', '', *calibration_table(table), '']
-    lines += ['### Pseudo-labels', '', *pseudo_table(table, about), '', *reach_table(table, runs), '']
+    lines += [
+        '### Pseudo-labels',
+        '',
+        *pseudo_table(table, about),
+        '',
+        *reach_table(table, runs),
+        '',
+    ]
     if table.knob_arms:
         lines += ['### Sensitivity, mask AP on `tune`', '', *sensitivity_table(table), '']
     if not variations.is_empty:

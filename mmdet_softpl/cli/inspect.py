@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
     labeller = None
     if statistics is not None and not any(LABELLER in f.subject for f in refused):
         labeller = labeller_settings(cfg, statistics)
-    report = data_report(args.config, inspection, labeller, length)
-    report['settings']['has_labeller'] = labeller_config(cfg) is not None
+    has_labeller = labeller_config(cfg) is not None
+    report = data_report(args.config, inspection, labeller, length, has_labeller)
     if args.json:
         print(json.dumps(report, indent=1))
     else:

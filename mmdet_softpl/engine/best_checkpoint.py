@@ -6,10 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmdet.engine.runner import TeacherStudentValLoop
 from mmdet.registry import METRICS
-from mmengine.evaluator import Evaluator
-from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mmdet_softpl.config_file import type_name
@@ -46,7 +43,7 @@ class MetricNames:
 
 
 def check_best_checkpoint(runner: Runner) -> None:
-    """Check ``save_best`` of a training's checkpoints; mmengine looks at the first validation.
+    """Check ``save_best`` of a training's config; mmengine looks at the first validation.
 
     Args:
         runner: About to train.
@@ -54,34 +51,20 @@ def check_best_checkpoint(runner: Runner) -> None:
     Raises:
         ValueError: No metric of the validation gives that figure.
     """
-    loop = runner._val_loop
-    # Evaluators of several data sets have names of their own.
-    if loop is None or type(getattr(loop, 'evaluator', None)) is not Evaluator:
-        return
-    metrics = [
-        MetricNames(
-            metric.prefix or '',
-            tuple(metric.iou_types) if isinstance(metric, LongTailMetric) else None,
-        )
-        for metric in loop.evaluator.metrics
-    ]
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook) and hook.save_best:
-            fault = absent_figure(
-                hook.key_indicators, metrics, isinstance(loop, TeacherStudentValLoop)
-            )
-            if fault is not None:
-                raise ValueError(fault)
+    fault = configured_fault(runner.cfg)
+    if fault is not None:
+        raise ValueError(fault)
 
 
 def configured_fault(cfg: Mapping[str, Any]) -> str | None:
-    """The same of a config, without building anything.
+    """What is wrong with ``save_best`` of a config, found without building anything.
 
     Args:
-        cfg: A config.
+        cfg: A config. Metrics that are not registered, and evaluators of several data sets, whose
+            figures have names of their own, are left alone.
 
     Returns:
-        What a training would say, or None.
+        A sentence, or None.
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     keys, loop = hook.get('save_best'), cfg.get('val_cfg') or {}

@@ -47,14 +47,13 @@ def check_views(name: str, dataset: BaseDataset) -> None:
                 'unlabelled branches, since CalibratedSoftTeacher carries the labels of '
                 'the teacher over to the view of the student by it.'
             )
-        names = (type(transform).__name__ for transform in _transforms(dataset, branch))
-        silent = next((name for name in names if name in UNRECORDED), None)
+        silent = next(filter(_moves_in_silence, _transforms(dataset, branch)), None)
         if silent is not None:
             raise ValueError(
-                f'{name} ({type(dataset).__name__}), branch {branch!r}: {silent} moves pixels '
-                'without a record in homography_matrix, so all pseudo-labels would lie beside '
-                'their objects; remove it, or use one that records (Resize, RandomFlip, '
-                'RandomCrop, Rotate, Translate, Shear).'
+                f'{name} ({type(dataset).__name__}), branch {branch!r}: {type(silent).__name__} moves '
+                'pixels without a record in homography_matrix, so all pseudo-labels would lie '
+                'beside their objects; remove it, or use one that records (Resize, RandomFlip, '
+                "RandomCrop, Rotate, Translate, Shear of mmdet's)."
             )
 
 
@@ -86,8 +85,17 @@ def _transforms(dataset: BaseDataset, branch: str) -> Iterator[object]:
             yield from _nested(step.branch_pipelines[branch])
 
 
+def _moves_in_silence(transform: object) -> bool:
+    names = [base.__name__ for base in type(transform).__mro__]
+    # In albumentations, what changes boxes as well as pixels; of these a dropout moves nothing.
+    dual = 'DualTransform' in names and not any('Dropout' in name for name in names)
+    return dual or names[0] in UNRECORDED
+
+
 def _nested(transform: object) -> Iterator[object]:
     yield transform
-    parts = transform if isinstance(transform, list) else getattr(transform, 'transforms', ())
+    # `Albu` keeps the configs of its transforms beside the transforms.
+    holder = getattr(transform, 'aug', transform)
+    parts = holder if isinstance(holder, list) else getattr(holder, 'transforms', ())
     for part in parts or ():
         yield from _nested(part)

@@ -24,6 +24,7 @@ def data_report(
     inspection: Inspection,
     labeller: LabellerSettings | None,
     length: TrainingLength | None,
+    has_labeller: bool,
 ) -> dict[str, Any]:
     """Everything that ``inspect`` prints, as json takes it.
 
@@ -32,6 +33,7 @@ def data_report(
         inspection: of its data.
         labeller: what its labeller comes to, or None.
         length: of its training, or None.
+        has_labeller: there is one, whether or not its settings are known.
 
     Returns:
         ``config``, ``trains`` (no finding is an error), ``images_read``, ``sets`` (one dict a
@@ -41,6 +43,7 @@ def data_report(
     settings: dict[str, Any] = {
         'labeller': None if labeller is None else labeller.arguments,
         'length': None if length is None else asdict(length),
+        'has_labeller': has_labeller,
     }
     return {
         'config': config,

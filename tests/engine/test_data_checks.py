@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.datasets import CocoDataset, ConcatDataset, LVISV1Dataset
+from mmdet.datasets.transforms import transforms as host_transforms
 from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
@@ -289,6 +290,52 @@ def test_a_view_that_moves_in_silence_is_named(tmp_path: Path, wrapper: str | No
     message = error_of(make_runner(dataset, model=model))
     assert "branch 'unsup_student': Expand moves pixels without a record" in message
     check_datasets(make_runner(dataset))
+
+
+class DualTransform: ...
+
+
+class Compose:
+    def __init__(self, transforms: list, **_: object) -> None:
+        self.transforms = transforms
+
+
+ALBUMENTATIONS = SimpleNamespace(
+    HorizontalFlip=type('HorizontalFlip', (DualTransform,), {}),
+    CoarseDropout=type('CoarseDropout', (type('BaseDropout', (DualTransform,), {}),), {}),
+    Blur=type('Blur', (), {}),
+    OneOf=type('OneOf', (Compose,), {}),
+)
+
+
+@pytest.mark.parametrize(
+    'steps, moving',
+    [
+        ([dict(type='Blur'), dict(type='CoarseDropout')], None),
+        ([dict(type='Blur'), dict(type='HorizontalFlip')], 'HorizontalFlip'),
+        ([dict(type='OneOf', transforms=[dict(type='HorizontalFlip')])], 'HorizontalFlip'),
+    ],
+)
+def test_what_albumentations_move_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list, moving: str | None
+) -> None:
+    init_default_scope('mmdet')
+    # The host's `Albu`, with classes named as in albumentations, which is not installed here.
+    monkeypatch.setattr(host_transforms, 'albumentations', ALBUMENTATIONS)
+    monkeypatch.setattr(host_transforms, 'Compose', Compose)
+    packed = [dict(type='PackDetInputs', meta_keys=('img_path', 'homography_matrix'))]
+    strong = [dict(type='Albu', transforms=steps), *packed]
+    branches = dict(sup=packed, unsup_teacher=packed, unsup_student=strong)
+    dataset = UnlabeledImageDataset(
+        **coco(tmp_path / 'rest.json', ONE_EACH),
+        pipeline=[dict(type='MultiBranch', branch_field=list(branches), **branches)],
+    )
+    model = MODELS.build(semi_config(detector_config('faster-rcnn', len(NAMES))))
+    if moving is None:
+        check_datasets(make_runner(dataset, model=model))
+    else:
+        message = error_of(make_runner(dataset, model=model))
+        assert f"'unsup_student': {moving} moves pixels without a record" in message
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def inspection(tmp_path_factory: pytest.TempPathFactory):
 def test_figures(inspection) -> None:
     labeller = LabellerSettings(dict(alpha=0.2), np.arange(5.0), np.full(5, 0.5))
     length = TrainingLength(100, 20, 4, 4, 1.5, 0.3, 2.5)
-    report = json.loads(json.dumps(data_report('x.py', inspection, labeller, length)))
+    report = json.loads(
+        json.dumps(data_report('x.py', inspection, labeller, length, has_labeller=True))
+    )
     labelled, unlabelled, validation = report['sets']
     assert (labelled['images'], labelled['instances'], labelled['num_classes']) == (4, 8, 5)
     assert labelled['groups'] == {'r': 5, 'c': 0, 'f': 0}
@@ -73,8 +75,8 @@ def test_figures(inspection) -> None:
 
 
 def test_without_settings(inspection) -> None:
-    report = data_report('x.py', inspection, None, None)
-    assert report['settings'] == dict(labeller=None, length=None)
+    report = data_report('x.py', inspection, None, None, has_labeller=False)
+    assert report['settings'] == dict(labeller=None, length=None, has_labeller=False)
     assert report['classes'][0]['boost'] is None
     assert report['classes'][0]['expected_total'] is None
 
