@@ -50,8 +50,9 @@ def check_views(name: str, dataset: BaseDataset) -> None:
         silent = next(filter(_moves_in_silence, _transforms(dataset, branch)), None)
         if silent is not None:
             raise ValueError(
-                f'{name} ({type(dataset).__name__}), branch {branch!r}: {type(silent).__name__} moves '
-                'pixels without a record in homography_matrix, so all pseudo-labels would lie '
+                f'{name} ({type(dataset).__name__}), branch {branch!r}: '
+                f'{type(silent).__name__} moves pixels '
+                'without a record in homography_matrix, so all pseudo-labels would lie '
                 'beside their objects; remove it, or use one that records (Resize, RandomFlip, '
                 "RandomCrop, Rotate, Translate, Shear of mmdet's)."
             )
