@@ -37,6 +37,9 @@ class ClassStatistics:
             ``frequency`` of every class and they agree with its annotations, ``'counted'`` when
             nothing of the file was used (it gives none of them, or its ``image_count`` is wrong),
             ``'mixed'`` otherwise.
+        keeps_empty: whether training keeps images without an annotation
+            (``filter_empty_gt=False``), so that they are labelled as empty. Else it drops them,
+            and often nobody has looked at them yet.
     """
 
     classes: tuple[str, ...]
@@ -46,19 +49,15 @@ class ClassStatistics:
     num_labelled_images: int
     groups: tuple[str, ...]
     source: str
+    keeps_empty: bool = False
 
-    def labelled_rate(self, keeps_empty: bool = False) -> np.ndarray:
+    def labelled_rate(self) -> np.ndarray:
         """Instances per labelled image, r_c = n_c / M.
-
-        Args:
-            keeps_empty: whether training keeps images without an annotation
-                (``filter_empty_gt=False``), so that they are labelled as empty. Else it drops
-                them, and often nobody has looked at them yet: M leaves them out.
 
         Returns:
             (C,) float64 >= 0.
         """
-        images = self.num_images if keeps_empty else self.num_labelled_images
+        images = self.num_images if self.keeps_empty else self.num_labelled_images
         return self.instance_counts / max(images, 1)
 
 

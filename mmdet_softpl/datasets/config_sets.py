@@ -89,6 +89,16 @@ def configured_sets(cfg: Mapping[str, Any]) -> list[ConfiguredSet]:
     return _numbered(found)
 
 
+def keeps_empty(cfg: Mapping[str, Any], ann_file: str) -> bool:
+    """Whether a config also trains on the images of a labelled file that hold nothing."""
+    path = os.path.abspath(ann_file)
+    return any(
+        not one.filter_empty
+        for one in configured_sets(cfg)
+        if one.role == LABELLED and os.path.abspath(one.ann_file) == path
+    )
+
+
 def _leaves(
     dataset: Any, key: str, around: dict[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any], dict[str, Any]]]:

@@ -6,7 +6,7 @@ import torch
 from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
+from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.registry import HOOKS
 
 
@@ -148,9 +149,7 @@ class BurnInMeanTeacherHook(Hook):
 
 
 def _semi_model(runner: Runner) -> BaseModel:
-    model = runner.model
-    if is_model_wrapper(model):
-        model = model.module
+    model = model_of(runner)
     if not (hasattr(model, 'teacher') and hasattr(model, 'student')):
         raise TypeError(
             f'BurnInMeanTeacherHook needs a model with teacher and student, got '

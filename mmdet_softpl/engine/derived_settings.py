@@ -6,9 +6,8 @@ Shape letters: C classes, in label order.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 
 from mmdet_softpl.datasets.class_statistics import ClassStatistics
 from mmdet_softpl.datasets.config_findings import batch_shares, labeller_config
-from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, configured_sets
+from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, keeps_empty
 from mmdet_softpl.datasets.set_contents import SetContents
 from mmdet_softpl.engine.rare_boost_pseudo_labeler import RareBoostPseudoLabeler
 from mmdet_softpl.functional import frequency_boost
@@ -86,12 +85,8 @@ def labeller_settings(
     boosts = frequency_boost(
         counts, gamma=arguments['boost_gamma'], max_boost=arguments['max_boost']
     )
-    kept_empty = [
-        not one.filter_empty
-        for one in configured_sets(cfg)
-        if os.path.abspath(one.ann_file) == os.path.abspath(hook['labeled_ann_file'])
-    ]
-    rate = statistics.labelled_rate(any(kept_empty))
+    empty = keeps_empty(cfg, hook.get('labeled_ann_file') or '')
+    rate = replace(statistics, keeps_empty=empty).labelled_rate()
     prior = arguments['threshold_mode'] == 'prior'
     return LabellerSettings(
         arguments=arguments,

@@ -18,6 +18,7 @@ from torch import Tensor
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
+from mmdet_softpl.datasets.config_sets import keeps_empty
 from mmdet_softpl.engine.config_parts import annotation_path, find_hook, held_out_set, labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.evaluation.class_mix import mix_difference, mix_weights
@@ -114,7 +115,9 @@ def look_at_held_out(
     classes = dataset.metainfo.get('classes') or ()
     labelled = check_annotations(hook['labeled_ann_file'], classes=classes or None)
     check_same_categories(labelled, check_annotations(path, classes=classes or None))
-    statistics = class_statistics(labelled)
+    statistics = replace(
+        class_statistics(labelled), keeps_empty=keeps_empty(cfg, hook['labeled_ann_file'])
+    )
     if len(statistics.classes) != detector.num_classes:
         raise ValueError(
             f'{cfg.filename}: the head has num_classes={detector.num_classes}, but '

@@ -150,7 +150,7 @@ class HeldOutCalibrationHook(Hook):
     ) -> None:
         """Calibrate when it is due."""
         model = model_of(runner)
-        if model.unsup_scale > 0 and int(model.num_iters) % self.interval == 0:
+        if model.unsup_scale > 0 and model.iterations % self.interval == 0:
             self.calibrate(model)
 
     @torch.no_grad()

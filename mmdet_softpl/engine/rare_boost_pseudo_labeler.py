@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,6 @@ class RareBoostPseudoLabeler(Hook):
         self._start_iter = 0
         self._host: HostLabeling | None = None
         self._on_ours = False
-        self._keeps_empty = False
         self._resumed: dict | None = None
 
     def _read_statistics(self, classes: Sequence[str] | None) -> None:
@@ -225,8 +225,7 @@ class RareBoostPseudoLabeler(Hook):
     @property
     def labelled_rate(self) -> Tensor:
         """(C,) labelled instances per labelled image."""
-        rate = self.statistics.labelled_rate(self._keeps_empty)
-        return torch.as_tensor(rate, dtype=torch.float32)
+        return torch.as_tensor(self.statistics.labelled_rate(), dtype=torch.float32)
 
     def before_train(self, runner: Runner) -> None:
         """Check data and model; set the boosts where training starts anew."""
@@ -239,10 +238,11 @@ class RareBoostPseudoLabeler(Hook):
                 f'RareBoostPseudoLabeler: labeled_ann_file={self.labeled_ann_file!r} is not what '
                 f'the student trains on ({", ".join(files)}); frequencies come from the former.'
             )
-        self._keeps_empty = keeps_empty_images(runner, self.labeled_ann_file)
         classes = training_classes(runner)
         if classes is not None and tuple(classes) != self.summary.classes:
             self._read_statistics(classes)
+        keeps_empty = keeps_empty_images(runner, self.labeled_ann_file)
+        self.statistics = replace(self.statistics, keeps_empty=keeps_empty)
         model = model_of(runner)
         state = getattr(model, 'class_state', None)
         if isinstance(state, ClassState):

@@ -8,11 +8,12 @@ from mmengine.dataset import BaseDataset
 
 from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
 
-# mmdet's transforms that move pixels and leave ``homography_matrix`` as it was (mmdet 3.3).
+# Transforms of mmdet 3.3 and mmcv 2.1 that move pixels and leave ``homography_matrix`` as it was.
 UNRECORDED = frozenset(
     (
         'CachedMixUp',
         'CachedMosaic',
+        'CenterCrop',
         'Expand',
         'MinIoURandomCrop',
         'MixUp',
@@ -25,7 +26,7 @@ UNRECORDED = frozenset(
 
 
 def check_views(name: str, dataset: BaseDataset) -> None:
-    """Whether both views of an unlabelled image say where their pixels come from.
+    """Whether both views of an unlabelled image say where their pixels come from, and fit.
 
     The first unlabelled image, which needs it, may come many thousand iterations later.
 
@@ -36,7 +37,7 @@ def check_views(name: str, dataset: BaseDataset) -> None:
 
     Raises:
         ValueError: A branch does not hand on ``homography_matrix``, or moves pixels without a
-            record in it.
+            record in it; or the teacher sees a part of the image alone.
     """
     for branch in (TEACHER_BRANCH, STUDENT_BRANCH):
         transform = packs_without(dataset, branch, 'homography_matrix')
@@ -56,6 +57,14 @@ def check_views(name: str, dataset: BaseDataset) -> None:
                 'beside their objects; remove it, or use one that records (Resize, RandomFlip, '
                 "RandomCrop, Rotate, Translate, Shear of mmdet's)."
             )
+    names = (type(transform).__name__ for transform in _transforms(dataset, TEACHER_BRANCH))
+    crop = next((name for name in names if 'Crop' in name), None)
+    if crop is not None:
+        raise ValueError(
+            f'{name} ({type(dataset).__name__}), branch {TEACHER_BRANCH!r}: {crop} hides a part of '
+            'the image from the teacher, and what the student sees of it would be background; '
+            f'remove it, or put it in front of MultiBranch, where both views get it.'
+        )
 
 
 def packs_without(dataset: BaseDataset, branch: str, key: str) -> object | None:

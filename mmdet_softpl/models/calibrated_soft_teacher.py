@@ -188,6 +188,11 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         return stages_of(self.student.roi_head)[-1].bbox_head.num_classes
 
     @property
+    def iterations(self) -> int:
+        """Those with unlabelled images so far: ``num_iters``, known without asking the device."""
+        return self._iter
+
+    @property
     def has_trainable_batch_norm(self) -> bool:
         """Whether training moves batch statistics of the student that a teacher must follow."""
         return trains_batch_norm(self.student)

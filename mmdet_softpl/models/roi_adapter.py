@@ -33,6 +33,7 @@ UNSUPPORTED = (
     'PointRendRoIHead',
     'PISARoIHead',
     'DynamicRoIHead',
+    'DoubleHeadRoIHead',
     'TridentRoIHead',
     'MultiInstanceRoIHead',
 )

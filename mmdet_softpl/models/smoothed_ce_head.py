@@ -111,7 +111,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         self.smoothing = float(smoothing)
         self.smoothing_mode = smoothing_mode
         self.temperature = temperature
-        self.topk = min(topk, max(self.num_classes - 1, 1))
+        # A column for each other class, and one for what a class gives back to itself.
+        self.topk = min(topk, self.num_classes)
         self.max_inflow = max_inflow
         self.warmup_iters = warmup_iters
         self.refresh_interval = refresh_interval

@@ -273,6 +273,25 @@ def test_a_branch_without_the_homography_is_named_before_training(
     check_datasets(make_runner(unlabelled(**keys)))
 
 
+def test_a_crop_of_the_weak_view_alone_is_refused(tmp_path: Path) -> None:
+    init_default_scope('mmdet')
+    packed = [dict(type='PackDetInputs', meta_keys=('img_path', 'homography_matrix'))]
+    cropped = [dict(type='RandomCrop', crop_size=(8, 8)), *packed]
+
+    def unlabelled(weak: list, strong: list, *first: dict) -> UnlabeledImageDataset:
+        branches = dict(sup=packed, unsup_teacher=weak, unsup_student=strong)
+        split = dict(type='MultiBranch', branch_field=list(branches), **branches)
+        return UnlabeledImageDataset(
+            **coco(tmp_path / 'rest.json', ONE_EACH), pipeline=[*first, split]
+        )
+
+    model = MODELS.build(semi_config(detector_config('faster-rcnn', len(NAMES))))
+    message = error_of(make_runner(unlabelled(cropped, packed), model=model))
+    assert "branch 'unsup_teacher': RandomCrop hides a part" in message
+    check_datasets(make_runner(unlabelled(packed, cropped), model=model))
+    check_datasets(make_runner(unlabelled(packed, packed, cropped[0]), model=model))
+
+
 @pytest.mark.parametrize('wrapper', [None, 'RandomApply', 'RandomOrder', 'RandomChoice'])
 def test_a_view_that_moves_in_silence_is_named(tmp_path: Path, wrapper: str | None) -> None:
     init_default_scope('mmdet')
@@ -344,6 +363,7 @@ def test_what_albumentations_move_is_named(
         dict(type='Expand', prob=1.0, ratio_range=(2, 2)),
         dict(type='RandomShift', prob=1.0, max_shift_px=20),
         dict(type='RandomAffine', max_translate_ratio=0.3),
+        dict(type='CenterCrop', crop_size=(40, 40)),
         dict(type='RandomCrop', crop_size=(40, 40)),
     ],
 )

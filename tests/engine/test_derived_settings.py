@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmdet_softpl.datasets.class_statistics import class_statistics
-from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.config_sets import configured_sets, keeps_empty
 from mmdet_softpl.datasets.set_contents import read_set
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.engine.derived_settings import labeller_settings, training_length
@@ -44,6 +44,29 @@ def test_as_the_labeller_starts(root: Path) -> None:
     )
     assert settings.boosts.tolist() == [1, 1, 1, 2, 1]
     np.testing.assert_allclose(settings.expected_per_image, np.array([2, 2, 2, 1, 0]) * 0.3 / 4)
+
+
+@pytest.mark.parametrize('drops, images', [(True, 4), (False, 6)])
+def test_images_that_training_keeps_empty_count(
+    root: Path, tmp_path: Path, drops: bool, images: int
+) -> None:
+    data = json.loads((root / 'annotations/instances_train2017.json').read_text())
+    data['images'] += [dict(data['images'][0], id=i, file_name=f'{i}.jpg') for i in (900, 901)]
+    path = tmp_path / 'labelled.json'
+    path.write_text(json.dumps(data))
+    labelled = dict(
+        type='CocoDataset',
+        ann_file=str(path),
+        metainfo=dict(classes=CLASSES),
+        filter_cfg=dict(filter_empty_gt=drops),
+    )
+    hook = dict(type='RareBoostPseudoLabeler', labeled_ann_file=str(path), alpha=1.0)
+    cfg = dict(custom_hooks=[hook], train_dataloader=dict(dataset=labelled))
+    assert keeps_empty(cfg, str(path)) != drops
+    settings = labeller_settings(cfg, class_statistics(path))
+    np.testing.assert_allclose(
+        settings.expected_per_image, np.array([2, 2, 2, 1, 0]) / images, rtol=1e-6
+    )
 
 
 def test_other_modes_and_no_labeller(root: Path) -> None:

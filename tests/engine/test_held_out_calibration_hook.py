@@ -96,6 +96,25 @@ def test_statistics_are_those_of_the_held_out_images(
     assert expected[0].sum() > 0
     hook.calibrate(model)
     torch.testing.assert_close(model.class_state.reliability.cpu(), expected)
+    # What was seen of classes without an instance says nothing about them.
+    absent = hook._absent
+    assert absent.any() and not absent.all()
+    model.class_state.new_reliability[:, absent] = 3
+    model.class_state.offset_counts[:, absent] = 3
+    seen = []
+    refresh = model.refresh_calibration
+    monkeypatch.setattr(
+        model,
+        'refresh_calibration',
+        lambda: (
+            seen.append(model.class_state.new_reliability[:, absent].any()),
+            seen.append(model.class_state.offset_counts[:, absent].any()),
+            refresh(),
+        ),
+    )
+    hook.calibrate(model)
+    assert seen == [False, False]
+    monkeypatch.setattr(model, 'refresh_calibration', refresh)
     # Once more: the same images are not counted twice.
     table = model.class_state.calibration.clone()
     expected = counted(hook, model)

@@ -381,6 +381,8 @@ def test_quality_matches_a_loop():
     assert mask_quality(masks).tolist() == pytest.approx(expected)
     assert expected[0] == 0
     assert mask_quality(torch.zeros(0, 28, 28)).shape == (0,)
+    # The threshold itself is foreground.
+    assert mask_quality(torch.full((1, 2, 2), 0.5)).tolist() == [0.5]
 
 
 def test_quality_in_bfloat16_with_another_threshold():

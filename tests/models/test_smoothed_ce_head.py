@@ -458,6 +458,29 @@ def test_no_class_gets_more_mass_than_it_may() -> None:
     assert inflow[0.1] == pytest.approx(0.1, abs=1e-5)
 
 
+def test_a_class_keeps_its_neighbours_when_it_gives_back() -> None:
+    """Of two classes, the frequent one hands over as much as it may, not all or nothing."""
+    head = SmoothedCEHead(num_classes=2, warmup_iters=0, max_inflow=1.0, **copy.deepcopy(COMMON))
+    head.feature_sums += torch.eye(16)[:2] * torch.tensor([[1000.0], [50.0]])
+    head.feature_counts += torch.tensor([1000.0, 50.0])
+    head.refresh()
+    dense = torch.zeros(2, 2).scatter_add(1, head.similarity.indices, head.similarity.weights)
+    # 0.1 * 1000 * share = 50; the rare class may give the frequent one all of its 0.1 * 50.
+    torch.testing.assert_close(dense, torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+
+
+def test_features_count_once() -> None:
+    """Another loss of the same forward, such as OHEM asks for, sees no new features."""
+    head = SmoothedCEHead(num_classes=6, warmup_iters=0, **copy.deepcopy(COMMON))
+    head.train()
+    outputs, targets = head(torch.randn(20, 8, 7, 7)), batch(20, 6)
+    head.loss(*outputs, **targets)
+    counts = head.feature_counts.clone()
+    assert counts.sum() == (targets['labels'] < 6).sum()
+    head.loss(*outputs, **targets)
+    assert torch.equal(head.feature_counts, counts)
+
+
 @pytest.mark.parametrize('wrapped', [False, True])
 def test_a_similarity_of_another_topk_is_left_out(wrapped: bool) -> None:
     source = SmoothedCEHead(num_classes=6, topk=3, **copy.deepcopy(COMMON))

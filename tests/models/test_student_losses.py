@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_softpl.models import student_losses
 from mmdet_softpl.models.roi_adapter import select_class_masks
 from mmdet_softpl.models.student_losses import (
     PseudoBatch,
@@ -18,6 +20,7 @@ from mmdet_softpl.models.student_losses import (
     class_loss,
     mask_loss,
 )
+from tests.support.tiny import detector_config, multi_batch, semi_config
 
 SIZE = 64
 MASK = 14
@@ -184,14 +187,50 @@ def test_objects_without_a_name_teach_soft_labels_alone(hard: bool) -> None:
 def test_background_scores_belong_to_the_teachers_view() -> None:
     flip = torch.tensor([[-1.0, 0, SIZE], [0, 1, 0], [0, 0, 1]])
     batch = make_batch(2, 3, homography=flip)
-    rois = torch.tensor([[0.0, 4, 6, 20, 30], [0, 40, 1, 60, 9]])
+    # The last one reaches beyond the teacher's image on all sides.
+    rois = torch.tensor([[0.0, 4, 6, 20, 30], [0, 40, 1, 60, 9], [0, -8, -5, SIZE + 30, SIZE + 9]])
     expected = []
-    for x1, y1, x2, _ in rois[:, 1:].tolist():
+    for x1, y1, x2, _ in rois[:, 1:].clamp(0, SIZE).tolist():
         e = math.exp(((SIZE - x2) + 2 * y1 - (SIZE - x1)) / 20)
         expected.append(e / (e + 3))
     found = background_scores(teacher(3), rois, batch)
     torch.testing.assert_close(found, torch.tensor(expected))
     assert background_scores(teacher(3), rois[:0], batch).shape == (0,)
+
+
+def test_stages_of_a_cascade_go_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negatives weigh what the teacher's same stage says, on boxes that the one before refined."""
+    model = MODELS.build(semi_config(detector_config('cascade-mask-rcnn')))
+    inputs, samples = multi_batch()
+    pairs, priors, refined = [], [], []
+
+    def class_loss_of(stage: Any, teacher_stage: Any, *args: Any) -> dict[str, Tensor]:
+        assert stage.bbox_head is model.student.roi_head.bbox_head[stage.index]
+        assert teacher_stage.bbox_head is model.teacher.roi_head.bbox_head[teacher_stage.index]
+        pairs.append((stage.index, teacher_stage.index))
+        return class_loss(stage, teacher_stage, *args)
+
+    def sample_of(stage: Any, boxes: Tensor, *args: Any) -> Any:
+        priors.append(boxes)
+        return original(stage, boxes, *args)
+
+    original = student_losses._sample
+    monkeypatch.setattr(student_losses, 'class_loss', class_loss_of)
+    monkeypatch.setattr(student_losses, '_sample', sample_of)
+    for head in model.student.roi_head.bbox_head:
+
+        def refine(*args: Any, refine: Any = head.refine_bboxes) -> list[InstanceData]:
+            refined.append([result.bboxes for result in refine(*args)])
+            return [InstanceData(bboxes=boxes) for boxes in refined[-1]]
+
+        monkeypatch.setattr(head, 'refine_bboxes', refine)
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    model._loss_by_view(view, inputs, samples)
+    assert pairs == [(0, 0), (1, 1), (2, 2)]
+    assert len(priors) == 6 and len(refined) == 2
+    for stage in (1, 2):
+        for image in (0, 1):
+            assert torch.equal(priors[2 * stage + image], refined[stage - 1][image])
 
 
 def mask_stage(logits: Tensor, inds: Tensor, loss_weight: float = 1.0) -> Any:
