@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mmdet_softpl._version import __version__
 from mmdet_softpl.cli import commands
@@ -35,6 +35,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _say_once() -> Callable[..., None]:
+    """A ``warnings.showwarning`` that says each sentence once, without lines of source."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f'warning: {message}', file=sys.stderr)
+
+    return show
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -43,13 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: the command's own, 2 for bad input (``ValueError`` or ``OSError``,
-        printed as one message), 130 after Ctrl-C.
+        printed as one message) and for a package that is missing, 130 after Ctrl-C.
     """
     args = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
             # mmengine's doing, and `doctor` says what there is to do about it.
             warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+            if not args.debug:
+                warnings.showwarning = _say_once()
             return args.run(args)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
@@ -58,6 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone; without this Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ImportError as error:
+        if args.debug:
+            raise
+        print(
+            f'softpl {args.command}: {error}\n'
+            '`python -m mmdet_softpl doctor` says what is missing and how to install it '
+            '(--debug shows the traceback)',
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     except (ValueError, OSError) as error:
         if args.debug:
             raise

@@ -1,4 +1,4 @@
-"""Atomic writing of json and text files."""
+"""Atomic writing of files: json, text, and several that belong together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,58 @@ def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) ->
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text as :func:`write_json` writes json."""
+    """Write UTF-8 text as :func:`write_json` writes json.
+
+    Raises:
+        OSError: It cannot be written; names ``path``.
+    """
+    with replaced_together(path) as (temporary,):
+        try:
+            temporary.write_text(text, encoding='utf-8')
+        except OSError as error:
+            raise _naming(path, error) from error
+
+
+@contextmanager
+def replaced_together(*paths: str | os.PathLike) -> Iterator[tuple[Path, ...]]:
+    """Files to write, which take the places of ``paths`` when the block has ended well.
+
+    Args:
+        paths: Files to replace; their folders must exist.
+
+    Yields:
+        An empty file beside each, with the same suffix. None of them is left, and nothing is
+        replaced, where the block raises.
+
+    Raises:
+        OSError: One cannot be made; names it.
+    """
     # A link stays one: what it points to is replaced.
-    path = Path(os.path.realpath(path))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    targets = [Path(os.path.realpath(path)) for path in paths]
+    made: list[Path] = []
     try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        # mkstemp makes files that only the owner can read, whatever the umask.
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        for path, target in zip(paths, targets, strict=True):
+            try:
+                # No dot in the middle: mmengine reads no such config.
+                handle, name = tempfile.mkstemp(
+                    dir=target.parent, prefix=f'.{target.stem}_', suffix=target.suffix
+                )
+            except OSError as error:
+                raise _naming(path, error) from error
+            os.close(handle)
+            made.append(Path(name))
+        yield tuple(made)
+        for temporary, target in zip(made, targets, strict=True):
+            # mkstemp makes files that only the owner can read, whatever the umask.
+            os.chmod(temporary, 0o666 & ~_UMASK)
+            os.replace(temporary, target)
+    finally:
+        for temporary in made:
+            temporary.unlink(missing_ok=True)
+
+
+def _naming(path: str | os.PathLike, error: OSError) -> OSError:
+    return type(error)(error.errno, f'{os.fspath(path)} cannot be written: {error.strerror}')
 
 
 def finite(value: Any) -> Any:

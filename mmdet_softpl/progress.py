@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
+from collections.abc import Callable
 
 # Where it is not looked at live, a line a second would fill a log.
 LOG_INTERVAL = 15.0
@@ -44,3 +46,9 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
+
+
+def one_by_one(what: str, total: int) -> Callable[[], None]:
+    """What to call after each of ``total`` things, for their :class:`Progress`."""
+    progress, done = Progress(what), itertools.count(1)
+    return lambda: progress(next(done), total)

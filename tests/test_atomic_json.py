@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.atomic_json import replaced_together, write_json
 
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -24,6 +24,37 @@ def test_replaces_whole_or_not_at_all(tmp_path):
     write_json(path, {'new': 2})
     assert json.loads(path.read_text()) == {'new': 2}
     assert path.stat().st_mode & 0o777 == 0o666 & ~UMASK
+
+
+@pytest.mark.parametrize('error', [OSError(27, 'File too large'), KeyboardInterrupt()])
+def test_files_that_belong_together(tmp_path, error):
+    paths = [tmp_path / name for name in ('a.json', 'b.txt')]
+    paths[0].write_text('old')
+    with pytest.raises(type(error)), replaced_together(*paths) as temporaries:
+        temporaries[0].write_text('new')
+        raise error
+    assert paths[0].read_text() == 'old'
+    assert [p.name for p in tmp_path.iterdir()] == ['a.json']
+    with replaced_together(*paths) as temporaries:
+        assert [t.suffix for t in temporaries] == ['.json', '.txt']
+        for temporary in temporaries:
+            temporary.write_text('new')
+        assert paths[0].read_text() == 'old'
+    assert [p.read_text() for p in paths] == ['new', 'new']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.json', 'b.txt']
+
+
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r'none/a\.json cannot be written: No such file'):
+        write_json(tmp_path / 'none' / 'a.json', 1)
+
+    def full(self, *args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(type(tmp_path), 'write_text', full)
+    with pytest.raises(OSError, match=r'a\.json cannot be written: No space left on device'):
+        write_json(tmp_path / 'a.json', 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_stays_one(tmp_path):

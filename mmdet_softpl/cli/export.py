@@ -113,12 +113,15 @@ def export(
         TrainedModelError: the checkpoint is missing or cannot be read.
         FileExistsError: of an earlier export.
         FileNotFoundError: ``check`` has no image.
+        ValueError: an image of ``check`` cannot be read.
+        OSError: the files cannot be written; an earlier export stays as it was.
         NotADirectoryError: ``out_dir`` is a file.
     """
     import torch
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
+    from mmdet_softpl.atomic_json import replaced_together, write_text
     from mmdet_softpl.engine.export_check import check_export, halved
     from mmdet_softpl.engine.load_teacher import read_checkpoint
     from mmdet_softpl.engine.plain_detector import (
@@ -152,12 +155,13 @@ def export(
     text = plain.pretty_text
     meta = {'cfg': text, 'dataset_meta': dataset_meta(loaded, plain, checkpoint)}
     config_file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = weights_file.with_name(weights_file.name + '.tmp')
-    torch.save({'meta': meta, 'state_dict': state_dict}, temporary)
-    os.replace(temporary, weights_file)
-    temporary = config_file.with_name(config_file.name + '.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, config_file)
+    with replaced_together(weights_file, config_file) as (weights, shipped):
+        write_text(shipped, text)
+        try:
+            torch.save({'meta': meta, 'state_dict': state_dict}, weights)
+        # What torch makes of a full disk.
+        except RuntimeError as error:
+            raise OSError(f'{weights_file} cannot be written: {error}') from error
     written = (str(config_file), str(weights_file))
     found = None
     if images:
@@ -167,14 +171,20 @@ def export(
 
 def _images(path: str) -> list[str]:
     """The image, or those of a folder, at most 20 spread evenly."""
+    from mmdet_softpl.datasets.image_scan import scan_image
     from mmdet_softpl.datasets.unlabeled_image_dataset import find_images
 
-    if os.path.isfile(path):
-        return [path]
-    found = find_images(path) if os.path.isdir(path) else []
+    found = [path] if os.path.isfile(path) else []
+    if os.path.isdir(path):
+        found = find_images(path)
     if not found:
         raise FileNotFoundError(f'--check {path}: there is no image')
-    return found[:: -(-len(found) // MAX_CHECKED)]
+    chosen = found[:: -(-len(found) // MAX_CHECKED)]
+    for image in chosen:
+        scanned = scan_image(image)
+        if not scanned.readable:
+            raise ValueError(f'--check {image}: the image cannot be read ({scanned.error})')
+    return chosen
 
 
 def _training_config(loaded: dict[str, Any], checkpoint: str, config: str | None) -> Any:

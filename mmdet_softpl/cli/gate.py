@@ -74,8 +74,10 @@ def run(args: argparse.Namespace) -> int:
 
     from mmdet_softpl.atomic_json import write_json
     from mmdet_softpl.engine.device import chosen_device
+    from mmdet_softpl.engine.held_out import training_images_held_out
     from mmdet_softpl.engine.label_gating import claim_folder, gate_labels
     from mmdet_softpl.engine.load_teacher import load_teacher, read_config
+    from mmdet_softpl.progress import Progress
 
     if os.path.abspath(args.ann_file) == os.path.abspath(args.held_out):
         raise ValueError(
@@ -89,62 +91,32 @@ def run(args: argparse.Namespace) -> int:
         print(f'warning: {doubt}', file=sys.stderr)
     detector.to(device)
     folder = out.with_name(out.name + '.evidence')
-    with _Progress(quiet=args.json) as progress:
-        result = gate_labels(
-            detector,
-            cfg,
-            args.ann_file,
-            args.images,
-            args.held_out,
-            args.held_out_images,
-            folder,
-            prepare=lambda: claim_folder(folder, _key(args)),
-            precision=args.precision,
-            wrong_share=args.wrong_share,
-            seed=args.seed,
-            batch_size=args.batch_size,
-            progress=progress.update,
-        )
+
+    def prepare() -> None:
+        for warning in training_images_held_out(cfg, args.held_out):
+            print(f'warning: {warning}', file=sys.stderr)
+        claim_folder(folder, _key(args))
+
+    bars = {name: Progress(f'looking at {name} images') for name in ('held-out', 'generated')}
+    result = gate_labels(
+        detector,
+        cfg,
+        args.ann_file,
+        args.images,
+        args.held_out,
+        args.held_out_images,
+        folder,
+        prepare=prepare,
+        precision=args.precision,
+        wrong_share=args.wrong_share,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        progress=lambda name, done, total: bars[name](done, total),
+    )
     write_json(out, result)
     summary = _summary(result, str(out))
     print(json.dumps(summary)) if args.json else _print(summary, folder)
     return 0
-
-
-class _Progress:
-    """One bar with the time left for each of the two sets."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self.bar = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def update(self, name: str, done: int, total: int) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.bar.add_task(f'{name} images', total=total)
-        self.bar.update(self.tasks[name], completed=done)
 
 
 def _key(args: argparse.Namespace) -> dict[str, Any]:

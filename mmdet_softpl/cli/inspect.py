@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,17 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.datasets.findings import errors_first
     from mmdet_softpl.engine.derived_settings import labeller_settings, training_length
     from mmdet_softpl.engine.settings_findings import settings_findings
+    from mmdet_softpl.progress import one_by_one
     from mmdet_softpl.reporting.data_report import data_report
 
     cfg = read_config(args.config)
     if args.out is not None and Path(args.out).exists() and not Path(args.out).is_dir():
         raise ValueError(f'--out {args.out}: a file has that name; give a folder')
-    with image_progress() as track:
-        inspection = inspect_data(cfg, read_images=not args.no_images, track=track)
+    # Standard output is for the result; the host prints there while it reads annotations.
+    with contextlib.redirect_stdout(sys.stderr):
+        inspection = inspect_data(
+            cfg, read_images=not args.no_images, track=partial(one_by_one, 'reading images')
+        )
     statistics = next(
         (
             s.statistics
@@ -71,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         None,
     )
     length = training_length(cfg, inspection.sets)
-    refused = settings_findings(cfg, inspection.sets, length)
+    with contextlib.redirect_stdout(sys.stderr):
+        refused = settings_findings(cfg, inspection.sets, length)
     inspection = replace(inspection, findings=errors_first((*inspection.findings, *refused)))
     labeller = None
     if statistics is not None and not any(LABELLER in f.subject for f in refused):
@@ -103,30 +109,6 @@ def read_config(path: str) -> Any:
             'the shipped ones, `python -m mmdet_softpl new-config` writes one'
         )
     return load_config(path)
-
-
-@contextmanager
-def image_progress() -> Iterator[Callable[[int], Callable[[], None]]]:
-    """A bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn('reading images'), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    disable = not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=disable) as bar:
-
-        def track(total: int) -> Callable[[], None]:
-            job = bar.add_task('', total=total)
-            return lambda: bar.advance(job)
-
-        yield track
 
 
 def _write(folder: Path, report: dict[str, Any], inspection: Any) -> list[Path]:

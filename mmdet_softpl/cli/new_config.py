@@ -8,9 +8,8 @@ import json
 import os
 import shlex
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 NAME = 'new-config'
 HELP = 'write a config for your own data'
@@ -65,16 +64,16 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input raises ``ValueError`` or ``OSError``, and nothing is written.
     """
-    from mmdet_softpl.atomic_json import write_json
-    from mmdet_softpl.cli.inspect import image_progress
+    from mmdet_softpl.atomic_json import replaced_together, write_json, write_text
+    from mmdet_softpl.config_file import load_config
     from mmdet_softpl.datasets.config_text import config_text
     from mmdet_softpl.datasets.own_data import check_own_data, unlabelled_json
     from mmdet_softpl.datasets.training_plan import ARCHITECTURES, plan_training
+    from mmdet_softpl.progress import one_by_one
 
     out = _checked_out(args.out, args.force)
     paths = _paths(args)
-    with image_progress() as track:
-        data = check_own_data(paths, track)
+    data = check_own_data(paths, partial(one_by_one, 'reading images'))
     summary = data.labelled.summary
     assert summary is not None  # check_own_data raises otherwise
     rest = None
@@ -98,9 +97,12 @@ def run(args: argparse.Namespace) -> int:
         gpus=args.gpus,
         gpu_memory=args.gpu_memory,
     )
-    if rest is not None:
-        write_json(rest, unlabelled_json(data))
-    _write(out, text)
+    with replaced_together(out, *([] if rest is None else [rest])) as (config, *lists):
+        write_text(config, text)
+        # As a training will read it.
+        load_config(str(config))
+        for file in lists:
+            write_json(file, unlabelled_json(data))
     warnings = [f'{f.subject}: {f.kind}: {f.detail}\n  -> {f.remedy}' for f in data.warnings]
     if not plan.fits:
         warnings.append(
@@ -159,8 +161,8 @@ def _checked_rest(out: Path, force: bool) -> Path:
     rest = out.with_name(f'{out.stem}-unlabeled.json')
     if rest.exists() and not force:
         raise FileExistsError(
-            f'{rest}: exists already, and the list of the unlabelled images would go there; give '
-            'another --out, or --force'
+            f'{rest}: exists already, perhaps of an earlier {out}, and the list of the unlabelled '
+            'images would go there; give another --out, or --force to replace it'
         )
     return rest
 
@@ -202,27 +204,3 @@ def _base_lr(schedule: str) -> float:
     from mmdet_softpl.cli.config_path import config_path
 
     return Config.fromfile(str(config_path(schedule))).optim_wrapper.optimizer.lr
-
-
-def _write(out: Path, text: str) -> None:
-    """Write beside ``out``, read it as a training will, then rename."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f'.{out.stem}_', suffix='.py')
-    except OSError as error:
-        raise OSError(f'--out {out}: cannot be written there: {error.strerror}') from error
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        _read(temporary)
-        # mkstemp makes files that only the owner can read.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, out)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _read(path: str) -> Any:
-    from mmengine.config import Config
-
-    return Config.fromfile(path)

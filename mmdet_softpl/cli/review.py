@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import sys
-import time
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +121,13 @@ def _export(args: argparse.Namespace) -> int:
     check_range(owner, '--min-confidence', args.min_confidence, 0, 1)
     check_range(owner, '--batch-size', args.batch_size, 1, None)
     from mmdet_softpl.engine.review_export import ExportOptions, export_review
+    from mmdet_softpl.progress import Progress
 
     fields = [f.name for f in dataclasses.fields(ExportOptions)]
     options = ExportOptions(**{name: getattr(args, name) for name in fields})
-    summary = export_review(args.config, args.checkpoint, args.out, options, _Progress())
+    summary = export_review(
+        args.config, args.checkpoint, args.out, options, Progress('labelling images')
+    )
     for warning in summary['warnings']:
         print(f'warning: {warning}', file=sys.stderr)
     if args.json:
@@ -156,6 +159,11 @@ def _import(args: argparse.Namespace) -> int:
     outputs = [path for path in (args.out, args.unlabeled_out) if path is not None]
     for path in outputs:
         _check_output(path, args.overwrite)
+        if os.path.realpath(path) in _inputs(args):
+            raise ValueError(
+                f'{path} is what people corrected, or a file of the export, and would be replaced; '
+                'give another name.'
+            )
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
         raise ValueError(
             f'--out and --unlabeled-out are the same file, {args.out}: the merged labels would be '
@@ -195,6 +203,12 @@ def _check_output(path: str, overwrite: bool) -> None:
         raise FileNotFoundError(f'{folder}: the folder of {path} does not exist; make it first.')
 
 
+def _inputs(args: argparse.Namespace) -> set[str]:
+    """Files that nothing may replace."""
+    files = [args.corrected, *(path for path in Path(args.review).iterdir() if path.is_file())]
+    return {os.path.realpath(path) for path in files}
+
+
 def _complete(reviewed_arg: str | None, reviewed: list, corrected: str) -> set[str]:
     """Names of the files whose images are reviewed as a whole."""
     if reviewed_arg is None:
@@ -213,15 +227,21 @@ def _complete(reviewed_arg: str | None, reviewed: list, corrected: str) -> set[s
     path = Path(reviewed_arg)
     if not path.is_file():
         raise FileNotFoundError(f'--reviewed {path}: there is no such file (or give "all").')
-    # Notepad may begin the file with a byte order mark.
-    names = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+    try:
+        # Notepad may begin the file with a byte order mark.
+        names = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f'--reviewed {path}: no text; it takes a list of image names, one a line.'
+        ) from error
     names = [os.path.basename(name) for name in names if name]
     files = {image.file for image in reviewed}
     unknown = [name for name in names if name not in files]
     if unknown:
         raise ValueError(
-            f'{path}: {len(unknown)} of {len(names)} names are not in {corrected}: '
-            f'{", ".join(unknown[:10])}.'
+            f'--reviewed {path}: {len(unknown)} of {len(names)} lines are no image of {corrected}: '
+            f'{", ".join(textwrap.shorten(name, 80) for name in unknown[:10])}. It takes a list of '
+            'image names, one a line.'
         )
     return possible & set(names)
 
@@ -258,30 +278,3 @@ def _say_import(result: dict[str, Any], args: argparse.Namespace) -> None:
             print(result[name])
     if not result['images']:
         print('nothing was written', file=sys.stderr)
-
-
-class _Progress:
-    """Images done and time left: one line of a terminal, or a line a minute in a log."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-        self.first: int | None = None
-        self.shown = -60.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self.first is None:
-            # What an earlier call left is no measure of speed.
-            self.first, self.start = done, now
-        terminal = sys.stderr.isatty()
-        if done < total and now - self.shown < (1 if terminal else 60):
-            return
-        self.shown = now
-        new = done - self.first
-        left = (total - done) * (now - self.start) / new if new else None
-        eta = '' if left is None else f', {int(left) // 60}:{int(left) % 60:02d} left'
-        text = f'labelling {done} of {total} images{eta}'
-        if terminal:
-            print(f'\r{text}  ', end='\n' if done >= total else '', file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 
 NAME = 'shapes'
 HELP = 'generate the long-tail shapes data set'
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
     from mmdet_softpl.datasets.shape_plan import ShapesConfig
 
+    if os.path.isfile(args.root):
+        raise NotADirectoryError(f'ROOT {args.root}: a file, but a folder is needed')
     names = ('num_classes', 'image_size', 'num_train', 'num_unlabeled', 'num_val', 'seed')
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     config = ShapesConfig(**given, extra_splits=tuple(_parse_split(text) for text in args.extra))

@@ -221,7 +221,7 @@ def _write(
     from mmengine.config import ConfigDict
     from mmengine.registry import DefaultScope
 
-    from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.atomic_json import replaced_together, write_json
     from mmdet_softpl.evaluation.similarity_comparison import dense_similarity
     from mmdet_softpl.reporting.figure import save_figure
     from mmdet_softpl.reporting.similarity import draw_similarity
@@ -229,14 +229,13 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     paths = {kind: out / name for kind, name in FILES.items()}
     dense = dense_similarity(head.similarity)
-    temporary = out / '.similarity.npz'
-    np.savez(
-        temporary,
-        indices=head.similarity.indices.numpy(),
-        weights=head.similarity.weights.numpy(),
-        classes=np.array(names),
-    )
-    os.replace(temporary, paths['arrays'])
+    with replaced_together(paths['arrays']) as (temporary,):
+        np.savez(
+            temporary,
+            indices=head.similarity.indices.numpy(),
+            weights=head.similarity.weights.numpy(),
+            classes=np.array(names),
+        )
     again = dict(head_cfg, smoothing_mode='file', similarity_file=str(paths['arrays']))
     with DefaultScope.overwrite_default_scope(scope or 'mmdet'):
         rebuilt = MODELS.build(ConfigDict(again))
@@ -248,9 +247,14 @@ def _write(
     return difference < SAME_ROWS
 
 
+def _named(neighbours: list[dict[str, Any]]) -> str:
+    return ', '.join(f'{n["name"]} {100 * n["weight"]:.0f}%' for n in neighbours)
+
+
 def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     classes = result['classes']
     shown = classes
@@ -264,11 +268,9 @@ def _print(result: dict[str, Any]) -> None:
         table.add_column(title, justify='left' if 'class' in title else 'right')
     for c in shown:
         table.add_row(
-            c['name'],
+            Text(c['name']),
             '-' if c['positives'] is None else f'{c["positives"]:.0f}',
-            'all alike'
-            if c['uniform']
-            else ', '.join(f'{n["name"]} {100 * n["weight"]:.0f}%' for n in c['neighbours']),
+            Text('all alike' if c['uniform'] else _named(c['neighbours'])),
             f'{c["effective_neighbours"]:.1f}',
             '-' if c['inflow'] is None else f'{c["inflow"]:.2f}',
         )

@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
 def _print_tables(summary: SplitSummary, kind: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mmdet_softpl.datasets.class_statistics import LEGEND
 
@@ -101,7 +102,7 @@ def _print_tables(summary: SplitSummary, kind: str) -> None:
                 else (f'{c.group_before} -> {c.group_after}')
             )
             table.add_row(
-                c.name,
+                Text(c.name),
                 letters,
                 str(c.images_after),
                 str(c.images_before),

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmdet_softpl.checks import check_range
 
-from ..atomic_json import write_json
+from ..atomic_json import replaced_together, write_json
 from .annotation_checks import AnnotationSummary, check_annotations
 from .annotation_file import AnnotationError, load_annotation_file
 from .class_statistics import class_statistics, frequency_letter
@@ -70,8 +70,8 @@ def write_split(
     The names follow the host's semi-supervised COCO files: ``STEM.SEED@PERCENT.json`` and
     ``STEM.SEED@PERCENT-unlabeled.json`` (``STEM.SEED@COUNTimages.json`` with ``count``). The
     unlabelled file has no annotations and no ``neg_category_ids``. In LVIS files ``frequency``,
-    ``image_count`` and ``instance_count`` are recomputed on the labelled part. Both files are
-    written to temporary names first.
+    ``image_count`` and ``instance_count`` are recomputed on the labelled part. Both files
+    appear at once.
 
     Args:
         ann_file: COCO or LVIS json with annotations.
@@ -131,12 +131,13 @@ def write_split(
     if not held_out:
         rest = _without_labels(rest, labeled['categories'])
     Path(out_dir).mkdir(parents=True, exist_ok=True)
-    write_json(labeled_file, labeled)
     has_rest = bool(others)
-    if has_rest:
-        write_json(rest_file, rest)
-    elif rest_file.exists():
-        rest_file.unlink()
+    contents = {labeled_file: labeled} | ({rest_file: rest} if has_rest else {})
+    with replaced_together(*contents) as temporaries:
+        for temporary, content in zip(temporaries, contents.values(), strict=True):
+            write_json(temporary, content)
+    if not has_rest:
+        rest_file.unlink(missing_ok=True)
     return SplitSummary(
         labeled_file=labeled_file,
         rest_file=rest_file if has_rest else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
-from mmdet_softpl.datasets.config_sets import keeps_empty
+from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets, keeps_empty
 from mmdet_softpl.engine.config_parts import annotation_path, find_hook, held_out_set, labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.evaluation.class_mix import mix_difference, mix_weights
@@ -163,8 +164,20 @@ def look_at_held_out(
     return HeldOut(cfg, detector, dump, statistics, settings, weights, path, tuple(warnings))
 
 
+def training_images_held_out(cfg: Config, ann_file: str) -> list[str]:
+    """Warnings where held-out images are labelled training images of a config, by their names.
+
+    Args:
+        cfg: Of a training; its labelled files that are not here say nothing.
+        ann_file: Of the held-out images.
+    """
+    data = load_annotation_file(ann_file)
+    trained = [one.ann_file for one in configured_sets(cfg) if one.role == LABELLED]
+    present = dict.fromkeys(path for path in trained if os.path.isfile(path))
+    return [line for path in present for line in _shared_images(data, ann_file, path)]
+
+
 def _shared_images(data: dict, path: str, labeled_ann_file: str) -> list[str]:
-    """A warning where held-out images bear the names of labelled ones."""
     own = {image_file_name(image) for image in data['images']}
     trained = {image_file_name(i) for i in load_annotation_file(labeled_ann_file)['images']}
     shared = sorted(str(name) for name in own & trained)

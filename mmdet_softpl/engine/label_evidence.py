@@ -20,6 +20,7 @@ from pycocotools import mask as mask_utils
 from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.functional import boost_scores
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois, stages_of
@@ -69,7 +70,7 @@ def evidence_in_parts(
         else:
             part = []
             for first in range(indices.start, indices.stop, batch_size):
-                items = [dataset[i] for i in indices[first - start : first - start + batch_size]]
+                items = load_items(dataset, indices[first - start : first - start + batch_size])
                 given = [annotations.get(item['data_samples'].img_id, []) for item in items]
                 part += _look(detector, items, given, labels, with_masks)
                 progress(min(first + batch_size, indices.stop))

@@ -13,6 +13,7 @@ import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.structures import InstanceData
 
+from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.teacher_labels import add_masks, teacher_detect
 
@@ -58,7 +59,7 @@ def label_images(
     detector.eval()
     asked = getattr(detector, network)
     for start in range(0, len(indices), batch_size):
-        items = [dataset[int(i)] for i in indices[start : start + batch_size]]
+        items = load_items(dataset, indices[start : start + batch_size])
         images = [item['inputs'] for item in items]
         data = asked.data_preprocessor(pseudo_collate(items), False)
         view = teacher_detect(

@@ -29,6 +29,8 @@ def read_config(config: str) -> Config:
         TrainedModelError: the file is missing, a checkpoint, or no config with a ``model``.
         ValueError: the config cannot be read.
     """
+    if os.path.isdir(config):
+        raise TrainedModelError(f'{config}: a folder; a config (.py) is needed.')
     if not os.path.isfile(config):
         raise TrainedModelError(f'{config}: there is no such config file.')
     if not config.endswith(('.py', '.json', '.yaml', '.yml')):

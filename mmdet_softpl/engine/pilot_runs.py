@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from mmdet_softpl.checkpoint_files import last_checkpoint
 from mmdet_softpl.config_file import type_name
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import AnnotationError
-from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.config_sets import UNLABELLED, configured_sets
 from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.engine.config_parts import (
     ConfigPartError,
@@ -145,6 +146,14 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
                 'that which MMEngine copied there when the training started.'
             )
         run_cfg = read_config(str(configs[0]))
+        if folder in (seen := [str(run.work_dir) for run in runs]):
+            first = runs[seen.index(folder)]
+            raise ConfigPartError(f'--runs {spec!r}: the same folder as {first.kind}:{folder}.')
+        if kind != (found := _kind(run_cfg)):
+            raise ConfigPartError(
+                f'--runs {spec!r}: by its config, {configs[0]}, this training is of the kind '
+                f'{found}; call it {found}:{folder}.'
+            )
         part = labeller_of(run_cfg)[1]['labeled_ann_file']
         summary = check_annotations(part, classes=_trained_classes(run_cfg, part))
         check_same_categories(own, summary)
@@ -162,6 +171,17 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
         )
         checkpoint_of(runs[-1])
     return runs
+
+
+def _kind(cfg: Config) -> str:
+    """Whether a training ends before unlabelled images come, or has none."""
+    hook = find_hook(cfg, 'BurnInMeanTeacherHook')
+    supervised = 0 if hook is None else hook[1].get('supervised_iters', 0)
+    weight = (cfg.model.get('semi_train_cfg') or {}).get('unsup_weight', 1)
+    unlabelled = any(one.role == UNLABELLED for one in configured_sets(cfg))
+    alone = supervised >= (cfg.train_cfg.get('max_iters') or math.inf) or weight == 0
+    labelled, semi = KINDS
+    return semi if unlabelled and not alone else labelled
 
 
 def _trained_classes(cfg: Config, labeled_ann_file: str) -> Sequence[str] | None:

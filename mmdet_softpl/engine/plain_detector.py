@@ -89,7 +89,10 @@ def plain_config(cfg: Config) -> Config:
         fallback = required.replace('test_', 'val_')
         source[required] = source.get(required) or source.get(fallback)
         if source[required] is None:
-            raise ExportError(f'the config has no {required!r}')
+            raise ExportError(
+                f'the config has neither {required!r} nor {fallback!r}; give one that has, with '
+                '--config'
+            )
     source['test_cfg'] = {'type': 'TestLoop'}
     # MMDeploy asks for it under this name.
     source['test_pipeline'] = _pipeline(source['test_dataloader']['dataset'])

@@ -19,6 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.datasets.review_masks import encode_mask
 from mmdet_softpl.evaluation.review_choice import view_disagreement
 from mmdet_softpl.models import CalibratedSoftTeacher
@@ -89,7 +90,7 @@ def _read_part(path: Path) -> list[dict[str, Any]]:
 def _label_batch(
     detector: CalibratedSoftTeacher, dataset: BaseDataset, indices: range, min_confidence: float
 ) -> list[dict[str, Any]]:
-    items = [dataset[i] for i in indices]
+    items = load_items(dataset, indices)
     view, samples = _detect(detector, items)
     shown = [
         seen[seen.surest & (seen.kept | (seen.confidences >= min_confidence))]

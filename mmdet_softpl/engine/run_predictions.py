@@ -12,6 +12,7 @@ import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.models import CalibratedSoftTeacher
 
@@ -45,7 +46,7 @@ def predict_or_read(
     teacher = detector().eval().teacher
     metric.results = []
     for start in range(0, len(dataset), batch_size):
-        items = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+        items = load_items(dataset, range(start, min(start + batch_size, len(dataset))))
         data = teacher.data_preprocessor(pseudo_collate(items), False)
         samples = teacher.predict(data['inputs'], data['data_samples'], rescale=True)
         metric.process(None, [sample.to_dict() for sample in samples])

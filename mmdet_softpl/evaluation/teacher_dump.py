@@ -27,6 +27,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, ImageTruth
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.mirror_view import mirror_view
@@ -224,7 +225,7 @@ def _look(
 ) -> list[DumpedImage]:
     """The images of one forward pass."""
     teacher = detector.teacher
-    items = [dataset[int(i)] for i in indices]
+    items = load_items(dataset, indices)
     data = teacher.data_preprocessor(pseudo_collate(items), False)
     samples = data['data_samples']
     x = teacher.extract_feat(data['inputs'])

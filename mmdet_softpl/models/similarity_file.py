@@ -5,6 +5,7 @@ Shape legend: C foreground classes, D embedding size, k kept neighbours of a cla
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,19 +51,12 @@ def read_similarity(
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f'{argument}={path!r} does not exist.')
-    if file.suffix == '.npz':
-        archive = np.load(file)
-        if {'indices', 'weights'} <= set(archive.files):
-            return _sparse_similarity(path, archive, num_classes, topk)
-        array = torch.from_numpy(archive[archive.files[0]])
-    elif file.suffix == '.npy':
-        array = torch.from_numpy(np.load(file))
-    elif file.suffix == '.pt':
-        array = torch.load(file, map_location='cpu', weights_only=True)
-    else:
-        raise ValueError(
-            f'{argument}={path!r} ends in {file.suffix!r}; known are .npy, .npz and .pt.'
-        )
+    content = _content(file, f'{argument}={path!r}')
+    if isinstance(content, np.lib.npyio.NpzFile):
+        if {'indices', 'weights'} <= set(content.files):
+            return _sparse_similarity(path, content, num_classes, topk)
+        content = content[content.files[0]]
+    array = torch.from_numpy(content) if isinstance(content, np.ndarray) else content
     if not isinstance(array, Tensor):
         raise ValueError(
             f'{argument}={path!r} holds a {type(array).__name__}; save the tensor itself.'
@@ -85,6 +79,22 @@ def read_similarity(
     return similarity_from_prototypes(
         F.normalize(array, dim=1), torch.ones(num_classes), topk, temperature
     )
+
+
+def _content(file: Path, subject: str) -> object:
+    """What numpy or torch reads from a file."""
+    try:
+        if file.suffix in ('.npy', '.npz'):
+            return np.load(file)
+        if file.suffix == '.pt':
+            return torch.load(file, map_location='cpu', weights_only=True)
+    # Their own messages name no file, and advise to switch a safeguard off.
+    except (ValueError, EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f'{subject} cannot be read; save an array of numbers with numpy.save (.npy), '
+            'numpy.savez (.npz) or torch.save (.pt).'
+        ) from error
+    raise ValueError(f'{subject} ends in {file.suffix!r}; known are .npy, .npz and .pt.')
 
 
 def _sparse_similarity(

@@ -344,6 +344,26 @@ def test_a_check_that_fails(
     assert 'nowhere: there is no image' in capsys.readouterr().err
 
 
+def test_nothing_is_left_of_an_export_that_fails(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path, out, broken = tmp_path / 'c.pth', tmp_path / 'out', tmp_path / 'broken.jpg'
+    save_checkpoint(training_config(data_root, None, True), path)
+    broken.write_bytes(b'no image')
+    assert main(['export', str(path), str(out), '--check', str(broken)]) == 2
+    assert f'--check {broken}: the image cannot be read' in capsys.readouterr().err
+    assert not out.exists()
+
+    def full(content: dict, file: Path) -> None:
+        Path(file).write_bytes(b'half')
+        raise RuntimeError('[enforce fail at inline_container.cc:672]')
+
+    monkeypatch.setattr(torch, 'save', full)
+    assert main(['export', str(path), str(out)]) == 2
+    assert 'detector.pth cannot be written' in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
 def test_pairs() -> None:
     box = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10.5], [50, 50, 60, 60]])
     ours = InstanceData(

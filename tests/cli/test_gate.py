@@ -118,6 +118,21 @@ def test_from_the_command_to_the_data_set(folder: Path, teacher: list[str], caps
     assert sum(not i['ignore_flag'] for i in instances) == summary['kept']
 
 
+def test_held_out_images_that_were_trained_on_are_doubted(
+    folder: Path, teacher: list[str], capsys
+) -> None:
+    assert run(folder) == 0
+    assert 'labelled image' not in capsys.readouterr().err
+    held_out = folder / 'data' / 'annotations' / 'instances_train2017.json'
+    with open(folder / 'config.py', 'a') as file:
+        file.write(f"labelled = dict(type='CocoDataset', ann_file='{held_out}')\n")
+        file.write(f'labelled.update(metainfo=dict(classes={CLASSES}))\n')
+        file.write('train_dataloader = dict(dataset=labelled)\n')
+    assert run(folder, '--overwrite') == 0
+    warning = capsys.readouterr().err
+    assert f'warning: {held_out}: 24 of 24 images have the name of a labelled image' in warning
+
+
 def test_a_region_under_a_kept_label_is_left_out(folder: Path, teacher: list[str]) -> None:
     path = folder / 'generated.json'
     content = json.loads(path.read_text())

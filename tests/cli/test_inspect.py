@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -75,6 +77,19 @@ def test_json_and_files(config: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in (inspect.CLASS_CURVE, inspect.IMAGE_SIZES):
         assert cv2.imread(str(out / name)).std() > 5
         assert str(out / name) in captured.err
+
+
+def test_json_stays_json_when_the_file_is_doubted(config: str, root: Path) -> None:
+    path = root / 'annotations/instances_train2017.json'
+    data = json.loads(path.read_text())
+    data['annotations'] = [a for a in data['annotations'] if a['category_id'] != 1]
+    path.write_text(json.dumps(data))
+    # In a process of its own: the host's logger keeps the stream that it was made with.
+    command = [sys.executable, '-m', 'mmdet_softpl', 'inspect', config, '--json', '--no-images']
+    done = subprocess.run(command, capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    assert any(finding['severity'] == 'warning' for finding in report['findings'])
+    assert 'no labelled image' in done.stderr
 
 
 def test_faults(config: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

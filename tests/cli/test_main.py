@@ -36,18 +36,21 @@ def outcome(monkeypatch: pytest.MonkeyPatch):
     return install
 
 
-def test_the_hosts_warning_about_pkg_resources_is_left_out(monkeypatch) -> None:
+def test_warnings_are_sentences_said_once(monkeypatch, capsys) -> None:
     def run(args: argparse.Namespace) -> int:
         warnings.warn('pkg_resources is deprecated as an API', UserWarning, stacklevel=1)
         warnings.warn('something else', UserWarning, stacklevel=1)
+        warnings.warn_explicit('something else', UserWarning, 'elsewhere.py', 1)
         return 0
 
     command = fake_command(0)
     command.run = run
     monkeypatch.setattr(entry, 'commands', lambda: [command])
+    assert main(['fake']) == 0
+    assert capsys.readouterr().err == 'warning: something else\n'
     with pytest.warns(UserWarning) as caught:
-        assert main(['fake']) == 0
-    assert [str(warning.message) for warning in caught] == ['something else']
+        assert main(['--debug', 'fake']) == 0
+    assert [str(warning.message) for warning in caught] == ['something else'] * 2
 
 
 @pytest.mark.parametrize('status', [0, 1, 5])
@@ -66,6 +69,14 @@ def test_bad_input_is_one_message(outcome, error: Exception, capsys) -> None:
     assert captured.out == ''
     assert captured.err.startswith(f'softpl fake: {error}\n')
     assert 'Traceback' not in captured.err
+
+
+def test_a_missing_package_is_one_message(outcome, capsys) -> None:
+    outcome(ModuleNotFoundError("No module named 'mmengine'"))
+    assert main(['fake']) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("softpl fake: No module named 'mmengine'\n")
+    assert 'mmdet_softpl doctor' in message and 'Traceback' not in message
 
 
 @pytest.mark.parametrize('arguments', [['--debug', 'fake'], ['fake', '--debug']])

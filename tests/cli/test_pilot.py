@@ -122,6 +122,8 @@ def test_documented_commands(
         (['data/annotations/val.json'], 'annotation json'),
         (['broken.py'], 'broken.py: the config cannot be read'),
         (['my_config.py', '--runs', 'semi:other_classes'], 'other_train.json'),
+        (['my_config.py', '--runs', 'labelled:known'], 'call it semi:known'),
+        (['my_config.py', '--runs', 'semi:known', 'semi:known'], 'the same folder as semi:known'),
         (['no_burn_in.py'], 'BurnInMeanTeacherHook'),
         (['other_labels.py'], 'no training set reads'),
         (['no_images.py'], 'give the folder of its images'),
@@ -144,6 +146,9 @@ def test_mistakes(
     (folder / 'other_classes' / 'config.py').write_text(
         text + '\ncustom_hooks[1]["labeled_ann_file"] = "other_train.json"\n'
     )
+    (folder / 'known').mkdir(exist_ok=True)
+    (folder / 'known' / 'config.py').write_text(text)
+    shutil.copy(folder / 'work_dirs/parts/iter_20000.pth', folder / 'known')
     other = '\ncustom_hooks[1]["labeled_ann_file"] = "data/annotations/val.json"\n'
     (folder / 'other_labels.py').write_text(text + other)
     assert main(['pilot', *arguments, '--out', 'wrong']) == BAD_INPUT

@@ -249,6 +249,30 @@ def test_mistakes_are_named_before_anything_is_written(
     assert not out.exists()
 
 
+def test_what_people_corrected_is_never_replaced(exported: Path, tmp_path: Path, capsys) -> None:
+    review, corrected = tmp_path / 'review', tmp_path / 'corrected.json'
+    shutil.copytree(exported, review)
+    shutil.copy(review / 'annotations.json', corrected)
+    before = {p: p.read_bytes() for p in [corrected, *review.iterdir()] if p.is_file()}
+    command = ['review', 'import', str(review), str(corrected), '--reviewed', 'all', '--overwrite']
+    for path in before:
+        assert main([*command, '--out', str(path)]) == 2
+        assert f'{path} is what people corrected' in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_wrong_list_of_reviewed_images(exported: Path, tmp_path: Path, capsys) -> None:
+    command = ['review', 'import', str(exported), str(exported / 'annotations.json')]
+    command += ['--out', str(tmp_path / 'merged.json'), '--reviewed']
+    picture, line = tmp_path / 'a.jpg', tmp_path / 'a.json'
+    picture.write_bytes(b'\xff\xd8\xff')
+    line.write_text('{"images": [' + '1, ' * 9000 + '1]}')
+    for path, words in ((picture, 'no text'), (line, '1 of 1 lines are no image of')):
+        assert main([*command, str(path)]) == 2
+        message = capsys.readouterr().err
+        assert f'--reviewed {path}' in message and words in message and len(message) < 500
+
+
 def test_a_folder_of_other_files_is_left_alone(project, tmp_path: Path, capsys) -> None:
     _, config, checkpoint = project
     (tmp_path / 'images').mkdir()

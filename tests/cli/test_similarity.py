@@ -115,6 +115,8 @@ def test_mistakes_are_named(project, tmp_path: Path, capsys) -> None:
     other.write_text(text.replace('num_classes=5', 'num_classes=7'))
     wrong = tmp_path / 'wrong.npy'
     np.save(wrong, np.zeros((4, 8)))
+    text_file = tmp_path / 'text.npy'
+    text_file.write_text('1 2 3')
     for arguments, words in (
         ([checkpoint, config], 'CONFIG comes first'),
         ([config, str(root)], 'no such checkpoint'),
@@ -124,6 +126,7 @@ def test_mistakes_are_named(project, tmp_path: Path, capsys) -> None:
         ([str(stock), checkpoint], 'Shared2FCBBoxHead'),
         ([str(other), checkpoint], '5 classes'),
         ([config, checkpoint, '--embeddings', str(wrong)], '(4, 8)'),
+        ([config, checkpoint, '--embeddings', str(text_file)], f"{text_file}' cannot be read"),
         ([config, checkpoint, '--embeddings', 'none.npy'], "--embeddings='none.npy' does not"),
         ([config, checkpoint, '--neighbours', '0'], '--neighbours'),
         ([config, checkpoint, '--out', config], 'is a file'),

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
+from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.cli import split
+from mmdet_softpl.datasets import splits
 
 
 @pytest.fixture()
@@ -38,6 +40,29 @@ def test_table(ann_file, capsys):
     assert (ann_file.parent / 'animals.1@10-unlabeled.json').exists()
     assert 'yak' in out and 'rare' in out
     assert '2 labelled images (' in out.replace('\n', ' ') and '18 unlabelled images' in out
+
+
+def test_names_are_no_markup(ann_file, capsys):
+    data = json.loads(ann_file.read_text())
+    data['categories'][0]['name'] = 'nut [/M6]'
+    ann_file.write_text(json.dumps(data))
+    assert _run(str(ann_file), '--percent', '10') == 0
+    assert 'nut [/M6]' in capsys.readouterr().out
+
+
+def test_half_a_split_is_none(ann_file, tmp_path, monkeypatch):
+    out, calls = tmp_path / 'o', []
+
+    def full(path, content):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, 'No space left on device')
+        write_json(path, content)
+
+    monkeypatch.setattr(splits, 'write_json', full)
+    with pytest.raises(OSError, match='No space left'):
+        _run(str(ann_file), '--percent', '10', '--out', str(out))
+    assert not list(out.iterdir())
 
 
 def test_json(ann_file, tmp_path, capsys):

@@ -1,0 +1,39 @@
+"""A picture that cannot be read is named, whoever asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmdet.datasets import CocoDataset
+from mmengine.registry import init_default_scope
+
+from mmdet_softpl.datasets.load_items import load_items
+from tests.support.tiny_data import write_data
+
+CLASSES = ('a', 'b')
+
+
+def test_what_the_data_set_gives_and_what_it_cannot(tmp_path: Path) -> None:
+    init_default_scope('mmdet')
+    root = write_data(tmp_path, CLASSES, num_train=4)
+    dataset = CocoDataset(
+        data_root=str(root),
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        metainfo=dict(classes=CLASSES),
+        test_mode=True,
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')],
+    )
+    assert [item['data_samples'].img_id for item in load_items(dataset, [2, 0])] == [
+        dataset.get_data_info(i)['img_id'] for i in (2, 0)
+    ]
+    assert load_items(dataset, []) == []
+    whole, gone = (Path(dataset.get_data_info(i)['img_path']) for i in (1, 3))
+    whole.write_bytes(whole.read_bytes()[:20])
+    gone.unlink()
+    for index, path in ((1, whole), (3, gone)):
+        with pytest.raises(ValueError) as error:
+            load_items(dataset, [0, index])
+        assert f'{path}: the image cannot be read' in str(error.value)
+        assert 'instances_train2017.json' in str(error.value)
