@@ -1,4 +1,4 @@
-"""The marked commands of docs/your_own_data.md, run one after the other in an empty folder."""
+"""The marked commands of docs/your_own_data.md, one after the other; figures of new_config.md."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def test_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert 80 <= len((tmp_path / 'my_config.py').read_text().splitlines()) <= 130
 
 
-def test_figures_are_those_of_the_rules(page: str) -> None:
+def test_figures_are_those_of_the_rules(repository: Path) -> None:
+    page = (repository / 'docs' / 'new_config.md').read_text(encoding='utf-8')
     assert all(f'`{name}`' in page for name in ARCHITECTURES)
     assert '300 labelled and 20,000 unlabelled images this is 62,000 iterations' in page
     assert plan_training('mask-rcnn_r50', 300, 20_000, gpu_memory=28).max_iters == 62_000
