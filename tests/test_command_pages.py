@@ -31,7 +31,7 @@ PAGES = {
     'shapes': 'your_own_data',
 }
 MARKED = re.compile(r'^<!-- test: run -->\n```bash\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-# Those that train, and one whose examples follow each other, have tests of their own.
+# Those that train have tests of their own.
 RUN = (
     'doctor',
     'split',

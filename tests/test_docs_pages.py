@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 from functools import cache
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
-from mmdet_softpl.__main__ import build_parser
 from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.functional import THRESHOLD_MODES
@@ -118,11 +116,3 @@ def test_generated_images_config(tmp_path: Path) -> None:
     train_cfg = cfg.model.detector.train_cfg
     for part in (train_cfg.rpn, train_cfg.rcnn):
         assert part.assigner.type == 'MaxIoUAssigner' and part.assigner.ignore_iof_thr == 0.5
-
-
-def test_gate_command() -> None:
-    commands = re.findall(r'```bash\n(.*?)```', page('generated_images'), re.S)
-    words = shlex.split(commands[0].replace('\\\n', ' '))
-    assert words[:3] == ['python', '-m', 'mmdet_softpl']
-    args = build_parser().parse_args(words[3:])
-    assert args.command == 'gate' and args.held_out_images == 'data/parts/images'

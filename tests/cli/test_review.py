@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -315,17 +314,6 @@ def test_a_checkpoint_of_other_classes_is_named(project, tmp_path: Path, capsys)
     out = tmp_path / 'review'
     assert main(['review', 'export', config, str(other), '--out', str(out), *EXPORT]) == 2
     assert '3 classes' in capsys.readouterr().err
-
-
-def test_the_documented_commands_exist(repository: Path) -> None:
-    """Each command line of the page parses."""
-    text = (repository / 'docs' / 'review.md').read_text()
-    lines = re.findall(r'^python -m mmdet_softpl (review .*)$', text, re.MULTILINE)
-    assert len(lines) >= 4
-    from mmdet_softpl.__main__ import build_parser
-
-    for line in lines:
-        assert build_parser().parse_args(line.split()).command == 'review'
 
 
 def test_help_needs_no_torch() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mmdet_softpl.__main__ import build_parser, main
+from mmdet_softpl.__main__ import main
 from mmdet_softpl.cli import similarity
 from tests.support.tiny_trained import CLASSES, write_trained
 
@@ -134,11 +133,3 @@ def test_mistakes_are_named(project, tmp_path: Path, capsys) -> None:
         assert main(['similarity', *arguments]) == 2, arguments
         message = capsys.readouterr().err
         assert words in message, message
-
-
-def test_the_documented_commands_exist(repository: Path) -> None:
-    text = (repository / 'docs' / 'similarity.md').read_text()
-    lines = re.findall(r'^python -m mmdet_softpl (similarity .*)$', text, re.MULTILINE)
-    assert len(lines) >= 2
-    for line in lines:
-        assert build_parser().parse_args(line.split()).command == 'similarity'
