@@ -1,4 +1,4 @@
-"""Draws docs/images/data_flow.png: `python tools/draw_data_flow.py`, after `make test` or `demo`."""
+"""Draws docs/images/data_flow.png: `python tools/draw_data_flow.py` in the environment."""
 
 from __future__ import annotations
 
