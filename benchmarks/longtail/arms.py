@@ -67,6 +67,8 @@ ARMS = {
     ),
     '7-heldout': Arm('7, calibrated on a held-out tenth', '7', 'similarity-fit', 'fit'),
     'soft-teacher': Arm("mmdet's SoftTeacher (boxes) on the head of 0", '3', 'plain'),
+    '0-normed': Arm('0 with a normalised classifier', '0', 'normed', 'normed', unlabeled=False),
+    '7-normed': Arm('7 with a normalised classifier', '7', 'similarity-normed', 'normed'),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
 }
 

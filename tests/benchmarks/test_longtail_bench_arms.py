@@ -93,6 +93,14 @@ def test_the_rfs_arms_differ_in_sampling_alone(configs: dict[str, Config], arm: 
     assert differences(plain['labeled_dataset'], wrapped['dataset']) == {}
 
 
+@pytest.mark.parametrize('arm', ['0-normed', '7-normed'])
+def test_the_normed_arms_differ_in_the_classifier_alone(
+    configs: dict[str, Config], arm: str
+) -> None:
+    found = differences(configs[arm[0]].to_dict(), configs[arm].to_dict())
+    assert found == {f'{HEAD}cls_predictor_cfg': (None, dict(type='NormedLinear'))}
+
+
 def test_the_held_out_arm_differs_in_files_and_calibration_alone(
     configs: dict[str, Config],
 ) -> None:
@@ -135,7 +143,7 @@ def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
         assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
 
 
-@pytest.mark.parametrize(('stage', 'parts'), [('stem', 4), ('burn_in', 11)])
+@pytest.mark.parametrize(('stage', 'parts'), [('stem', 5), ('burn_in', 13)])
 def test_a_shared_part_is_the_same_supervised_training(
     configs: dict[str, Config], stage: str, parts: int
 ) -> None:
