@@ -39,7 +39,15 @@ def reach_table(table: Table, runs: Runs) -> list[str]:
     """By arm and group, pooled over seeds: best recall at ``PRECISION``; empty without counts."""
     rows = []
     for arm in table.arms:
-        mine = [run for run in runs.values() if run['arm'] == arm and run['reliability']]
+        objects = {
+            group: table.by_seed(arm, 'unlabeled_all', f'{group}_pseudo_objects')
+            for group in GROUPS
+        }
+        mine = [
+            run
+            for run in runs.values()
+            if run['arm'] == arm and run['reliability'] and run['seed'] in objects[GROUPS[0]]
+        ]
         if not mine:
             continue
         seeds = sorted(run['seed'] for run in mine)
@@ -49,9 +57,8 @@ def reach_table(table: Table, runs: Runs) -> list[str]:
         named, right = counts[0].sum(-1)
         cells.append(f'{named / len(seeds):.0f}, {right / len(seeds):.0f}')
         for group, part in zip(GROUPS, counts, strict=True):
-            by_seed = table.by_seed(arm, 'unlabeled_all', f'{group}_pseudo_objects')
-            objects = sum(by_seed[seed] for seed in seeds)
-            cells.append(f'{recall_at_precision(part, objects, PRECISION):.3f}')
+            total = sum(objects[group][seed] for seed in seeds)
+            cells.append(f'{recall_at_precision(part, total, PRECISION):.3f}')
         rows.append(cells)
     if not rows:
         return []
