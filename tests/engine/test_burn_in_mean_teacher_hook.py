@@ -7,8 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.engine.hooks import MeanTeacherHook
-from mmengine.evaluator import Evaluator
-from mmengine.hooks import CheckpointHook
 from torch import nn
 
 from mmdet_softpl.engine import BurnInMeanTeacherHook
@@ -37,9 +35,7 @@ def make_runner(monkeypatch):
     monkeypatch.setattr(module, 'check_datasets', lambda runner: None)
 
     def make(hook, **kwargs) -> SimpleNamespace:
-        defaults = dict(
-            model=Semi(), hooks=[hook], iter=0, _load_from=None, _resume=False, _val_loop=None
-        )
+        defaults = dict(model=Semi(), hooks=[hook], iter=0, _load_from=None, _resume=False, cfg={})
         return SimpleNamespace(**{**defaults, **kwargs})
 
     return make
@@ -132,9 +128,12 @@ def test_copies_of_the_first_phase_come_at_intervals_and_at_its_end(make_runner)
 
 def test_a_figure_that_never_comes_is_refused_before_training(make_runner) -> None:
     hook = BurnInMeanTeacherHook()
-    best = CheckpointHook(save_best='teacher/longtail/segm_AP', rule='greater')
-    loop = SimpleNamespace(evaluator=Evaluator([]))
-    runner = make_runner(hook, hooks=[hook, best], _val_loop=loop)
+    cfg = dict(
+        default_hooks=dict(checkpoint=dict(save_best='teacher/longtail/segm_AP')),
+        val_cfg=dict(type='TeacherStudentValLoop'),
+        val_evaluator=dict(type='CocoMetric'),
+    )
+    runner = make_runner(hook, cfg=cfg)
     with pytest.raises(ValueError, match='save_best'):
         hook.before_train(runner)
 

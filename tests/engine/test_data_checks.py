@@ -363,7 +363,6 @@ def test_what_albumentations_move_is_named(
         dict(type='Expand', prob=1.0, ratio_range=(2, 2)),
         dict(type='RandomShift', prob=1.0, max_shift_px=20),
         dict(type='RandomAffine', max_translate_ratio=0.3),
-        dict(type='CenterCrop', crop_size=(40, 40)),
         dict(type='RandomCrop', crop_size=(40, 40)),
     ],
 )
@@ -382,6 +381,15 @@ def test_what_moves_in_silence(step: dict) -> None:
     assert not torch.equal(after['gt_bboxes'].tensor, boxes)
     silent = np.array_equal(after['homography_matrix'], before)
     assert silent == (step['type'] in UNRECORDED)
+
+
+def test_a_crop_of_mmcv_moves_in_silence() -> None:
+    """As above; with the boxes of mmdet it would end in an error of numpy's."""
+    init_default_scope('mmdet')
+    sample = dict(img=np.arange(6400.0).reshape(80, 80, 1), homography_matrix=np.eye(3))
+    after = TRANSFORMS.build(dict(type='CenterCrop', crop_size=(40, 40)))(sample)
+    assert after['img'][0, 0, 0] == 20 * 80 + 20
+    assert np.array_equal(after['homography_matrix'], np.eye(3)) and 'CenterCrop' in UNRECORDED
 
 
 def test_a_labelled_branch_that_names_no_image_is_refused_for_lvis(tmp_path: Path) -> None:
