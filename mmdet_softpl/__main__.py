@@ -13,6 +13,8 @@ from mmdet_softpl.cli import commands
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+# What `doctor` looks at.
+STACK = ('torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'pkg_resources')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if args.debug:
             raise
+        hint = ''
+        if (error.name or '').split('.')[0] in STACK:
+            hint = '`python -m mmdet_softpl doctor` says what is missing and how to install it '
         print(
-            f'softpl {args.command}: {error}\n'
-            '`python -m mmdet_softpl doctor` says what is missing and how to install it '
-            '(--debug shows the traceback)',
-            file=sys.stderr,
+            f'softpl {args.command}: {error}\n{hint}(--debug shows the traceback)', file=sys.stderr
         )
         return BAD_INPUT
     except (ValueError, OSError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,21 +24,28 @@ def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) ->
         path: file to write; its folder must exist.
         data: what :func:`json.dump` takes; NaN and infinity, which JSON has not, become null.
         indent: of the text, None for one line.
-    """
-    write_text(path, json.dumps(finite(data), indent=indent, allow_nan=False))
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text as :func:`write_json` writes json.
 
     Raises:
         OSError: It cannot be written; names ``path``.
     """
-    with replaced_together(path) as (temporary,):
-        try:
+    write_text(path, json_text(data, indent))
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write UTF-8 text as :func:`write_json` writes json."""
+    write_texts({path: text})
+
+
+def write_texts(texts: Mapping[str | os.PathLike, str]) -> None:
+    """Write several files that belong together as :func:`write_text` writes one."""
+    with replaced_together(*texts) as temporaries:
+        for temporary, text in zip(temporaries, texts.values(), strict=True):
             temporary.write_text(text, encoding='utf-8')
-        except OSError as error:
-            raise _naming(path, error) from error
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """What :func:`write_json` writes."""
+    return json.dumps(finite(data), indent=indent, allow_nan=False)
 
 
 @contextmanager
@@ -48,24 +56,23 @@ def replaced_together(*paths: str | os.PathLike) -> Iterator[tuple[Path, ...]]:
         paths: Files to replace; their folders must exist.
 
     Yields:
-        An empty file beside each, with the same suffix. None of them is left, and nothing is
-        replaced, where the block raises.
+        An empty file beside each, with the same suffix, for the block to write and for nothing
+        else. None of them is left, and nothing is replaced, where the block raises.
 
     Raises:
-        OSError: One cannot be made; names it.
+        OSError: They cannot be written; names ``paths`` instead of what they are made from.
     """
     # A link stays one: what it points to is replaced.
     targets = [Path(os.path.realpath(path)) for path in paths]
     made: list[Path] = []
     try:
-        for path, target in zip(paths, targets, strict=True):
-            try:
-                # No dot in the middle: mmengine reads no such config.
-                handle, name = tempfile.mkstemp(
-                    dir=target.parent, prefix=f'.{target.stem}_', suffix=target.suffix
-                )
-            except OSError as error:
-                raise _naming(path, error) from error
+        for target in targets:
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, 'a folder has that name')
+            # No dot in the middle: mmengine reads no such config.
+            handle, name = tempfile.mkstemp(
+                dir=target.parent, prefix=f'.{target.stem}_', suffix=target.suffix
+            )
             os.close(handle)
             made.append(Path(name))
         yield tuple(made)
@@ -73,13 +80,13 @@ def replaced_together(*paths: str | os.PathLike) -> Iterator[tuple[Path, ...]]:
             # mkstemp makes files that only the owner can read, whatever the umask.
             os.chmod(temporary, 0o666 & ~_UMASK)
             os.replace(temporary, target)
+    except OSError as error:
+        names = ' and '.join(os.fspath(path) for path in paths)
+        reason = error.strerror or str(error)
+        raise type(error)(error.errno or 0, f'{names} cannot be written: {reason}') from error
     finally:
         for temporary in made:
             temporary.unlink(missing_ok=True)
-
-
-def _naming(path: str | os.PathLike, error: OSError) -> OSError:
-    return type(error)(error.errno, f'{os.fspath(path)} cannot be written: {error.strerror}')
 
 
 def finite(value: Any) -> Any:

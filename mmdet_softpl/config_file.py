@@ -30,6 +30,8 @@ def load_config(path: str) -> Config:
             reason = f'{error.msg}, line {error.lineno} of it or of one of its _base_ files'
         elif isinstance(error, FileNotFoundError):
             reason = f'{error}; it may be named by _base_'
+        elif isinstance(error, ModuleNotFoundError) and error.name == 'pkg_resources':
+            reason += '; `python -m mmdet_softpl doctor` says how to install it'
         raise ValueError(f'{path}: the config cannot be read: {reason}') from error
 
 

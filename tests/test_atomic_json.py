@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from mmdet_softpl.atomic_json import replaced_together, write_json
+from mmdet_softpl.atomic_json import replaced_together, write_json, write_texts
 
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -30,9 +30,12 @@ def test_replaces_whole_or_not_at_all(tmp_path):
 def test_files_that_belong_together(tmp_path, error):
     paths = [tmp_path / name for name in ('a.json', 'b.txt')]
     paths[0].write_text('old')
-    with pytest.raises(type(error)), replaced_together(*paths) as temporaries:
+    with pytest.raises(type(error)) as raised, replaced_together(*paths) as temporaries:
         temporaries[0].write_text('new')
         raise error
+    if isinstance(error, OSError):
+        message = f'{paths[0]} and {paths[1]} cannot be written: File too large'
+        assert raised.value.strerror == message and raised.value.errno == 27
     assert paths[0].read_text() == 'old'
     assert [p.name for p in tmp_path.iterdir()] == ['a.json']
     with replaced_together(*paths) as temporaries:
@@ -41,6 +44,16 @@ def test_files_that_belong_together(tmp_path, error):
             temporary.write_text('new')
         assert paths[0].read_text() == 'old'
     assert [p.read_text() for p in paths] == ['new', 'new']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.json', 'b.txt']
+
+
+def test_a_folder_in_the_way_leaves_the_first_file_alone(tmp_path):
+    paths = [tmp_path / name for name in ('a.json', 'b.txt')]
+    paths[0].write_text('old')
+    paths[1].mkdir()
+    with pytest.raises(IsADirectoryError, match=r'b\.txt cannot be written: a folder'):
+        write_texts(dict.fromkeys(paths, 'new'))
+    assert paths[0].read_text() == 'old'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.json', 'b.txt']
 
 

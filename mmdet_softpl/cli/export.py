@@ -121,7 +121,7 @@ def export(
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
-    from mmdet_softpl.atomic_json import replaced_together, write_text
+    from mmdet_softpl.atomic_json import replaced_together
     from mmdet_softpl.engine.export_check import check_export, halved
     from mmdet_softpl.engine.load_teacher import read_checkpoint
     from mmdet_softpl.engine.plain_detector import (
@@ -156,12 +156,12 @@ def export(
     meta = {'cfg': text, 'dataset_meta': dataset_meta(loaded, plain, checkpoint)}
     config_file.parent.mkdir(parents=True, exist_ok=True)
     with replaced_together(weights_file, config_file) as (weights, shipped):
-        write_text(shipped, text)
+        shipped.write_text(text, encoding='utf-8')
         try:
             torch.save({'meta': meta, 'state_dict': state_dict}, weights)
         # What torch makes of a full disk.
         except RuntimeError as error:
-            raise OSError(f'{weights_file} cannot be written: {error}') from error
+            raise OSError(str(error)) from error
     written = (str(config_file), str(weights_file))
     found = None
     if images:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0. Bad input raises ``ValueError`` or ``OSError``, and nothing is written.
     """
-    from mmdet_softpl.atomic_json import replaced_together, write_json, write_text
+    from mmdet_softpl.atomic_json import json_text, replaced_together
     from mmdet_softpl.config_file import load_config
     from mmdet_softpl.datasets.config_text import config_text
     from mmdet_softpl.datasets.own_data import check_own_data, unlabelled_json
@@ -98,11 +98,11 @@ def run(args: argparse.Namespace) -> int:
         gpu_memory=args.gpu_memory,
     )
     with replaced_together(out, *([] if rest is None else [rest])) as (config, *lists):
-        write_text(config, text)
+        config.write_text(text, encoding='utf-8')
         # As a training will read it.
         load_config(str(config))
         for file in lists:
-            write_json(file, unlabelled_json(data))
+            file.write_text(json_text(unlabelled_json(data)), encoding='utf-8')
     warnings = [f'{f.subject}: {f.kind}: {f.detail}\n  -> {f.remedy}' for f in data.warnings]
     if not plan.fits:
         warnings.append(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,7 +190,7 @@ def _write(result: dict[str, Any], out: Path) -> None:
     """pilot.json, pilot.md and the pictures."""
     import torch
 
-    from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.atomic_json import write_json, write_text
     from mmdet_softpl.reporting.figure import save_figure
     from mmdet_softpl.reporting.pilot import (
         draw_returns,
@@ -209,10 +208,7 @@ def _write(result: dict[str, Any], out: Path) -> None:
     if titles:
         save_figure(draw_returns(result['points'], result['returns'], titles), out / 'returns.png')
     write_json(out / 'pilot.json', result, indent=1)
-    page = out / 'pilot.md'
-    temporary = out / '.pilot.md.tmp'
-    temporary.write_text(pilot_page(result), encoding='utf-8')
-    os.replace(temporary, page)
+    write_text(out / 'pilot.md', pilot_page(result))
 
 
 def _print(result: dict[str, Any], out: Path) -> None:

@@ -148,7 +148,7 @@ def _export(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
     from datetime import datetime, timezone
 
-    from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.atomic_json import json_text, write_texts
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
     from mmdet_softpl.datasets.review_files import read_reviewed
     from mmdet_softpl.datasets.review_merge import merge_review, rest_of_unlabeled
@@ -184,13 +184,14 @@ def _import(args: argparse.Namespace) -> int:
     )
     result: dict[str, Any] = dataclasses.asdict(summary) | dict(out=None, unlabeled_out=None)
     if summary.images:
-        write_json(args.out, merged)
+        texts = {args.out: json_text(merged)}
         result['out'] = args.out
         if seen is not None:
             now = {i['image'] for i in manifest['images'] if i['file'] in complete}
             rest = rest_of_unlabeled(seen, now, labeled, manifest['image_root'])
-            write_json(args.unlabeled_out, rest)
+            texts[args.unlabeled_out] = json_text(rest)
             result['unlabeled_out'] = args.unlabeled_out
+        write_texts(texts)
     _say_import(result, args)
     return 0 if summary.images else 1
 

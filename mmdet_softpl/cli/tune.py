@@ -163,7 +163,7 @@ def _write(args: argparse.Namespace, held_out: HeldOut, result: dict[str, Any], 
     """tune.json, tune.png and, unless it would do harm, the config."""
     import numpy as np
 
-    from mmdet_softpl.atomic_json import write_json
+    from mmdet_softpl.atomic_json import write_json, write_text
     from mmdet_softpl.engine.tuned_config import tuned_config_text
     from mmdet_softpl.evaluation.label_replay import LabelSettings
     from mmdet_softpl.evaluation.label_search import pareto_front
@@ -199,9 +199,7 @@ def _write(args: argparse.Namespace, held_out: HeldOut, result: dict[str, Any], 
             held_out.dump.temperatures,
             _comment(result),
         )
-        temporary = path.with_name(f'.{path.name}.tmp')
-        temporary.write_text(text, encoding='utf-8')
-        os.replace(temporary, path)
+        write_text(path, text)
         result['tuned_config'] = str(path)
     elif path.exists():
         # Of an earlier call with fewer trials: it would contradict this result.

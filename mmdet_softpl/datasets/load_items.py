@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 from mmengine.dataset import BaseDataset
 
+from .image_scan import scan_image
+
 
 def load_items(dataset: BaseDataset, indices: Iterable[int]) -> list[dict[str, Any]]:
     """What a data set gives for some of its images.
@@ -26,6 +28,8 @@ def load_items(dataset: BaseDataset, indices: Iterable[int]) -> list[dict[str, A
         # mmcv asserts that OpenCV gave an image.
         except (AssertionError, OSError, cv2.error) as error:
             path = dataset.get_data_info(int(index)).get('img_path')
+            if path is None or scan_image(path).readable:
+                raise  # A transform's doing.
             raise ValueError(
                 f'{path}: the image cannot be read; replace the file, or take it out of '
                 f'{getattr(dataset, "ann_file", "") or "its folder"}. `python -m mmdet_softpl '

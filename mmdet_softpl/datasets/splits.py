@@ -12,7 +12,7 @@ import numpy as np
 
 from mmdet_softpl.checks import check_range
 
-from ..atomic_json import replaced_together, write_json
+from ..atomic_json import json_text, write_texts
 from .annotation_checks import AnnotationSummary, check_annotations
 from .annotation_file import AnnotationError, load_annotation_file
 from .class_statistics import class_statistics, frequency_letter
@@ -133,9 +133,7 @@ def write_split(
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     has_rest = bool(others)
     contents = {labeled_file: labeled} | ({rest_file: rest} if has_rest else {})
-    with replaced_together(*contents) as temporaries:
-        for temporary, content in zip(temporaries, contents.values(), strict=True):
-            write_json(temporary, content)
+    write_texts({path: json_text(content) for path, content in contents.items()})
     if not has_rest:
         rest_file.unlink(missing_ok=True)
     return SplitSummary(

@@ -66,8 +66,15 @@ def configured_fault(cfg: Mapping[str, Any]) -> str | None:
     Returns:
         A sentence, or None.
     """
-    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    keys, loop = hook.get('save_best'), cfg.get('val_cfg') or {}
+    hooks = [(cfg.get('default_hooks') or {}).get('checkpoint') or {}]
+    hooks += [
+        hook
+        for hook in cfg.get('custom_hooks') or ()
+        if isinstance(hook, Mapping) and type_name(hook.get('type')) == 'CheckpointHook'
+    ]
+    given_keys = [hook['save_best'] for hook in hooks if hook.get('save_best')]
+    keys = [k for each in given_keys for k in ([each] if isinstance(each, str) else each)]
+    loop = cfg.get('val_cfg') or {}
     evaluator = cfg.get('val_evaluator') or ()
     given = [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
     if not keys or not given or any(m.get('metrics') is not None for m in given):
@@ -76,12 +83,13 @@ def configured_fault(cfg: Mapping[str, Any]) -> str | None:
     if len(metrics) < len(given):
         return None
     semi = type_name(loop.get('type')) == 'TeacherStudentValLoop'
-    return absent_figure([keys] if isinstance(keys, str) else keys, metrics, semi)
+    return absent_figure(keys, metrics, semi)
 
 
 def _configured(given: Sequence[Mapping[str, Any]]) -> Iterator[MetricNames]:
     for metric in given:
-        cls = METRICS.get(str(metric.get('type')))
+        kind = metric.get('type')
+        cls = kind if isinstance(kind, type) else METRICS.get(str(kind))
         if cls is None:
             continue
         prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None) or ''
@@ -108,7 +116,7 @@ def absent_figure(keys: Sequence[str], metrics: Sequence[MetricNames], semi: boo
             continue
         known = ', '.join(f'{networks[0]}{name}' for m in metrics for name in m.figures())
         return (
-            f'default_hooks.checkpoint: save_best={key!r}, but val_evaluator gives {known}'
+            f'CheckpointHook: save_best={key!r}, but val_evaluator gives {known}'
             f'{" (and student/ likewise)" if semi else ""}; give one of its figures, or '
             'save_best=None.'
         )

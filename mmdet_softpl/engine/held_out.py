@@ -19,7 +19,7 @@ from torch import Tensor
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
-from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets, keeps_empty
+from mmdet_softpl.datasets.config_sets import LABELLED, OTHER, configured_sets, keeps_empty
 from mmdet_softpl.engine.config_parts import annotation_path, find_hook, held_out_set, labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.evaluation.class_mix import mix_difference, mix_weights
@@ -172,7 +172,9 @@ def training_images_held_out(cfg: Config, ann_file: str) -> list[str]:
         ann_file: Of the held-out images.
     """
     data = load_annotation_file(ann_file)
-    trained = [one.ann_file for one in configured_sets(cfg) if one.role == LABELLED]
+    trained = [
+        one.ann_file for one in configured_sets(cfg) if one.role == LABELLED and one.kind != OTHER
+    ]
     present = dict.fromkeys(path for path in trained if os.path.isfile(path))
     return [line for path in present for line in _shared_images(data, ann_file, path)]
 

@@ -146,9 +146,11 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
                 'that which MMEngine copied there when the training started.'
             )
         run_cfg = read_config(str(configs[0]))
-        if folder in (seen := [str(run.work_dir) for run in runs]):
-            first = runs[seen.index(folder)]
-            raise ConfigPartError(f'--runs {spec!r}: the same folder as {first.kind}:{folder}.')
+        for run in runs:
+            if run.work_dir.samefile(folder):
+                raise ConfigPartError(
+                    f'--runs {spec!r}: the same folder as {run.kind}:{run.work_dir}.'
+                )
         if kind != (found := _kind(run_cfg)):
             raise ConfigPartError(
                 f'--runs {spec!r}: by its config, {configs[0]}, this training is of the kind '

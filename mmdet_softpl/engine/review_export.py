@@ -30,7 +30,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, ImageOps
 
-from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.atomic_json import write_json, write_text
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
     check_annotations,
@@ -391,7 +391,7 @@ def _write(out: Path, manifest: dict[str, Any], options: ExportOptions) -> list[
     else:
         write_json(out / 'tasks.json', label_studio_tasks(manifest, options.image_url))
         text = label_studio_config(manifest['classes'], manifest['masks'])
-        (out / 'labeling_config.xml').write_text(text, encoding='utf-8')
+        write_text(out / 'labeling_config.xml', text)
         files = ['tasks.json', 'labeling_config.xml']
     write_json(out / MANIFEST, manifest, indent=1)
     return [str(out / name) for name in (*files, IMAGES, MANIFEST)]

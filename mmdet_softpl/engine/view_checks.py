@@ -55,7 +55,7 @@ def check_views(name: str, dataset: BaseDataset) -> None:
                 f'{type(silent).__name__} moves pixels '
                 'without a record in homography_matrix, so all pseudo-labels would lie '
                 'beside their objects; remove it, or use one that records (Resize, RandomFlip, '
-                "RandomCrop, Rotate, Translate, Shear of mmdet's)."
+                "Rotate, Translate, Shear of mmdet's; in the strong view RandomCrop too)."
             )
     names = (type(transform).__name__ for transform in _transforms(dataset, TEACHER_BRANCH))
     crop = next((name for name in names if 'Crop' in name), None)
@@ -63,7 +63,7 @@ def check_views(name: str, dataset: BaseDataset) -> None:
         raise ValueError(
             f'{name} ({type(dataset).__name__}), branch {TEACHER_BRANCH!r}: {crop} hides a part of '
             'the image from the teacher, and what the student sees of it would be background; '
-            f'remove it, or put it in front of MultiBranch, where both views get it.'
+            'remove it, or put it in front of MultiBranch, where both views get it.'
         )
 
 

@@ -6,6 +6,7 @@ Shape legend: C foreground classes, D embedding size, k kept neighbours of a cla
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,10 +53,10 @@ def read_similarity(
     if not file.is_file():
         raise FileNotFoundError(f'{argument}={path!r} does not exist.')
     content = _content(file, f'{argument}={path!r}')
-    if isinstance(content, np.lib.npyio.NpzFile):
-        if {'indices', 'weights'} <= set(content.files):
+    if file.suffix == '.npz' and isinstance(content, dict):
+        if {'indices', 'weights'} <= content.keys():
             return _sparse_similarity(path, content, num_classes, topk)
-        content = content[content.files[0]]
+        content = next(iter(content.values()))
     array = torch.from_numpy(content) if isinstance(content, np.ndarray) else content
     if not isinstance(array, Tensor):
         raise ValueError(
@@ -81,15 +82,31 @@ def read_similarity(
     )
 
 
+_UNREADABLE = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+
+
 def _content(file: Path, subject: str) -> object:
     """What numpy or torch reads from a file."""
     try:
-        if file.suffix in ('.npy', '.npz'):
+        if file.suffix == '.npz':
+            with np.load(file) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            if not arrays:
+                raise ValueError('an empty archive')
+            return arrays
+        if file.suffix == '.npy':
             return np.load(file)
         if file.suffix == '.pt':
             return torch.load(file, map_location='cpu', weights_only=True)
     # Their own messages name no file, and advise to switch a safeguard off.
-    except (ValueError, EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f'{subject} cannot be read; save an array of numbers with numpy.save (.npy), '
             'numpy.savez (.npz) or torch.save (.pt).'

@@ -7,6 +7,7 @@ size, k kept neighbours of a class.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.losses import CrossEntropyLoss, accuracy
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -386,12 +387,13 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        # That of another ``topk`` is no reason to refuse weights that fit: the next refresh makes
-        # it anew.
+        # That of another ``topk`` is no reason to refuse weights that fit. Columns that are missing
+        # say nothing; of too many, the next refresh makes it anew.
         for name in ('similarity_indices', 'similarity_weights') if self.smooths else ():
             saved, own = state_dict.get(prefix + name), getattr(self, name)
             if saved is not None and saved.shape[1] != own.shape[1]:
-                state_dict[prefix + name] = own
+                missing = own.shape[1] - saved.shape[1]
+                state_dict[prefix + name] = F.pad(saved, (0, missing)) if missing > 0 else own
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if not self.smooths:
             return

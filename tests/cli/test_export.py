@@ -360,7 +360,8 @@ def test_nothing_is_left_of_an_export_that_fails(
 
     monkeypatch.setattr(torch, 'save', full)
     assert main(['export', str(path), str(out)]) == 2
-    assert 'detector.pth cannot be written' in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert 'detector.pth and ' in message and 'cannot be written: [enforce fail' in message
     assert not list(out.iterdir())
 
 

@@ -72,11 +72,12 @@ def test_bad_input_is_one_message(outcome, error: Exception, capsys) -> None:
 
 
 def test_a_missing_package_is_one_message(outcome, capsys) -> None:
-    outcome(ModuleNotFoundError("No module named 'mmengine'"))
-    assert main(['fake']) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("softpl fake: No module named 'mmengine'\n")
-    assert 'mmdet_softpl doctor' in message and 'Traceback' not in message
+    for name, known in (('mmengine.runner', True), ('mine', False)):
+        outcome(ModuleNotFoundError(f'No module named {name!r}', name=name))
+        assert main(['fake']) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f'softpl fake: No module named {name!r}\n')
+        assert ('mmdet_softpl doctor' in message) == known and 'Traceback' not in message
 
 
 @pytest.mark.parametrize('arguments', [['--debug', 'fake'], ['fake', '--debug']])

@@ -123,7 +123,7 @@ def test_documented_commands(
         (['broken.py'], 'broken.py: the config cannot be read'),
         (['my_config.py', '--runs', 'semi:other_classes'], 'other_train.json'),
         (['my_config.py', '--runs', 'labelled:known'], 'call it semi:known'),
-        (['my_config.py', '--runs', 'semi:known', 'semi:known'], 'the same folder as semi:known'),
+        (['my_config.py', '--runs', 'semi:known', 'semi:./known/'], 'same folder as semi:known'),
         (['no_burn_in.py'], 'BurnInMeanTeacherHook'),
         (['other_labels.py'], 'no training set reads'),
         (['no_images.py'], 'give the folder of its images'),

@@ -116,6 +116,10 @@ def test_mistakes_are_named(project, tmp_path: Path, capsys) -> None:
     np.save(wrong, np.zeros((4, 8)))
     text_file = tmp_path / 'text.npy'
     text_file.write_text('1 2 3')
+    cut, objects = tmp_path / 'cut.npz', tmp_path / 'objects.npz'
+    np.savez(cut, np.zeros((5, 8)))
+    cut.write_bytes(cut.read_bytes()[:200])
+    np.savez(objects, np.array([None, 'a'], dtype=object))
     for arguments, words in (
         ([checkpoint, config], 'CONFIG comes first'),
         ([config, str(root)], 'no such checkpoint'),
@@ -126,6 +130,8 @@ def test_mistakes_are_named(project, tmp_path: Path, capsys) -> None:
         ([str(other), checkpoint], '5 classes'),
         ([config, checkpoint, '--embeddings', str(wrong)], '(4, 8)'),
         ([config, checkpoint, '--embeddings', str(text_file)], f"{text_file}' cannot be read"),
+        ([config, checkpoint, '--embeddings', str(cut)], f"{cut}' cannot be read"),
+        ([config, checkpoint, '--embeddings', str(objects)], f"{objects}' cannot be read"),
         ([config, checkpoint, '--embeddings', 'none.npy'], "--embeddings='none.npy' does not"),
         ([config, checkpoint, '--neighbours', '0'], '--neighbours'),
         ([config, checkpoint, '--out', config], 'is a file'),

@@ -14,6 +14,28 @@ from tests.support.tiny_data import write_data
 CLASSES = ('a', 'b')
 
 
+def test_a_transform_that_fails_is_no_broken_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_default_scope('mmdet')
+    root = write_data(tmp_path, CLASSES, num_train=1)
+    dataset = CocoDataset(
+        data_root=str(root),
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        metainfo=dict(classes=CLASSES),
+        test_mode=True,
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')],
+    )
+
+    def fails(data: dict) -> None:
+        raise AssertionError('a defect')
+
+    dataset.pipeline.transforms.append(fails)
+    with pytest.raises(AssertionError, match='a defect'):
+        load_items(dataset, [0])
+
+
 def test_what_the_data_set_gives_and_what_it_cannot(tmp_path: Path) -> None:
     init_default_scope('mmdet')
     root = write_data(tmp_path, CLASSES, num_train=4)

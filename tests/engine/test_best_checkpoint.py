@@ -57,6 +57,12 @@ def test_figures_that_may_come(cfg: ConfigDict) -> None:
         (config_of('longtail/segm_AP', OURS), 'teacher/longtail/segm_AP, '),
         (config_of('teacher/longtail/segm_AP', OURS, 'ValLoop'), 'gives longtail/bbox_AP,'),
         (config_of('teacher/longtail/segm_mAP', OURS), 'teacher/longtail/segm_AP, '),
+        (config_of('teacher/longtail/segm_AP', dict(BOXES, type=LongTailMetric)), '/bbox_AP, '),
+        (
+            config_of(None, COCO)
+            | dict(custom_hooks=[dict(type='CheckpointHook', save_best='longtail/x')]),
+            'gives teacher/coco/...',
+        ),
         (config_of(['coco/x', 'longtail/y'], [COCO, OURS], 'ValLoop'), "save_best='longtail/y'"),
     ],
 )

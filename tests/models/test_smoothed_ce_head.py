@@ -496,3 +496,9 @@ def test_a_similarity_of_another_topk_is_left_out(wrapped: bool) -> None:
     assert torch.equal(head.prototypes, source.prototypes)
     assert torch.equal(head.fc_cls.weight, source.fc_cls.weight)
     assert state[next(k for k in state if k.endswith('similarity_weights'))].shape == (6, 3)
+    # Fewer neighbours are neighbours still.
+    wider = SmoothedCEHead(num_classes=6, topk=5, **copy.deepcopy(COMMON))
+    wider.load_state_dict(source.state_dict())
+    assert torch.equal(wider.similarity_weights[:, :3], source.similarity_weights)
+    assert torch.equal(wider.similarity_indices[:, :3], source.similarity_indices)
+    assert not wider.similarity_weights[:, 3:].any()
