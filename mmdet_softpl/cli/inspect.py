@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         inspection = inspect_data(
             cfg, read_images=not args.no_images, track=partial(one_by_one, 'reading images')
         )
+        length = training_length(cfg, inspection.sets)
+        refused = settings_findings(cfg, inspection.sets, length)
     statistics = next(
         (
             s.statistics
@@ -75,9 +77,6 @@ def run(args: argparse.Namespace) -> int:
         ),
         None,
     )
-    length = training_length(cfg, inspection.sets)
-    with contextlib.redirect_stdout(sys.stderr):
-        refused = settings_findings(cfg, inspection.sets, length)
     inspection = replace(inspection, findings=errors_first((*inspection.findings, *refused)))
     labeller = None
     if statistics is not None and not any(LABELLER in f.subject for f in refused):

@@ -14,12 +14,11 @@ from tests.support.tiny_data import write_data
 CLASSES = ('a', 'b')
 
 
-def test_a_transform_that_fails_is_no_broken_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def dataset(tmp_path: Path) -> CocoDataset:
     init_default_scope('mmdet')
-    root = write_data(tmp_path, CLASSES, num_train=1)
-    dataset = CocoDataset(
+    root = write_data(tmp_path, CLASSES, num_train=4)
+    return CocoDataset(
         data_root=str(root),
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
@@ -28,6 +27,8 @@ def test_a_transform_that_fails_is_no_broken_image(
         pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')],
     )
 
+
+def test_a_transform_that_fails_is_no_broken_image(dataset: CocoDataset) -> None:
     def fails(data: dict) -> None:
         raise AssertionError('a defect')
 
@@ -36,17 +37,7 @@ def test_a_transform_that_fails_is_no_broken_image(
         load_items(dataset, [0])
 
 
-def test_what_the_data_set_gives_and_what_it_cannot(tmp_path: Path) -> None:
-    init_default_scope('mmdet')
-    root = write_data(tmp_path, CLASSES, num_train=4)
-    dataset = CocoDataset(
-        data_root=str(root),
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        metainfo=dict(classes=CLASSES),
-        test_mode=True,
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')],
-    )
+def test_what_the_data_set_gives_and_what_it_cannot(dataset: CocoDataset) -> None:
     assert [item['data_samples'].img_id for item in load_items(dataset, [2, 0])] == [
         dataset.get_data_info(i)['img_id'] for i in (2, 0)
     ]
