@@ -70,6 +70,8 @@ ARMS = {
     '0-normed': Arm('0 with a normalised classifier', '0', 'normed', 'normed', unlabeled=False),
     '7-normed': Arm('7 with a normalised classifier', '7', 'similarity-normed', 'normed'),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
+    '2-seesaw': Arm('2 with Seesaw loss', '2', 'similarity-seesaw', 'seesaw', unlabeled=False),
+    '7-seesaw': Arm('7 with Seesaw loss', '7', 'similarity-seesaw', 'seesaw'),
 }
 
 # Everything but student-side correction, which is off by default (docs/DESIGN.md, section 4).

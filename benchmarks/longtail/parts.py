@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mmdet.models.detectors import SemiBaseDetector, SoftTeacher
+from mmdet.models.detectors import SoftTeacher
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.utils import reweight_loss_dict
 from mmdet.registry import MODELS
@@ -37,24 +37,6 @@ class UnlabeledSwitch(Hook):
                 # mmdet's preprocessor would stack an empty list.
                 del branches[name]
                 runner.model.unsup_scale = 0.0
-
-
-@MODELS.register_module()
-class SupervisedPair(SemiBaseDetector):
-    """Teacher and student around any detector of mmdet, learning from labelled images alone.
-
-    For heads that ``CalibratedSoftTeacher`` does not take (Seesaw loss has outputs of its own).
-    """
-
-    unsup_scale = 0.0
-
-    def loss(
-        self,
-        multi_batch_inputs: dict[str, Tensor],
-        multi_batch_data_samples: dict[str, SampleList],
-    ) -> dict[str, Tensor]:
-        """The detector's own losses on the branch ``sup``."""
-        return self.loss_by_gt_instances(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
 
 
 @MODELS.register_module()

@@ -106,11 +106,11 @@ def _check_state(head: SmoothedCEHead, state: dict[str, Any], config: str, who: 
     own = head.state_dict()
     if 'fc_cls.weight' not in state:
         raise ValueError(f'{who}: there is no box head where {config} has it; give its checkpoint.')
-    outputs = state['fc_cls.weight'].shape[0]
-    if outputs != head.num_classes + 1:
+    outputs, expected = (len(weights['fc_cls.weight']) for weights in (state, own))
+    if outputs != expected:
         raise ValueError(
-            f'{who}: its head has {outputs - 1} classes, that of {config} '
-            f'{head.num_classes}. Give the config of that training.'
+            f'{who}: its head has {outputs} outputs, that of {config} {expected} for '
+            f'{head.num_classes} classes. Give the config of that training.'
         )
     missing = sorted(own.keys() - state.keys())
     if missing:

@@ -28,6 +28,7 @@ from .reliability import (
     expected_calibration_error,
     reliability_counts,
 )
+from .seesaw import joint_logits, seesaw_excess
 from .similarity import (
     ClassSimilarity,
     cap_inflow,
@@ -41,6 +42,7 @@ from .similarity import (
 )
 from .smoothing import (
     SmoothingTable,
+    own_coefficients,
     smoothed_cross_entropy,
     smoothed_targets,
     smoothing_table,
@@ -85,9 +87,11 @@ __all__ = [
     'group_mean',
     'histogram_calibrator',
     'isotonic',
+    'joint_logits',
     'mask_quality',
     'match_indices',
     'never_raising',
+    'own_coefficients',
     'per_class_thresholds',
     'prior_thresholds',
     'prototype_log_evidence',
@@ -95,6 +99,7 @@ __all__ = [
     'reliability_counts',
     'resample_roi_masks',
     'score_histogram',
+    'seesaw_excess',
     'shrink_to_groups',
     'similarity_from_confusion',
     'similarity_from_matrix',

@@ -67,6 +67,13 @@ def smoothing_table(
     return SmoothingTable(entries, coefficients, F.pad(uniform, (0, 1)) if uniform_rows else None)
 
 
+def own_coefficients(table: SmoothingTable) -> Tensor:
+    """(C+1,) what the target of each label leaves to the label itself."""
+    labels = torch.arange(len(table.entries), device=table.entries.device)
+    own = (table.coefficients * (table.entries == labels[:, None])).sum(dim=1)
+    return own if table.uniform is None else own + table.uniform
+
+
 def smoothed_cross_entropy(
     logits: Tensor, labels: Tensor, epsilon: Tensor, similarity: ClassSimilarity
 ) -> Tensor:

@@ -69,10 +69,10 @@ class CalibratedSoftTeacher(SemiBaseDetector):
     """A teacher labels weak views, a student learns from them on strong views.
 
     For mmdet's two-stage detectors with a Standard or Cascade RoI head, softmax cross entropy
-    without class weights, and FCN mask heads or none. It differs from mmdet's ``SoftTeacher``
-    (arXiv 2106.09018) in soft calibrated labels, per-class thresholds, masks, and optional
-    offsets through which the student corrects what is left of the teacher's calibration error
-    (idea: arXiv 2403.11675; formulas: ours).
+    without class weights or ``SeesawLoss``, and FCN mask heads or none. It differs from mmdet's
+    ``SoftTeacher`` (arXiv 2106.09018) in soft calibrated labels, per-class thresholds, masks, and
+    optional offsets through which the student corrects what is left of the teacher's calibration
+    error (idea: arXiv 2403.11675; formulas: ours).
 
     Args:
         detector: Config of the two-stage detector.

@@ -52,10 +52,10 @@ def check_head(
         mine = own.get(f'{prefix}{key}', own.get(f'teacher.{key}'))
         if mine is not None and mine.shape[0] != value.shape[0]:
             raise ValueError(
-                f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, '
-                f'{value.shape[0] - 1} classes, but the model has num_classes='
-                f'{mine.shape[0] - 1}. Use a checkpoint trained on the same classes; to start from '
-                'a plain detector of other classes without its heads, give it as '
+                f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, one for '
+                f'each class and background (with SeesawLoss one more), but the model has '
+                f'{mine.shape[0]}. Use a checkpoint of the same classes and the same loss; to '
+                'start from a plain detector without its heads, give it as '
                 "model.detector.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )
 

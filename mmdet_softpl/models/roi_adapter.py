@@ -21,6 +21,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmdet_softpl.checks import UNUSED_INDEX
+from mmdet_softpl.models.class_logits import class_logits, has_objectness
 from mmdet_softpl.models.class_masks import class_mask_logits, predicts_one_class
 
 # Subclasses that change how losses are made; ours would silently drop what they add.
@@ -44,7 +45,7 @@ def check_two_stage(detector: nn.Module) -> None:
 
     Supported: mmdet's two-stage detectors with an RPN, a ``StandardRoIHead`` or
     ``CascadeRoIHead`` (or a subclass that keeps their losses), box heads with softmax cross
-    entropy, and FCN mask heads or none.
+    entropy or Seesaw loss, and FCN mask heads or none.
     """
     name = type(detector).__name__
     if not isinstance(detector, TwoStageDetector) or not detector.with_roi_head:
@@ -66,32 +67,36 @@ def check_two_stage(detector: nn.Module) -> None:
     for stage in stages_of(roi_head):
         head = stage.bbox_head
         loss = head.loss_cls
-        if not isinstance(head, BBoxHead) or head.custom_cls_channels:
+        if not isinstance(head, BBoxHead):
             raise ValueError(
-                f'CalibratedSoftTeacher: bbox_head of type {type(head).__name__} with '
-                f'loss_cls={type(loss).__name__} has other outputs than {head.num_classes} classes '
-                'and background; use a softmax CrossEntropyLoss.'
+                f'CalibratedSoftTeacher: bbox_head of type {type(head).__name__} is not supported; '
+                "use one of mmdet's BBoxHead family."
             )
-        if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid:
-            raise ValueError(
-                f'CalibratedSoftTeacher: soft targets need loss_cls=CrossEntropyLoss('
-                f'use_sigmoid=False), got {type(loss).__name__}.'
-            )
-        if loss.class_weight is not None:
-            raise ValueError(
-                'CalibratedSoftTeacher: loss_cls.class_weight would act on labelled images alone '
-                f'(got {len(loss.class_weight)} weights); remove it.'
-            )
-        if loss.ignore_index not in (None, UNUSED_INDEX):
-            raise ValueError(
-                f'CalibratedSoftTeacher: loss_cls.ignore_index={loss.ignore_index} would act on '
-                'labelled images alone; remove it.'
-            )
+        if not has_objectness(head):
+            _check_cross_entropy(loss)
         if stage.with_mask and not isinstance(stage.mask_head, FCNMaskHead):
             raise ValueError(
                 f'CalibratedSoftTeacher: mask_head of type {type(stage.mask_head).__name__} is not '
                 'supported; use FCNMaskHead.'
             )
+
+
+def _check_cross_entropy(loss: nn.Module) -> None:
+    if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid:
+        raise ValueError(
+            f'CalibratedSoftTeacher: soft targets need loss_cls=CrossEntropyLoss('
+            f'use_sigmoid=False) or SeesawLoss, got {type(loss).__name__}.'
+        )
+    if loss.class_weight is not None:
+        raise ValueError(
+            'CalibratedSoftTeacher: loss_cls.class_weight would act on labelled images alone '
+            f'(got {len(loss.class_weight)} weights); remove it.'
+        )
+    if loss.ignore_index not in (None, UNUSED_INDEX):
+        raise ValueError(
+            f'CalibratedSoftTeacher: loss_cls.ignore_index={loss.ignore_index} would act on '
+            'labelled images alone; remove it.'
+        )
 
 
 def keep_roi_precision(module: nn.Module, args: tuple) -> tuple:
@@ -232,7 +237,9 @@ def missing_losses(roi_head: BaseRoIHead, present: Iterable[str]) -> dict[str, T
     for stage in stages_of(roi_head):
         head, part = stage.bbox_head, {}
         weight = next(head.parameters())
-        if not names >= stage.rename({'loss_cls': weight}).keys():
+        (class_loss,) = stage.rename({'loss_cls': weight})
+        # Seesaw loss comes as two, of longer names.
+        if not any(name.startswith(class_loss) for name in names):
             cls_score, bbox_pred = head(weight.new_zeros(0, head.in_channels, *head.roi_feat_size))
             boxes, none = weight.new_zeros(0, 4), weight.new_zeros(0)
             part = head.loss(
@@ -262,15 +269,18 @@ def score_rois(
         batch_img_metas: ``metainfo`` of each image.
 
     Returns:
-        The (refined) rois (N, 5), softmax scores (N, C+1), deltas (N, 4 * C or 4).
+        The (refined) rois (N, 5), class probabilities (N, C+1), deltas (N, 4 * C or 4).
     """
     rois = bbox2roi(proposals)
+    last = stages_of(roi_head)[-1]
     if isinstance(roi_head, CascadeRoIHead) and len(rois):
         counts = tuple(len(boxes) for boxes in proposals)
         roi_list, logits, deltas = roi_head._refine_roi(x, rois, batch_img_metas, counts)
-        return torch.cat(roi_list), torch.cat(logits).float().softmax(1), torch.cat(deltas)
-    results = stages_of(roi_head)[-1].bbox_forward(x, rois)
-    return rois, results['cls_score'].float().softmax(1), results['bbox_pred']
+        probs = class_logits(last.bbox_head, torch.cat(logits)).softmax(1)
+        return torch.cat(roi_list), probs, torch.cat(deltas)
+    results = last.bbox_forward(x, rois)
+    probs = class_logits(last.bbox_head, results['cls_score']).softmax(1)
+    return rois, probs, results['bbox_pred']
 
 
 def roi_mask_probabilities(

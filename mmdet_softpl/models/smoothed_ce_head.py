@@ -21,6 +21,8 @@ from mmdet_softpl.functional import (
     SmoothingTable,
     cap_inflow,
     effective_neighbours,
+    own_coefficients,
+    seesaw_excess,
     similarity_from_confusion,
     similarity_from_prototypes,
     smoothing_table,
@@ -29,6 +31,7 @@ from mmdet_softpl.functional import (
     sum_features,
     update_prototypes,
 )
+from mmdet_softpl.models.class_logits import class_logits, has_objectness
 from mmdet_softpl.models.similarity_file import read_similarity
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
@@ -50,6 +53,11 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     formulas are in ``mmdet_softpl.functional.smoothing`` and ``.similarity``.
 
     With ``smoothing=0`` or ``smoothing_mode='none'`` the class loss is the host's own.
+
+    With mmdet's ``SeesawLoss`` (arXiv 2008.10032) the part of the target that stays with the label
+    has Seesaw's factors, and the part that goes to neighbours is plain cross entropy: Seesaw's
+    compensation would punish the label for being surer than its neighbours. Soft targets, which
+    come from a teacher with its own balance of classes, are plain cross entropy for all classes.
 
     In training every hard-labelled call of ``loss`` feeds the prototypes. Inside mmdet's own
     ``SoftTeacher`` that includes its pseudo-labelled RoIs (three calls an iteration, so warm-up
@@ -80,8 +88,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     Raises:
         ValueError: For a value outside its range, an unknown mode (the known ones are
             listed), a similarity file that does not fit ``num_classes``, a ``loss_cls``
-            that is not a softmax cross entropy without class weights, or ``'confusion'`` with
-            more than 4,096 classes.
+            that is neither a softmax cross entropy without class weights nor a ``SeesawLoss``, or
+            ``'confusion'`` with more than 4,096 classes.
         FileNotFoundError: For a similarity file that does not exist.
     """
 
@@ -126,6 +134,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         self._features: Tensor | None = None
         self._table: SmoothingTable | None = None
         self._table_of: tuple = ()
+        self._own: Tensor | None = None
         self._uniform_rows = True
         if not self.smooths:
             return
@@ -191,6 +200,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         if self._table is None or state != self._table_of:
             epsilon = torch.full_like(self.similarity_weights[:, 0], state[0])
             self._table = smoothing_table(epsilon, self.similarity, self._uniform_rows)
+            self._own = own_coefficients(self._table) if has_objectness(self) else None
             self._table_of = state
         return self._table
 
@@ -201,7 +211,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             x: RoI features (N, in_channels, h, w).
 
         Returns:
-            ``cls_score`` (N, C+1) logits and ``bbox_pred`` (N, 4 * C or 4) deltas.
+            ``cls_score`` (N, C+1) logits, with ``SeesawLoss`` (N, C+2), and ``bbox_pred``
+            (N, 4 * C or 4) deltas.
         """
         if self.with_avg_pool:
             x = self.avg_pool(x)
@@ -225,7 +236,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         """Host's ``loss`` with smoothed or given soft targets.
 
         Args:
-            cls_score: Logits (N, C+1), or None to get the box loss alone.
+            cls_score: Logits (N, C+1), with ``SeesawLoss`` (N, C+2), or None to get the box loss
+                alone.
             bbox_pred: Deltas (N, 4 * C or 4) or None.
             rois: (N, 5).
             labels: (N,) in [0, C], or soft targets (N, C+1) whose rows sum to 1, which are
@@ -236,7 +248,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             reduction_override: As in the host.
 
         Returns:
-            ``loss_cls``, ``acc`` and ``loss_bbox``; ``loss_cls`` also where N is 0.
+            ``loss_cls``, ``acc`` and ``loss_bbox``; ``loss_cls`` also where N is 0. The names of
+            ``SeesawLoss`` where it is called as it is.
         """
         soft = labels.dim() == 2
         targets = labels
@@ -245,12 +258,12 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         losses: dict[str, Tensor] = {}
         if cls_score is not None:
             if soft:
-                raw = soft_cross_entropy(cls_score, targets)
+                raw = soft_cross_entropy(class_logits(self, cls_score), targets)
             elif self.smooths:
                 # Without gradients it is a sampler's question (OHEM), not a training step.
                 if self.training and torch.is_grad_enabled():
                     self._observe(cls_score, labels)
-                raw = sparse_cross_entropy(cls_score, labels, self._target_table())
+                raw = self._smoothed_loss(cls_score, labels)
             else:
                 raw = None
             if raw is None and len(labels):
@@ -271,9 +284,7 @@ class SmoothedCEHead(Shared2FCBBoxHead):
                 # Without a RoI the host returns no loss_cls and its callers fail on it.
                 raw = cls_score.sum(1) * 0 if raw is None else raw
                 losses['loss_cls'] = self._reduce(raw, label_weights, reduction_override)
-                losses['acc'] = (
-                    accuracy(cls_score, labels) if len(labels) else cls_score.new_zeros(1)
-                )
+                losses.update(self._accuracy(cls_score, labels))
         if bbox_pred is not None:
             losses.update(
                 super().loss(
@@ -289,6 +300,25 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             )
         return losses
 
+    def _smoothed_loss(self, cls_score: Tensor, labels: Tensor) -> Tensor:
+        table = self._target_table()
+        if not has_objectness(self):
+            return sparse_cross_entropy(cls_score, labels, table)
+        loss, own = self.loss_cls, self._own
+        assert own is not None
+        excess = seesaw_excess(
+            cls_score, labels, loss.cum_samples[: self.num_classes], loss.p, loss.q, loss.eps
+        )
+        raw = sparse_cross_entropy(class_logits(self, cls_score), labels, table)
+        return raw + own[labels] * excess
+
+    def _accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if not len(labels):
+            return {'acc': cls_score.new_zeros(1)}
+        if has_objectness(self):
+            return self.loss_cls.get_accuracy(cls_score, labels)
+        return {'acc': accuracy(cls_score, labels)}
+
     def _reduce(self, raw: Tensor, weights: Tensor, reduction_override: str | None) -> Tensor:
         weighted = self.loss_cls.loss_weight * raw * weights
         reduction = reduction_override or self.loss_cls.reduction
@@ -301,6 +331,9 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     @torch.no_grad()
     def _observe(self, cls_score: Tensor, labels: Tensor) -> None:
         """Add this batch to the statistics; refresh the similarity when it is due."""
+        if has_objectness(self):
+            # As the host's loss does when it is called.
+            self.loss_cls.cum_samples.index_add_(0, labels, torch.ones_like(labels).float())
         if self.keeps_prototypes and self._features is not None:
             if len(self._features) == len(labels):
                 sums, counts = sum_features(self._features, labels, self.num_classes)
@@ -369,10 +402,12 @@ class SmoothedCEHead(Shared2FCBBoxHead):
 
     def _check_loss(self) -> None:
         loss = self.loss_cls
+        if has_objectness(self):
+            return
         if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid or loss.use_mask:
             raise ValueError(
                 f'{type(self).__name__}: smoothing needs loss_cls=dict('
-                "type='CrossEntropyLoss', use_sigmoid=False), got "
+                "type='CrossEntropyLoss', use_sigmoid=False) or SeesawLoss, got "
                 f'{type(loss).__name__}; change loss_cls or set smoothing=0.'
             )
         if loss.class_weight is not None:

@@ -26,6 +26,7 @@ from mmdet_softpl.functional import (
     warp_boxes,
     warp_mask_boxes,
 )
+from mmdet_softpl.models.class_logits import class_logits
 from mmdet_softpl.models.roi_adapter import RoIStage, stages_of
 from mmdet_softpl.models.teacher_labels import TeacherView
 
@@ -262,7 +263,7 @@ def class_loss(
     Args:
         stage: The student's stage.
         teacher_stage: The teacher's.
-        cls_score: (N, C+1).
+        cls_score: (N, C+1), or (N, C+2) of a head with objectness.
         rois: (N, 5) in the student's views.
         rows: (P,) RoI index of each positive.
         inds: (P,) index into K of its instance.
@@ -272,7 +273,7 @@ def class_loss(
     """
     # Dense targets only where they are soft: at 13,204 classes those of all RoIs would cost as much
     # as the head.
-    logits = cls_score.float() + F.pad(offsets, (0, 1))
+    logits = class_logits(stage.bbox_head, cls_score) + F.pad(offsets, (0, 1))
     background = torch.full_like(rois[:, 0], stage.bbox_head.num_classes, dtype=torch.long)
     raw = F.cross_entropy(logits, background, reduction='none')
     weights = background_scores(teacher_stage, rois, batch)
@@ -299,7 +300,8 @@ def background_scores(teacher_stage: RoIStage, rois: Tensor, batch: PseudoBatch)
     images = rois[:, 0].long()
     boxes = warp_boxes(rois[:, 1:], batch.homographies[images], batch.teacher_shapes[images])
     results = teacher_stage.bbox_forward(batch.feats, torch.cat([rois[:, :1], boxes], dim=1))
-    return results['cls_score'].float().softmax(1)[:, -1]
+    logits = class_logits(teacher_stage.bbox_head, results['cls_score'])
+    return logits.softmax(1)[:, -1]
 
 
 def mask_loss(

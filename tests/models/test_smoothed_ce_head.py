@@ -69,6 +69,73 @@ def test_without_smoothing_it_is_the_hosts_head(num_classes: int, kind: str, off
             torch.testing.assert_close(b_grads[key], a_grads[key], rtol=1e-6, atol=1e-6)
 
 
+SEESAW = dict(
+    loss_cls=dict(type='mmdet.SeesawLoss', p=0.8, q=2.0, loss_weight=1.5),
+    cls_predictor_cfg=dict(type='NormedLinear'),
+)
+
+
+def seesaw_head(cls: type, num_classes: int, **kwargs) -> torch.nn.Module:
+    settings = copy.deepcopy({**COMMON, **SEESAW, **kwargs})
+    settings['loss_cls']['num_classes'] = num_classes
+    return cls(num_classes=num_classes, **settings)
+
+
+@pytest.mark.parametrize('num_rois', [0, 12])
+@pytest.mark.parametrize('num_classes', [1, 2, 7])
+@pytest.mark.parametrize('kind', ['mixed', 'background'])
+@pytest.mark.parametrize('how', ['off', 'warming up'])
+def test_seesaw_without_smoothing_is_the_hosts(
+    num_rois: int, num_classes: int, kind: str, how: str
+) -> None:
+    torch.manual_seed(0)
+    host = seesaw_head(Shared2FCBBoxHead, num_classes)
+    off = dict(smoothing_mode='none') if how == 'off' else dict(warmup_iters=100)
+    ours = seesaw_head(SmoothedCEHead, num_classes, **off)
+    ours.load_state_dict(host.state_dict(), strict=how == 'off')
+    for seed in range(3):
+        torch.manual_seed(seed)
+        feats, targets = torch.randn(num_rois, 8, 7, 7), batch(num_rois, num_classes, kind)
+        (a, a_grads), (b, b_grads) = run(host, feats, targets), run(ours, feats, targets)
+        theirs, mine = (
+            sum((v for k, v in losses.items() if 'loss_cls' in k), torch.zeros(()))
+            for losses in (a, b)
+        )
+        torch.testing.assert_close(mine, theirs)
+        for key, grad in a_grads.items():
+            torch.testing.assert_close(b_grads[key], grad, rtol=1e-4, atol=1e-5)
+        assert torch.equal(ours.loss_cls.cum_samples, host.loss_cls.cum_samples)
+    assert not num_rois or host.loss_cls.cum_samples.sum() == 3 * num_rois
+
+
+@pytest.mark.parametrize('mode', ['uniform', 'similarity', 'confusion'])
+def test_smoothed_seesaw_is_a_mixture(mode: str) -> None:
+    """Seesaw for what the target leaves to the label, cross entropy for its neighbours."""
+    head = seesaw_head(
+        SmoothedCEHead, 6, smoothing_mode=mode, topk=3, warmup_iters=0, refresh_interval=2
+    )
+    for i in range(5):
+        torch.manual_seed(i)
+        outputs, targets = head(torch.randn(40, 8, 7, 7)), batch(40, 6)
+        found = head.loss(*outputs, **targets)['loss_cls']
+        dense = smoothed_targets(
+            targets['labels'], torch.full((6,), 0.1), head.similarity, num_classes=6
+        )
+        own = dense.gather(1, targets['labels'][:, None])[:, 0]
+        host = copy.deepcopy(head.loss_cls)
+        counts = targets['labels'].bincount(minlength=7)
+        host.cum_samples = head.loss_cls.cum_samples - counts
+        weights = targets['label_weights']
+        terms = host(outputs[0], targets['labels'], weights * own, reduction_override='sum')
+        log_probs = host.get_activation(outputs[0]).log()
+        rest = dense.scatter(1, targets['labels'][:, None], 0)
+        neighbours = -(rest * log_probs).sum(1)
+        # Its objectness counts for the whole target, so the neighbours' share of it is in ``rest``.
+        expected = sum(terms.values()) + 1.5 * (weights * neighbours).sum()
+        torch.testing.assert_close(found, expected / (weights > 0).sum())
+    assert mode == 'uniform' or head.similarity.weights.sum() > 0
+
+
 @pytest.mark.parametrize('mode', ['uniform', 'similarity', 'confusion'])
 def test_loss_is_the_dense_targets_cross_entropy(mode: str) -> None:
     torch.manual_seed(1)
@@ -290,8 +357,8 @@ def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
             ['loss_cls', 'use_sigmoid=False'],
         ),
         (
-            dict(loss_cls=dict(type='mmdet.SeesawLoss', num_classes=4, p=0.8, q=2.0)),
-            ['loss_cls', 'SeesawLoss'],
+            dict(loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True)),
+            ['loss_cls', 'FocalLoss', 'SeesawLoss'],
         ),
         (
             dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', class_weight=[1.0] * 5)),

@@ -78,6 +78,7 @@ class Teacher:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
+        self.bbox_head = SimpleNamespace(loss_cls=None)
 
     def bbox_forward(self, feats: Any, rois: Tensor) -> dict[str, Tensor]:
         logits = torch.zeros(len(rois), self.num_classes + 1)

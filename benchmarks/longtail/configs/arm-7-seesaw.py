@@ -1,0 +1,21 @@
+"""Arm 7-seesaw: arm 7 with Seesaw loss and its normalised classifier."""
+
+_base_ = './arm-7.py'
+
+model = dict(
+    detector=dict(
+        roi_head=dict(
+            bbox_head=dict(
+                cls_predictor_cfg=dict(type='NormedLinear'),
+                loss_cls=dict(
+                    _delete_=True,
+                    type='SeesawLoss',
+                    p=0.8,
+                    q=2.0,
+                    num_classes=60,
+                    loss_weight=1.0,
+                ),
+            )
+        )
+    )
+)

@@ -1,0 +1,158 @@
+"""CalibratedSoftTeacher over box heads with mmdet's Seesaw loss."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmdet.models.losses import SeesawLoss
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_softpl.models import CalibratedSoftTeacher
+from mmdet_softpl.models.class_logits import class_logits
+from mmdet_softpl.models.roi_adapter import missing_losses, score_rois, stages_of
+from mmdet_softpl.models.student_losses import class_loss
+from tests.models.test_student_losses import make_batch, make_rois, positives
+from tests.support.tiny import (
+    GENEROUS,
+    NUM_CLASSES,
+    detector_config,
+    multi_batch,
+    semi_config,
+    use_smoothed_head,
+)
+
+DETECTORS = ('faster-rcnn', 'mask-rcnn', 'cascade-mask-rcnn')
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> None:
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+
+
+def build(name: str, smoothed: bool, **cfg: Any) -> CalibratedSoftTeacher:
+    detector = detector_config(name)
+    heads = detector.roi_head.bbox_head
+    for head in heads if isinstance(heads, list) else [heads]:
+        head.update(
+            cls_predictor_cfg=dict(type='NormedLinear', tempearture=20),
+            loss_cls=dict(type='SeesawLoss', p=0.8, q=2.0, num_classes=NUM_CLASSES),
+        )
+    if smoothed:
+        use_smoothed_head(detector, warmup_iters=0, refresh_interval=1)
+    model = MODELS.build(semi_config(detector, **{**GENEROUS, 'score_thr': 0.05, **cfg}))
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            if parameter.dim() > 1:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    model.teacher.load_state_dict(model.student.state_dict())
+    return model.train()
+
+
+@pytest.mark.parametrize('smoothed', [False, True])
+@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize('label_mode', ['soft', 'hard'])
+def test_trains(name: str, smoothed: bool, label_mode: str) -> None:
+    model = build(name, smoothed, label_mode=label_mode)
+    counts = [
+        stage.bbox_head.loss_cls.cum_samples.clone() for stage in stages_of(model.student.roi_head)
+    ]
+    losses = model.loss(*multi_batch())
+    # Two class losses of the host's, or one of ours; nothing on top, and none of them doubled.
+    prefix = 's0.' if name.startswith('cascade') else ''
+    found = {key for key in losses if key.startswith(f'sup_{prefix}loss_cls')}
+    parts = [''] if smoothed else ['_classes', '_objectness']
+    assert found == {f'sup_{prefix}loss_cls{part}' for part in parts}
+    assert float(losses[f'unsup_{prefix}loss_cls']) > 0
+    total = sum(
+        torch.as_tensor(v).mean() if torch.is_tensor(v) else sum(v).mean()
+        for k, v in losses.items()
+        if 'loss' in k
+    )
+    assert math.isfinite(float(total))
+    total.backward()
+    for parameter in model.student.parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
+    # Pseudo-labels are nothing that was seen of a class.
+    sampled = 2 * 32
+    for before, stage in zip(counts, stages_of(model.student.roi_head), strict=True):
+        assert 0 < float((stage.bbox_head.loss_cls.cum_samples - before).sum()) <= sampled
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_scores_are_the_hosts(name: str) -> None:
+    model = build(name, smoothed=True)
+    teacher = model.teacher.eval()
+    inputs, samples = multi_batch()
+    x = teacher.extract_feat(inputs['unsup_teacher'])
+    metas = [sample.metainfo for sample in samples['unsup_teacher']]
+    boxes = torch.tensor([[4.0, 4, 40, 50], [10, 20, 90, 80], [0, 0, 95, 95]])
+    with torch.no_grad():
+        _, scores, _ = score_rois(teacher.roi_head, x, [boxes, boxes[:1]], metas)
+        proposals = [InstanceData(bboxes=boxes), InstanceData(bboxes=boxes[:1])]
+        # Without test settings it gives the scores of all classes and background.
+        results = teacher.roi_head.predict_bbox(x, metas, proposals, None, rescale=False)
+    torch.testing.assert_close(scores, torch.cat([result.scores for result in results]))
+    torch.testing.assert_close(scores.sum(1), torch.ones(4))
+
+
+@pytest.mark.parametrize('hard', [False, True])
+@pytest.mark.parametrize('inds', [[0, -1, 1, 2], [-1, -1], []])
+@pytest.mark.parametrize('num_classes', [1, 5])
+def test_the_unsupervised_loss_is_cross_entropy_of_the_activation(
+    hard: bool, inds: list[int], num_classes: int
+) -> None:
+    """The same numbers as for a softmax head whose probabilities are Seesaw's activation."""
+    chosen, batch = torch.tensor(inds, dtype=torch.long), make_batch(3, num_classes)
+    rois, offsets = make_rois(chosen, batch), torch.randn(num_classes)
+    scores = torch.randn(len(inds), num_classes + 2, requires_grad=True)
+    teacher_scores = torch.randn(len(inds), num_classes + 2)
+
+    def loss_of(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        head = SimpleNamespace(num_classes=num_classes, loss_cls=loss)
+        stage: Any = SimpleNamespace(bbox_head=head)
+        seen: Any = SimpleNamespace(
+            bbox_head=head, bbox_forward=lambda feats, rois: dict(cls_score=teacher)
+        )
+        parts = class_loss(stage, seen, student, rois, *positives(chosen), batch, hard, offsets)
+        return parts['loss_cls']
+
+    seesaw = SeesawLoss(num_classes=num_classes)
+    ours = loss_of(seesaw, scores, teacher_scores)
+    plain = SimpleNamespace(loss_weight=1.0)
+    theirs = loss_of(
+        plain,
+        seesaw.get_activation(scores).log(),
+        seesaw.get_activation(teacher_scores).log(),
+    )
+    torch.testing.assert_close(ours, theirs)
+    mine, expected = (torch.autograd.grad(value, scores)[0] for value in (ours, theirs))
+    torch.testing.assert_close(mine, expected)
+
+
+def test_class_logits_of_other_heads_are_their_scores() -> None:
+    head: Any = SimpleNamespace(loss_cls=None)
+    scores = torch.randn(3, 4, dtype=torch.float16)
+    torch.testing.assert_close(class_logits(head, scores), scores.float())
+
+
+def test_nothing_is_missing_where_two_class_losses_are_present() -> None:
+    model = build('mask-rcnn', smoothed=False)
+    present = ('loss_cls_objectness', 'loss_cls_classes', 'loss_bbox', 'loss_mask')
+    assert missing_losses(model.student.roi_head, present) == {}
+    assert missing_losses(model.student.roi_head, ('loss_bbox', 'loss_mask')).keys() >= {'loss_cls'}
+
+
+def test_a_softmax_checkpoint_is_refused() -> None:
+    model = build('mask-rcnn', smoothed=True)
+    plain = MODELS.build(semi_config(use_smoothed_head(detector_config()), **GENEROUS))
+    with pytest.raises(ValueError, match=rf'{NUM_CLASSES + 1} outputs.*SeesawLoss'):
+        model.load_state_dict(plain.student.state_dict())
