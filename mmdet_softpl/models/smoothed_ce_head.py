@@ -6,9 +6,12 @@ size, k kept neighbours of a class.
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from mmdet.models.losses import CrossEntropyLoss, accuracy
+from mmdet.models.losses import CrossEntropyLoss, SeesawLoss, accuracy
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.dist import get_rank
@@ -88,8 +91,8 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     Raises:
         ValueError: For a value outside its range, an unknown mode (the known ones are
             listed), a similarity file that does not fit ``num_classes``, a ``loss_cls``
-            that is neither a softmax cross entropy without class weights nor a ``SeesawLoss``, or
-            ``'confusion'`` with more than 4,096 classes.
+            that is neither a softmax cross entropy without class weights nor a ``SeesawLoss`` of as
+            many classes, or ``'confusion'`` with more than 4,096 classes.
         FileNotFoundError: For a similarity file that does not exist.
     """
 
@@ -107,8 +110,9 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         prototype_momentum: float = 0.99,
         **kwargs,
     ) -> None:
-        super().__init__(*args, **kwargs)
         owner = type(self).__name__
+        _check_loss_classes(owner, kwargs)
+        super().__init__(*args, **kwargs)
         check_choice(owner, 'smoothing_mode', smoothing_mode, SMOOTHING_MODES)
         check_range(owner, 'smoothing', smoothing, 0, 1, include_upper=False)
         check_range(owner, 'temperature', temperature, 0, None, include_lower=False)
@@ -438,3 +442,17 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             for name in ('feature_sums', 'feature_counts', 'confusion_sums'):
                 if hasattr(self, name):
                     getattr(self, name).zero_()
+
+
+def _check_loss_classes(owner: str, kwargs: dict[str, Any]) -> None:
+    """Say what to set where the host would stop at an assertion without a word."""
+    loss, num_classes = kwargs.get('loss_cls') or {}, kwargs.get('num_classes')
+    if str(loss.get('type')).split('.')[-1] != SeesawLoss.__name__:
+        return
+    default = inspect.signature(SeesawLoss).parameters['num_classes'].default
+    theirs = loss.get('num_classes', default)
+    if num_classes is not None and theirs != num_classes:
+        raise ValueError(
+            f'{owner}: loss_cls=SeesawLoss has num_classes={theirs}, the head has {num_classes}; '
+            f'set loss_cls.num_classes={num_classes}.'
+        )

@@ -357,6 +357,14 @@ def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
             ['loss_cls', 'use_sigmoid=False'],
         ),
         (
+            dict(loss_cls=dict(type='mmdet.SeesawLoss', num_classes=5, p=0.8, q=2.0)),
+            ['loss_cls', 'num_classes=5', 'has 4'],
+        ),
+        (
+            dict(loss_cls=dict(type='mmdet.SeesawLoss')),
+            ['num_classes=1203', 'set loss_cls.num_classes=4'],
+        ),
+        (
             dict(loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True)),
             ['loss_cls', 'FocalLoss', 'SeesawLoss'],
         ),
