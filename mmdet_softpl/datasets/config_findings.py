@@ -75,13 +75,20 @@ def _heads(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Find
     if any(f.severity == ERROR and 'classes`' in f.kind + f.detail for f in labelled[0].findings):
         return
     wanted = len(labelled[0].summary.classes)
+    numbers = {}
     for key, head in _class_heads(cfg.get('model') or {}, 'model'):
-        if head['num_classes'] != wanted:
+        numbers[key] = head['num_classes']
+        loss = head.get('loss_cls')
+        if loss and type_name(loss.get('type')) == 'SeesawLoss':
+            # 1,203 is the host's default.
+            numbers[f'{key}.loss_cls'] = loss.get('num_classes', 1203)
+    for key, number in numbers.items():
+        if number != wanted:
             yield Finding(
                 ERROR,
                 'model',
                 'other number of classes',
-                f'{key}.num_classes={head["num_classes"]}, but {labelled[0].configured.ann_file} '
+                f'{key}.num_classes={number}, but {labelled[0].configured.ann_file} '
                 f'gives {wanted} classes',
                 f'set it to {wanted}, or correct `metainfo.classes` of the data sets if a name is '
                 'missing or too many there',

@@ -22,6 +22,8 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_softpl.models.checkpoint_parts import is_class_statistic
+
 # Below it a detection is one of hundreds that nobody looks at.
 SCORE_THR = 0.05
 SAME_IOU = 0.9
@@ -152,12 +154,16 @@ def halved(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Floating weights in half precision; the host's loader widens them again.
 
     Args:
-        state_dict: of a detector.
+        state_dict: of a detector; statistics of classes stay as they are, since Seesaw loss counts
+            RoIs beyond what half precision holds.
 
     Raises:
         ValueError: a weight is beyond 65,504, the largest number of half precision.
     """
-    result = {k: v.half() if v.is_floating_point() else v for k, v in state_dict.items()}
+    result = {
+        k: v.half() if v.is_floating_point() and not is_class_statistic(k) else v
+        for k, v in state_dict.items()
+    }
     lost = [
         k
         for k, v in result.items()

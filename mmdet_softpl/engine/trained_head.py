@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.engine.load_teacher import read_checkpoint, read_config
+from mmdet_softpl.models.checkpoint_parts import classifier, classifier_text
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
 LEARNED_MODES = ('similarity', 'confusion', 'file')
@@ -106,11 +107,11 @@ def _check_state(head: SmoothedCEHead, state: dict[str, Any], config: str, who: 
     own = head.state_dict()
     if 'fc_cls.weight' not in state:
         raise ValueError(f'{who}: there is no box head where {config} has it; give its checkpoint.')
-    outputs, expected = (len(weights['fc_cls.weight']) for weights in (state, own))
-    if outputs != expected:
+    theirs, mine = classifier(state, ''), classifier(own, '')
+    if theirs is not None and mine is not None and theirs != mine:
         raise ValueError(
-            f'{who}: its head has {outputs} outputs, that of {config} {expected} for '
-            f'{head.num_classes} classes. Give the config of that training.'
+            f'{who}: its head has {classifier_text(theirs)}, that of {config} '
+            f'{classifier_text(mine)}. Give the config of that training.'
         )
     missing = sorted(own.keys() - state.keys())
     if missing:

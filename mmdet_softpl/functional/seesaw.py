@@ -37,8 +37,9 @@ def seesaw_excess(
 ) -> Tensor:
     """What Seesaw loss adds to the cross entropy of ``joint_logits``: log sum_j S_yj p(j | object).
 
-    S_yj = min(1, N_j / N_y)^p max(1, p_j / p_y)^q: eq. 4 to 6 of the paper. A class that is rarer
-    than the label is punished less for its score, one that beats the label more.
+    S_yj = min(1, N_j / N_y)^p max(1, p_j / p_y)^q, the paper's mitigation and compensation factors
+    with mmdet's bounds N >= 1 and p_y >= eps. A class that is rarer than the label is punished less
+    for its score, one that beats the label more.
 
     Args:
         cls_score: (N, C+2); the last two are object and background.
@@ -46,7 +47,7 @@ def seesaw_excess(
         counts: (C,) RoIs seen of each class, >= 0.
         p: Exponent of the mitigation factor, >= 0.
         q: Exponent of the compensation factor, >= 0.
-        eps: Lower bound of p_y in the compensation factor, > 0.
+        eps: Lower bound of p_y in the compensation factor, >= 0.
 
     Returns:
         (N,) float32, 0 on background rows; S has no gradient.
@@ -57,7 +58,9 @@ def seesaw_excess(
     with torch.no_grad():
         log_counts = counts.to(log_probs.dtype).clamp(min=1).log()
         mitigation = p * (log_counts - log_counts[rows, None]).clamp(max=0)
-        own = log_probs.gather(1, rows[:, None]).clamp(min=math.log(eps))
+        own = log_probs.gather(1, rows[:, None])
+        if eps > 0:
+            own = own.clamp(min=math.log(eps))
         compensation = q * (log_probs - own).clamp(min=0)
     excess = torch.logsumexp(log_probs + mitigation + compensation, dim=1)
     return torch.where(labels < num_classes, excess, 0)

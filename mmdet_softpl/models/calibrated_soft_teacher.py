@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmdet.models.detectors import SemiBaseDetector
+from mmdet.models.losses import SeesawLoss
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -171,7 +172,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         self._ddp_params_and_buffers_to_ignore = [
             f'{path}.{name}' if path else name
             for path, module in self.named_modules()
-            if module is self or isinstance(module, (ClassState, SmoothedCEHead))
+            if module is self or isinstance(module, (ClassState, SmoothedCEHead, SeesawLoss))
             for name, _ in module.named_buffers(recurse=False)
         ]
         self.unsup_scale = 1.0

@@ -32,10 +32,33 @@ def is_class_statistic(key: str) -> bool:
     return '.bbox_head.' in key and not key.endswith(('weight', 'bias'))
 
 
+def classifier(state_dict: Mapping[str, Tensor], prefix: str) -> tuple[int, bool] | None:
+    """Number of classes of a box head's classifier, and whether it is one of Seesaw loss.
+
+    Args:
+        state_dict: With the head's entries.
+        prefix: Of their names, such as ``'roi_head.bbox_head.'``.
+
+    Returns:
+        None where there is no classifier.
+    """
+    weight = state_dict.get(f'{prefix}fc_cls.weight')
+    if weight is None:
+        return None
+    # Seesaw loss has two outputs of objectness instead of one of background, and counts RoIs.
+    seesaw = f'{prefix}loss_cls.cum_samples' in state_dict
+    return len(weight) - (2 if seesaw else 1), seesaw
+
+
+def classifier_text(kind: tuple[int, bool]) -> str:
+    """``5 classes`` or ``5 SeesawLoss classes``."""
+    return f'{kind[0]}{" SeesawLoss" if kind[1] else ""} classes'
+
+
 def check_head(
     state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str, source: str
 ) -> None:
-    """Refuse weights of a box head of other classes, before anything is loaded.
+    """Refuse weights of a box head of other classes or another loss, before anything is loaded.
 
     Args:
         state_dict: Of the checkpoint.
@@ -44,18 +67,21 @@ def check_head(
         source: What the message calls the checkpoint.
 
     Raises:
-        ValueError: If a classifier has another number of outputs.
+        ValueError: If a classifier has another number of classes, or one is of Seesaw loss and the
+            other is not.
     """
     for key, value in state_dict.items():
         if not key.endswith('fc_cls.weight') or 'bbox_head' not in key:
             continue
-        mine = own.get(f'{prefix}{key}', own.get(f'teacher.{key}'))
-        if mine is not None and mine.shape[0] != value.shape[0]:
+        head = key.removesuffix('fc_cls.weight')
+        theirs = classifier(state_dict, head)
+        mine = classifier(own, f'{prefix}{head}') or classifier(own, f'teacher.{head}')
+        if theirs is not None and mine is not None and mine != theirs:
             raise ValueError(
-                f'CalibratedSoftTeacher: {source}: {key} has {value.shape[0]} outputs, one for '
-                f'each class and background (with SeesawLoss one more), but the model has '
-                f'{mine.shape[0]}. Use a checkpoint of the same classes and the same loss; to '
-                'start from a plain detector without its heads, give it as '
+                f'CalibratedSoftTeacher: {source}: {key} has {len(value)} outputs, '
+                f'{classifier_text(theirs)}, but the model has {classifier_text(mine)}. Use a '
+                'checkpoint of the same classes and loss; to start from a plain detector of '
+                'others without its heads, give it as '
                 "model.detector.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )
 
@@ -69,7 +95,7 @@ def load_into_teacher(teacher: nn.Module, own: Mapping[str, Tensor], source: str
         source: Path or address of the checkpoint.
 
     Raises:
-        ValueError: It is of other classes, or lacks weights of the teacher.
+        ValueError: It is of other classes or another loss, or lacks weights of the teacher.
     """
     checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
     state = network_part(checkpoint.get('state_dict', checkpoint), 'teacher')

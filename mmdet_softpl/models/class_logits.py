@@ -1,14 +1,20 @@
-"""Logits of classes and background, whatever outputs a box head's loss asks for.
+"""mmdet's Seesaw loss in a box head: its outputs as logits of classes and background.
 
 Shape legend: N RoIs, C foreground classes (background has index C).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+import torch
 from mmdet.models.losses import SeesawLoss
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor
 
+from mmdet_softpl.config_file import type_name
 from mmdet_softpl.functional import joint_logits
 
 
@@ -20,3 +26,33 @@ def has_objectness(bbox_head: BBoxHead) -> bool:
 def class_logits(bbox_head: BBoxHead, cls_score: Tensor) -> Tensor:
     """(N, C+1) float32 logits of a head's ``cls_score`` (N, C+1), or (N, C+2) with objectness."""
     return joint_logits(cls_score) if has_objectness(bbox_head) else cls_score.float()
+
+
+@torch.no_grad()
+def objectness_accuracy(cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """``acc_objectness`` and, over objects, ``acc_classes`` in percent, (1,) each; 0 of nothing.
+
+    The host's, whose masks make it wait for the device.
+
+    Args:
+        cls_score: (N, C+2).
+        labels: (N,) int64 in [0, C].
+    """
+    is_object = labels < cls_score.shape[1] - 2
+    right = (cls_score[:, -2] >= cls_score[:, -1]) == is_object
+    named = is_object & (cls_score[:, :-2].argmax(dim=1) == labels)
+    return {
+        'acc_objectness': _percent(right.sum(), torch.ones_like(labels).sum()),
+        'acc_classes': _percent(named.sum(), is_object.sum()),
+    }
+
+
+def _percent(part: Tensor, whole: Tensor) -> Tensor:
+    return (100 * part / whole.clamp(min=1)).reshape(1)
+
+
+def seesaw_classes(loss_cls: Mapping[str, Any]) -> int | None:
+    """Classes of a ``SeesawLoss`` of a config, which has a default of its own; None of others."""
+    if type_name(loss_cls.get('type')) != SeesawLoss.__name__:
+        return None
+    return loss_cls.get('num_classes', signature(SeesawLoss).parameters['num_classes'].default)

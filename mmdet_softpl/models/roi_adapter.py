@@ -16,6 +16,7 @@ from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.task_modules.samplers import OHEMSampler
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
@@ -72,13 +73,26 @@ def check_two_stage(detector: nn.Module) -> None:
                 f'CalibratedSoftTeacher: bbox_head of type {type(head).__name__} is not supported; '
                 "use one of mmdet's BBoxHead family."
             )
-        if not has_objectness(head):
+        if has_objectness(head):
+            _check_seesaw(stage)
+        else:
             _check_cross_entropy(loss)
         if stage.with_mask and not isinstance(stage.mask_head, FCNMaskHead):
             raise ValueError(
                 f'CalibratedSoftTeacher: mask_head of type {type(stage.mask_head).__name__} is not '
                 'supported; use FCNMaskHead.'
             )
+
+
+def _check_seesaw(stage: RoIStage) -> None:
+    # mmdet's sampler asks for `loss_cls`, which its Seesaw loss does not return.
+    if isinstance(stage.bbox_sampler, OHEMSampler) and not getattr(
+        stage.bbox_head, 'smooths', False
+    ):
+        raise ValueError(
+            'CalibratedSoftTeacher: OHEMSampler cannot rank RoIs by a SeesawLoss; use '
+            'RandomSampler, or SmoothedCEHead with smoothing.'
+        )
 
 
 def _check_cross_entropy(loss: nn.Module) -> None:

@@ -6,13 +6,13 @@ size, k kept neighbours of a class.
 
 from __future__ import annotations
 
-import inspect
+from inspect import signature
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.losses import CrossEntropyLoss, SeesawLoss, accuracy
-from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
+from mmdet.models.losses import CrossEntropyLoss, accuracy
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
@@ -34,7 +34,12 @@ from mmdet_softpl.functional import (
     sum_features,
     update_prototypes,
 )
-from mmdet_softpl.models.class_logits import class_logits, has_objectness
+from mmdet_softpl.models.class_logits import (
+    class_logits,
+    has_objectness,
+    objectness_accuracy,
+    seesaw_classes,
+)
 from mmdet_softpl.models.similarity_file import read_similarity
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
@@ -59,8 +64,9 @@ class SmoothedCEHead(Shared2FCBBoxHead):
 
     With mmdet's ``SeesawLoss`` (arXiv 2008.10032) the part of the target that stays with the label
     has Seesaw's factors, and the part that goes to neighbours is plain cross entropy: Seesaw's
-    compensation would punish the label for being surer than its neighbours. Soft targets, which
-    come from a teacher with its own balance of classes, are plain cross entropy for all classes.
+    compensation would punish the label for being surer than its neighbours. Targets (N, C+1),
+    which come from a teacher with its own balance of classes, are plain cross entropy throughout.
+    Under an ``OHEMSampler`` it must smooth: mmdet's sampler does not know Seesaw's names.
 
     In training every hard-labelled call of ``loss`` feeds the prototypes. Inside mmdet's own
     ``SoftTeacher`` that includes its pseudo-labelled RoIs (three calls an iteration, so warm-up
@@ -252,8 +258,9 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             reduction_override: As in the host.
 
         Returns:
-            ``loss_cls``, ``acc`` and ``loss_bbox``; ``loss_cls`` also where N is 0. The names of
-            ``SeesawLoss`` where it is called as it is.
+            ``loss_cls``, ``acc`` and ``loss_bbox``; ``loss_cls`` also where N is 0. With
+            ``SeesawLoss`` ``acc_objectness`` and ``acc_classes``, and where nothing smooths mmdet's
+            ``loss_cls_objectness`` and ``loss_cls_classes``.
         """
         soft = labels.dim() == 2
         targets = labels
@@ -317,11 +324,9 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         return raw + own[labels] * excess
 
     def _accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        if not len(labels):
-            return {'acc': cls_score.new_zeros(1)}
         if has_objectness(self):
-            return self.loss_cls.get_accuracy(cls_score, labels)
-        return {'acc': accuracy(cls_score, labels)}
+            return objectness_accuracy(cls_score, labels)
+        return {'acc': accuracy(cls_score, labels) if len(labels) else cls_score.new_zeros(1)}
 
     def _reduce(self, raw: Tensor, weights: Tensor, reduction_override: str | None) -> Tensor:
         weighted = self.loss_cls.loss_weight * raw * weights
@@ -336,8 +341,9 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     def _observe(self, cls_score: Tensor, labels: Tensor) -> None:
         """Add this batch to the statistics; refresh the similarity when it is due."""
         if has_objectness(self):
-            # As the host's loss does when it is called.
-            self.loss_cls.cum_samples.index_add_(0, labels, torch.ones_like(labels).float())
+            # Its own forward pass, which counts, is not called. Ones alone would stop at 2^24.
+            seen = torch.zeros_like(self.loss_cls.cum_samples)
+            self.loss_cls.cum_samples += seen.index_add_(0, labels, torch.ones_like(labels).float())
         if self.keeps_prototypes and self._features is not None:
             if len(self._features) == len(labels):
                 sums, counts = sum_features(self._features, labels, self.num_classes)
@@ -446,12 +452,9 @@ class SmoothedCEHead(Shared2FCBBoxHead):
 
 def _check_loss_classes(owner: str, kwargs: dict[str, Any]) -> None:
     """Say what to set where the host would stop at an assertion without a word."""
-    loss, num_classes = kwargs.get('loss_cls') or {}, kwargs.get('num_classes')
-    if str(loss.get('type')).split('.')[-1] != SeesawLoss.__name__:
-        return
-    default = inspect.signature(SeesawLoss).parameters['num_classes'].default
-    theirs = loss.get('num_classes', default)
-    if num_classes is not None and theirs != num_classes:
+    theirs = seesaw_classes(kwargs.get('loss_cls') or {})
+    num_classes = kwargs.get('num_classes', signature(BBoxHead).parameters['num_classes'].default)
+    if theirs is not None and theirs != num_classes:
         raise ValueError(
             f'{owner}: loss_cls=SeesawLoss has num_classes={theirs}, the head has {num_classes}; '
             f'set loss_cls.num_classes={num_classes}.'

@@ -411,6 +411,8 @@ def test_scores_that_moved_are_no_agreement(
 
 
 def test_what_half_precision_cannot_hold() -> None:
+    counts = {'roi_head.bbox_head.loss_cls.cum_samples': torch.tensor([1e6])}
+    assert halved(counts)['roi_head.bbox_head.loss_cls.cum_samples'].tolist() == [1e6]
     assert halved({'a': torch.tensor([1.0, torch.inf])})['a'].dtype == torch.float16
     with pytest.raises(ValueError, match='b has values beyond 65,504'):
         halved({'a': torch.ones(1), 'b': torch.tensor([1.0, -1e5])})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmdet.datasets.samplers import MultiSourceSampler
+from mmdet.models.losses import SeesawLoss
 
 from mmdet_softpl.datasets.config_findings import batch_shares, config_findings, labeller_config
 from mmdet_softpl.datasets.config_sets import configured_sets
@@ -83,6 +84,15 @@ def test_number_of_classes(cfg: dict, head: str) -> None:
     one['num_classes'] = 80
     assert _findings(cfg) == [(ERROR, 'model', 'other number of classes')]
     one['class_agnostic'] = True
+    assert _findings(cfg) == []
+
+
+@pytest.mark.parametrize('loss', [dict(type='SeesawLoss', num_classes=80), dict(type=SeesawLoss)])
+def test_number_of_classes_of_seesaw_loss(cfg: dict, loss: dict) -> None:
+    head = cfg['model']['detector']['roi_head']['bbox_head'][1]
+    head['loss_cls'] = loss
+    assert _findings(cfg) == [(ERROR, 'model', 'other number of classes')]
+    loss['num_classes'] = head['num_classes']
     assert _findings(cfg) == []
 
 

@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mmdet_softpl import functional as F
+from mmdet_softpl.models.class_logits import objectness_accuracy
 
 N, C, D, B, K, P = 6, 4, 5, 10, 3, 7
 
@@ -35,6 +36,14 @@ def soft_loss_and_gradient():
     F.soft_cross_entropy(logits, floats(N, C + 1)).sum().backward()
 
 
+def seesaw_loss_and_gradient():
+    scores, labels = floats(N, C + 2).requires_grad_(), classes(N, C + 1)
+    excess = F.seesaw_excess(scores, labels, floats(C), 0.8, 2.0, 0.01)
+    table = F.smoothing_table(floats(C), similarity())
+    loss = F.sparse_cross_entropy(F.joint_logits(scores), labels, table)
+    (loss + F.own_coefficients(table)[labels] * excess).sum().backward()
+
+
 HOT = {
     'boost_scores': lambda: F.boost_scores(floats(N, C + 1), floats(C), floats(N, C)),
     'sum_features': lambda: F.sum_features(floats(N, D), classes(N), C),
@@ -43,6 +52,8 @@ HOT = {
     ),
     'smoothed_cross_entropy': smoothed_loss_and_gradient,
     'soft_cross_entropy': soft_loss_and_gradient,
+    'seesaw': seesaw_loss_and_gradient,
+    'objectness_accuracy': lambda: objectness_accuracy(floats(N, C + 2), classes(N, C + 1)),
     'reliability_counts': lambda: F.reliability_counts(
         floats(N), classes(N), classes(N, 2).bool(), C, B, floats(N)
     ),

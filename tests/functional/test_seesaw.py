@@ -7,7 +7,15 @@ import torch
 from mmdet.models.losses import SeesawLoss
 from torch import Tensor
 
-from mmdet_softpl.functional import joint_logits, seesaw_excess, soft_cross_entropy
+from mmdet_softpl.functional import (
+    ClassSimilarity,
+    joint_logits,
+    own_coefficients,
+    seesaw_excess,
+    smoothed_targets,
+    smoothing_table,
+    soft_cross_entropy,
+)
 
 ROWS = (0, 1, 9)
 
@@ -84,9 +92,43 @@ def test_soft_targets_split_into_objectness_and_classes() -> None:
 
 
 def test_confident_scores_keep_their_digits() -> None:
-    scores = torch.tensor([[200.0, -200, 0, 200, -200]], requires_grad=True)
-    logits = joint_logits(scores)
-    assert torch.isfinite(logits).all()
-    excess = seesaw_excess(scores, torch.tensor([1]), torch.ones(3), 0.8, 2.0, 1e-2)
-    (logits.sum() + excess.sum()).backward()
-    assert scores.grad is not None and torch.isfinite(scores.grad).all()
+    label, counts = torch.tensor([1]), torch.ones(3)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        scores = torch.tensor([[20.0, -200, 0, 200, -200]], dtype=dtype, requires_grad=True)
+        logits = joint_logits(scores)
+        excess = seesaw_excess(scores, label, counts, 0.8, 2.0, 1e-2)
+        (logits[0, 1] + excess.sum()).backward()
+        found.append((logits, excess, scores.grad))
+    for single, double in zip(*found, strict=True):
+        torch.testing.assert_close(single, double, check_dtype=False, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened(dtype: torch.dtype) -> None:
+    scores, labels, counts = draw(9, 6)
+    narrow = scores.detach().to(dtype)
+    for function in (joint_logits, lambda x: seesaw_excess(x, labels, counts, 0.8, 2.0, 1e-2)):
+        found = function(narrow)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, function(narrow.float()), rtol=0, atol=0)
+
+
+def test_without_a_lower_bound_a_class_may_have_no_probability() -> None:
+    scores = torch.tensor([[0.0, -300, 1, 0, 0]])
+    excess = seesaw_excess(scores, torch.tensor([1]), torch.ones(3), 0.0, 2.0, 0.0)
+    # The best class is about exp(301) times as likely as the label, squared.
+    assert float(excess) == pytest.approx(2 * 301, rel=0.01)
+
+
+def test_a_target_with_its_own_class_among_the_neighbours() -> None:
+    """What the inflow cap gives back to a class is its own."""
+    similarity = ClassSimilarity(
+        torch.tensor([[1, 2], [1, 0], [0, 1], [0, 0]]),
+        torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.0, 0.0], [1.0, 0.0]]),
+    )
+    epsilon = torch.tensor([0.1, 0.2, 0.3, 0.0])
+    own = own_coefficients(smoothing_table(epsilon, similarity))
+    torch.testing.assert_close(own, torch.tensor([0.9, 0.9, 0.7, 1.0, 1.0]))
+    dense = smoothed_targets(torch.arange(5), epsilon, similarity, 4)
+    torch.testing.assert_close(own, dense.diagonal())

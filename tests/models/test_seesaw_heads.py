@@ -37,8 +37,12 @@ def _scope() -> None:
     torch.manual_seed(0)
 
 
-def build(name: str, smoothed: bool, **cfg: Any) -> CalibratedSoftTeacher:
+def build(
+    name: str, smoothed: bool, sampler: dict | None = None, **cfg: Any
+) -> CalibratedSoftTeacher:
     detector = detector_config(name)
+    if sampler is not None:
+        detector.train_cfg.rcnn.sampler = sampler
     heads = detector.roi_head.bbox_head
     for head in heads if isinstance(heads, list) else [heads]:
         head.update(
@@ -66,11 +70,12 @@ def test_trains(name: str, smoothed: bool, label_mode: str) -> None:
     ]
     losses = model.loss(*multi_batch())
     # Two class losses of the host's, or one of ours; nothing on top, and none of them doubled.
-    prefix = 's0.' if name.startswith('cascade') else ''
-    found = {key for key in losses if key.startswith(f'sup_{prefix}loss_cls')}
+    prefixes = ['s0.', 's1.', 's2.'] if name.startswith('cascade') else ['']
+    found = {key for key in losses if key.startswith('sup_') and '_cls' in key and 'rpn' not in key}
     parts = [''] if smoothed else ['_classes', '_objectness']
-    assert found == {f'sup_{prefix}loss_cls{part}' for part in parts}
-    assert float(losses[f'unsup_{prefix}loss_cls']) > 0
+    found = {key for key in found if 'loss' in key}
+    assert found == {f'sup_{prefix}loss_cls{part}' for prefix in prefixes for part in parts}
+    assert all(float(losses[f'unsup_{prefix}loss_cls']) > 0 for prefix in prefixes)
     total = sum(
         torch.as_tensor(v).mean() if torch.is_tensor(v) else sum(v).mean()
         for k, v in losses.items()
@@ -144,15 +149,53 @@ def test_class_logits_of_other_heads_are_their_scores() -> None:
     torch.testing.assert_close(class_logits(head, scores), scores.float())
 
 
-def test_nothing_is_missing_where_two_class_losses_are_present() -> None:
-    model = build('mask-rcnn', smoothed=False)
-    present = ('loss_cls_objectness', 'loss_cls_classes', 'loss_bbox', 'loss_mask')
+@pytest.mark.parametrize('name', DETECTORS)
+def test_nothing_is_missing_where_two_class_losses_are_present(name: str) -> None:
+    model = build(name, smoothed=False)
+    prefixes = ['s0.', 's1.', 's2.'] if name.startswith('cascade') else ['']
+    parts = ('loss_cls_objectness', 'loss_cls_classes', 'loss_bbox', 'loss_mask')
+    present = [prefix + part for prefix in prefixes for part in parts]
     assert missing_losses(model.student.roi_head, present) == {}
-    assert missing_losses(model.student.roi_head, ('loss_bbox', 'loss_mask')).keys() >= {'loss_cls'}
+    rest = [key for key in present if 'cls' not in key]
+    missing = missing_losses(model.student.roi_head, rest)
+    assert {f'{prefix}loss_cls' for prefix in prefixes} <= missing.keys()
+
+
+def test_ohem_needs_a_head_that_smooths() -> None:
+    sampler = dict(type='OHEMSampler', num=32, pos_fraction=0.25, neg_pos_ub=-1)
+    with pytest.raises(ValueError, match=r'OHEMSampler.*SeesawLoss'):
+        build('faster-rcnn', smoothed=False, sampler=sampler)
+    model = build('faster-rcnn', smoothed=True, sampler=sampler)
+    losses = model.loss(*multi_batch())
+    assert math.isfinite(float(losses['unsup_loss_cls']))
+    # What the sampler asks about has not been seen.
+    assert float(model.student.roi_head.bbox_head.loss_cls.cum_samples.sum()) <= 2 * 32
+
+
+def test_counts_are_a_ranks_own_and_go_with_the_checkpoint() -> None:
+    model = build('mask-rcnn', smoothed=True)
+    model.loss(*multi_batch())
+    key = 'roi_head.bbox_head.loss_cls.cum_samples'
+    assert f'student.{key}' in model._ddp_params_and_buffers_to_ignore
+    counts = model.state_dict()[f'student.{key}']
+    assert counts.sum() > 0
+    other = build('mask-rcnn', smoothed=True)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.state_dict()[f'student.{key}'], counts)
+
+
+@pytest.mark.parametrize('num_classes', [NUM_CLASSES, NUM_CLASSES + 1])
+def test_a_softmax_head_of_as_many_outputs_is_refused_too(num_classes: int) -> None:
+    model = build('faster-rcnn', smoothed=False)
+    other = MODELS.build(detector_config('faster-rcnn', num_classes=num_classes))
+    with pytest.raises(ValueError, match=rf'{num_classes} classes, but.*5 SeesawLoss classes'):
+        model.load_state_dict(other.state_dict(), strict=False)
 
 
 def test_a_softmax_checkpoint_is_refused() -> None:
     model = build('mask-rcnn', smoothed=True)
     plain = MODELS.build(semi_config(use_smoothed_head(detector_config()), **GENEROUS))
-    with pytest.raises(ValueError, match=rf'{NUM_CLASSES + 1} outputs.*SeesawLoss'):
+    with pytest.raises(
+        ValueError, match=rf'{NUM_CLASSES} classes, but.*{NUM_CLASSES} SeesawLoss classes'
+    ):
         model.load_state_dict(plain.student.state_dict())

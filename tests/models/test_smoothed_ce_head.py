@@ -13,6 +13,7 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor
 
 from mmdet_softpl.functional import smoothed_targets
+from mmdet_softpl.models.class_logits import objectness_accuracy
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
 SHAPE = dict(in_channels=8, fc_out_channels=16, roi_feat_size=7)
@@ -70,7 +71,8 @@ def test_without_smoothing_it_is_the_hosts_head(num_classes: int, kind: str, off
 
 
 SEESAW = dict(
-    loss_cls=dict(type='mmdet.SeesawLoss', p=0.8, q=2.0, loss_weight=1.5),
+    # None of them the default, so that none is taken for it.
+    loss_cls=dict(type='mmdet.SeesawLoss', p=0.6, q=1.5, eps=0.05, loss_weight=1.5),
     cls_predictor_cfg=dict(type='NormedLinear'),
 )
 
@@ -105,14 +107,62 @@ def test_seesaw_without_smoothing_is_the_hosts(
         for key, grad in a_grads.items():
             torch.testing.assert_close(b_grads[key], grad, rtol=1e-4, atol=1e-5)
         assert torch.equal(ours.loss_cls.cum_samples, host.loss_cls.cum_samples)
+        if how == 'warming up' and num_rois and kind == 'mixed':
+            for key in ('acc_objectness', 'acc_classes'):
+                torch.testing.assert_close(b[key].reshape(-1), a[key].reshape(-1))
     assert not num_rois or host.loss_cls.cum_samples.sum() == 3 * num_rois
 
 
+@pytest.mark.parametrize('num_rois', [0, 5])
+def test_accuracy_of_nothing_is_zero(num_rois: int) -> None:
+    found = objectness_accuracy(torch.zeros(num_rois, 6), torch.full((num_rois,), 4))
+    assert float(found['acc_classes']) == 0 and found['acc_classes'].shape == (1,)
+
+
+def test_counts_go_on_beyond_what_a_float_can_count_one_by_one() -> None:
+    head = seesaw_head(SmoothedCEHead, 2)
+    head.loss_cls.cum_samples.fill_(2.0**24)
+    targets = dict(batch(10, 2), labels=torch.zeros(10, dtype=torch.long))
+    head.loss(*head(torch.randn(10, 8, 7, 7)), **targets)
+    assert head.loss_cls.cum_samples.tolist() == [2**24 + 10, 2**24, 2**24]
+
+
+@pytest.mark.parametrize('num_rois', [0, 9])
+@pytest.mark.parametrize('reduction', [None, 'sum', 'none'])
+def test_soft_targets_of_seesaw_are_cross_entropy_of_its_activation(
+    num_rois: int, reduction: str | None
+) -> None:
+    head = seesaw_head(SmoothedCEHead, 4)
+    feats, targets = torch.randn(num_rois, 8, 7, 7), batch(num_rois, 4)
+    soft = torch.rand(num_rois, 5).softmax(1)
+    cls_score, _ = head(feats)
+    found = head.loss(cls_score, None, **dict(targets, labels=soft), reduction_override=reduction)[
+        'loss_cls'
+    ]
+    log_probs = head.loss_cls.get_activation(cls_score).log()
+    weights = targets['label_weights']
+    expected = -1.5 * weights * (soft * log_probs).sum(1)
+    if reduction is None:
+        expected = expected.sum() / max(len(weights), 1)
+    elif reduction == 'sum':
+        expected = expected.sum()
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert head.loss_cls.cum_samples.sum() == 0
+
+
 @pytest.mark.parametrize('mode', ['uniform', 'similarity', 'confusion'])
-def test_smoothed_seesaw_is_a_mixture(mode: str) -> None:
+@pytest.mark.parametrize('max_inflow', [1.0, 0.02])
+def test_smoothed_seesaw_is_a_mixture(mode: str, max_inflow: float) -> None:
     """Seesaw for what the target leaves to the label, cross entropy for its neighbours."""
     head = seesaw_head(
-        SmoothedCEHead, 6, smoothing_mode=mode, topk=3, warmup_iters=0, refresh_interval=2
+        SmoothedCEHead,
+        6,
+        smoothing_mode=mode,
+        topk=3,
+        warmup_iters=0,
+        refresh_interval=2,
+        max_inflow=max_inflow,
     )
     for i in range(5):
         torch.manual_seed(i)
