@@ -15,6 +15,7 @@ from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.models.checkpoint_parts import check_classifier_layer
 from mmdet_softpl.registry import HOOKS
 
 
@@ -120,7 +121,14 @@ class BurnInMeanTeacherHook(Hook):
             copy_teacher(model.student, model.teacher)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Weights of another training bring no labelling state, but maybe a teacher."""
+        """Weights of another training bring no labelling state, but maybe a teacher.
+
+        Raises:
+            ValueError: Its classifier is a linear layer and the model's a normalised one, or the
+                other way round.
+        """
+        source = runner._load_from or 'the checkpoint'
+        check_classifier_layer(checkpoint, _semi_model(runner).teacher, source)
         forget_labelling(runner, checkpoint)
         names = checkpoint.get('state_dict', checkpoint)
         self._teacher_came = any(name.startswith('teacher.') for name in names)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
@@ -86,6 +88,38 @@ def check_head(
             )
 
 
+def check_classifier_layer(checkpoint: Mapping[str, Any], detector: nn.Module, source: str) -> None:
+    """Refuse a linear classifier's weights for a normalised one, and the other way round.
+
+    Names and shapes are the same, but a normalised layer makes other scores of them. What the
+    checkpoint has is known from the config in its ``meta``; without one nothing is checked.
+
+    Args:
+        checkpoint: With ``meta``.
+        detector: That would get its weights; looked at if it is a two-stage one.
+        source: What the message calls the checkpoint.
+
+    Raises:
+        ValueError: The layers differ.
+    """
+    text = (checkpoint.get('meta') or {}).get('cfg')
+    heads = getattr(getattr(detector, 'roi_head', None), 'bbox_head', None)
+    if not isinstance(text, str) or heads is None:
+        return
+    head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+    mine = type(head.fc_cls).__name__
+    # As mmengine prints it, keys in any order.
+    normed = re.search(r'cls_predictor_cfg=dict\([^()]*NormedLinear', text)
+    theirs = 'NormedLinear' if normed else 'Linear'
+    if 'NormedLinear' in (mine, theirs) and mine != theirs:
+        raise ValueError(
+            f'CalibratedSoftTeacher: {source}: its classifier is a {theirs} layer, that of the '
+            f'model a {mine} one, which would make other scores of the same weights. Set '
+            f'cls_predictor_cfg=dict(type={theirs!r}) in the bbox_head, or give a checkpoint that '
+            f'was trained with {mine}.'
+        )
+
+
 def load_into_teacher(teacher: nn.Module, own: Mapping[str, Tensor], source: str) -> None:
     """Load the plain detector inside a checkpoint file into a teacher.
 
@@ -95,11 +129,13 @@ def load_into_teacher(teacher: nn.Module, own: Mapping[str, Tensor], source: str
         source: Path or address of the checkpoint.
 
     Raises:
-        ValueError: It is of other classes or another loss, or lacks weights of the teacher.
+        ValueError: It is of other classes, another loss or another kind of classifier, or lacks
+            weights of the teacher.
     """
     checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
     state = network_part(checkpoint.get('state_dict', checkpoint), 'teacher')
     check_head(state, own, '', source)
+    check_classifier_layer(checkpoint, teacher, source)
     missing = teacher.load_state_dict(state, strict=False).missing_keys
     extra = [key for key in missing if is_class_statistic(key)]
     if len(missing) > len(extra):

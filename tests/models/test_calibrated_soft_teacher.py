@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from mmdet_softpl.engine import BurnInMeanTeacherHook, burn_in_mean_teacher_hook
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.batch_norm import trains_batch_norm
@@ -422,6 +425,43 @@ def test_a_checkpoint_of_other_classes_is_named(tmp_path) -> None:
     model = MODELS.build(dict(cfg, teacher_checkpoint=str(tmp_path / 'other.pth')))
     with pytest.raises(ValueError, match=r'other\.pth.*4 outputs'):
         model.init_weights()
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn', 'cascade-mask-rcnn'])
+@pytest.mark.parametrize('own', ['Linear', 'NormedLinear'])
+@pytest.mark.parametrize('theirs', ['Linear', 'NormedLinear'])
+def test_a_checkpoint_of_another_classifier_is_named(
+    tmp_path, monkeypatch, name: str, own: str, theirs: str
+) -> None:
+    monkeypatch.setattr(burn_in_mean_teacher_hook, 'forget_labelling', lambda *args: None)
+
+    def detector(layer: str) -> Any:
+        cfg = detector_config(name)
+        heads = cfg.roi_head.bbox_head
+        for head in heads if isinstance(heads, list) else [heads]:
+            head.cls_predictor_cfg = dict(type=layer)
+        return cfg
+
+    cfg = detector(theirs)
+    # As mmengine writes it into checkpoints.
+    meta = dict(cfg=Config(dict(model=cfg)).pretty_text)
+    state = MODELS.build(cfg).state_dict()
+    torch.save(dict(state_dict=state, meta=meta), tmp_path / 'plain.pth')
+    torch.save(dict(state_dict=state), tmp_path / 'silent.pth')
+    semi = semi_config(detector(own), **GENEROUS)
+    MODELS.build(dict(semi, teacher_checkpoint=str(tmp_path / 'silent.pth'))).init_weights()
+    model = MODELS.build(dict(semi, teacher_checkpoint=str(tmp_path / 'plain.pth')))
+    runner: Any = SimpleNamespace(model=model, hooks=[], _load_from='plain.pth')
+    checkpoint = torch.load(tmp_path / 'plain.pth', weights_only=False)
+    if own == theirs:
+        model.init_weights()
+        BurnInMeanTeacherHook().after_load_checkpoint(runner, checkpoint)
+        return
+    match = rf'plain\.pth.*is a {theirs} layer.*a {own} one.*type=.{theirs}'
+    with pytest.raises(ValueError, match=match):
+        model.init_weights()
+    with pytest.raises(ValueError, match=match):
+        BurnInMeanTeacherHook().after_load_checkpoint(runner, checkpoint)
 
 
 def test_a_detector_of_other_classes_gives_all_but_its_heads(tmp_path) -> None:
