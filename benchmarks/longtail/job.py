@@ -122,10 +122,19 @@ def config_of(job: Job, preset: Preset, device: str) -> Any:
 
 
 def comparable(cfg: Any) -> dict[str, Any]:
-    """Settings without how many processes load the data, which does not matter."""
+    """Settings without how many processes load the data, which does not matter.
+
+    Runs from before the shipped configs had a normalised classifier do not name the plain one,
+    which is the host's default.
+    """
     from .arms import settings_of
 
     settings = settings_of(cfg)
+    head = settings['model']['detector']['roi_head']['bbox_head']
+    if head.get('cls_predictor_cfg') == {'type': 'Linear'}:
+        del head['cls_predictor_cfg']
+    # A variable of the shipped file, which nothing reads.
+    settings['detector']['roi_head']['bbox_head'].pop('cls_predictor_cfg', None)
     for key in ('num_workers', 'persistent_workers', 'pin_memory'):
         settings['train_dataloader'].pop(key, None)
     return settings

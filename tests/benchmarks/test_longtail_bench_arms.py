@@ -23,6 +23,7 @@ from benchmarks.longtail.arms import (
     settings_of,
     stem_config,
 )
+from benchmarks.longtail.job import comparable
 from benchmarks.longtail.knobs import KNOBS
 from benchmarks.longtail.presets import PRESETS
 from mmdet_softpl.cli.config_path import config_path
@@ -98,7 +99,7 @@ def test_the_normed_arms_differ_in_the_classifier_alone(
     configs: dict[str, Config], arm: str
 ) -> None:
     found = differences(configs[arm[0]].to_dict(), configs[arm].to_dict())
-    assert found == {f'{HEAD}cls_predictor_cfg': (None, dict(type='NormedLinear'))}
+    assert found == {f'{HEAD}cls_predictor_cfg.type': ('Linear', 'NormedLinear')}
 
 
 def test_the_held_out_arm_differs_in_files_and_calibration_alone(
@@ -120,7 +121,7 @@ def test_the_seesaw_arms_differ_in_loss_and_classifier_alone(
 ) -> None:
     found = differences(configs[arm[0]].to_dict(), configs[arm].to_dict())
     loss = f'{HEAD}loss_cls.'
-    assert {key for key in found if not key.startswith(loss)} == {f'{HEAD}cls_predictor_cfg'}
+    assert {key for key in found if not key.startswith(loss)} == {f'{HEAD}cls_predictor_cfg.type'}
     assert found[f'{loss}type'] == ('CrossEntropyLoss', 'SeesawLoss')
     assert (
         found[f'{loss}num_classes'][1] == configs[arm].model.detector.roi_head.bbox_head.num_classes
@@ -175,6 +176,12 @@ def test_a_shared_part_is_the_same_supervised_training(
         other, expected = first.setdefault(getattr(arm, stage), (name, part))
         assert differences(expected, part) == {}, f'{name} and {other}'
     assert len(first) == parts
+
+
+def test_a_plain_classifier_is_what_older_runs_do_not_name(configs: dict[str, Config]) -> None:
+    assert 'cls_predictor_cfg' not in str(comparable(configs['7']))
+    head = comparable(configs['7-normed'])['model']['detector']['roi_head']['bbox_head']
+    assert head['cls_predictor_cfg'] == dict(type='NormedLinear')
 
 
 def test_every_config_is_an_arm() -> None:

@@ -104,8 +104,8 @@ def tiny(name: str, roots: dict[int, Path], work_dir: Path) -> Config:
     cfg = make_tiny(cfg, roots[classes], work_dir)
     # An untrained network keeps each class of each proposal; NMS over them is all of the time.
     if classes == 1203:
-        cfg.model.detector.test_cfg.rpn.max_per_img = 3
-        cfg.model.semi_train_cfg.max_per_img = 5
+        cfg.model.detector.test_cfg.rpn.max_per_img = 8
+        cfg.model.semi_train_cfg.max_per_img = 10
     return cfg
 
 

@@ -16,7 +16,8 @@ custom_imports = dict(
 
 model = dict(
     detector=dict(
-        roi_head=dict(bbox_head=dict(smoothing_mode='none')),
+        # The plain classifier, unlike the shipped configs: what that brings are arms of its own.
+        roi_head=dict(bbox_head=dict(smoothing_mode='none', cls_predictor_cfg=dict(type='Linear'))),
         # As LVIS does it: a low floor and many detections, or rare classes are cut off first.
         test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=100)),
     ),

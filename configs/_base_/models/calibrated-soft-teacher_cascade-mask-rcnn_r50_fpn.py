@@ -6,8 +6,14 @@ _base_ = ['mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py']
 custom_imports = dict(imports=['mmdet_softpl'], allow_failed_imports=False)
 
 detector = _base_.model
+# With a normalised classifier, as `calibrated-soft-teacher_mask-rcnn_r50_fpn.py` has it.
 detector.roi_head.bbox_head = [
-    dict(head, type='mmdet_softpl.SmoothedCEHead') for head in detector.roi_head.bbox_head
+    dict(
+        head,
+        type='mmdet_softpl.SmoothedCEHead',
+        cls_predictor_cfg=dict(type='NormedLinear'),
+    )
+    for head in detector.roi_head.bbox_head
 ]
 
 model = dict(

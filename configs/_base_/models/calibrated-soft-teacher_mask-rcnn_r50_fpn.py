@@ -9,7 +9,11 @@ _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 custom_imports = dict(imports=['mmdet_softpl'], allow_failed_imports=False)
 
 detector = _base_.model
-detector.roi_head.bbox_head.type = 'mmdet_softpl.SmoothedCEHead'
+# A normalised (cosine) classifier, whose weights do not grow with the number of a class's objects:
+# see docs/evidence.md. mmdet's plain one is `dict(type='Linear')`.
+detector.roi_head.bbox_head.update(
+    type='mmdet_softpl.SmoothedCEHead', cls_predictor_cfg=dict(type='NormedLinear')
+)
 
 model = dict(
     _delete_=True,
