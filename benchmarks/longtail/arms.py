@@ -68,6 +68,10 @@ ARMS = {
     '7-heldout': Arm('7, calibrated on a held-out tenth', '7', 'similarity-fit', 'fit'),
     'soft-teacher': Arm("mmdet's SoftTeacher (boxes) on the head of 0", '3', 'plain'),
     '0-normed': Arm('0 with a normalised classifier', '0', 'normed', 'normed', unlabeled=False),
+    '2-normed': Arm(
+        '2 with a normalised classifier', '2', 'similarity-normed', 'normed', unlabeled=False
+    ),
+    '3-normed': Arm('3 with a normalised classifier', '3', 'normed', 'normed'),
     '7-normed': Arm('7 with a normalised classifier', '7', 'similarity-normed', 'normed'),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
     '2-seesaw': Arm('2 with Seesaw loss', '2', 'similarity-seesaw', 'seesaw', unlabeled=False),

@@ -94,7 +94,7 @@ def test_the_rfs_arms_differ_in_sampling_alone(configs: dict[str, Config], arm: 
     assert differences(plain['labeled_dataset'], wrapped['dataset']) == {}
 
 
-@pytest.mark.parametrize('arm', ['0-normed', '7-normed'])
+@pytest.mark.parametrize('arm', ['0-normed', '2-normed', '3-normed', '7-normed'])
 def test_the_normed_arms_differ_in_the_classifier_alone(
     configs: dict[str, Config], arm: str
 ) -> None:
