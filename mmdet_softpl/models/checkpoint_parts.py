@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,16 +108,36 @@ def check_classifier_layer(checkpoint: Mapping[str, Any], detector: nn.Module, s
         return
     head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
     mine = type(head.fc_cls).__name__
-    # As mmengine prints it, keys in any order.
-    normed = re.search(r'cls_predictor_cfg=dict\([^()]*NormedLinear', text)
-    theirs = 'NormedLinear' if normed else 'Linear'
-    if 'NormedLinear' in (mine, theirs) and mine != theirs:
+    theirs = _classifier_layer(text)
+    if theirs is not None and 'NormedLinear' in (mine, theirs) and mine != theirs:
         raise ValueError(
             f'CalibratedSoftTeacher: {source}: its classifier is a {theirs} layer, that of the '
             f'model a {mine} one, which would make other scores of the same weights. Set '
             f'cls_predictor_cfg=dict(type={theirs!r}) in the bbox_head, or give a checkpoint that '
             f'was trained with {mine}.'
         )
+
+
+def _classifier_layer(text: str) -> str | None:
+    """``'NormedLinear'`` or ``'Linear'``, by a config as mmengine prints it; None of other text."""
+    try:
+        statements = ast.parse(text).body
+    except SyntaxError:
+        return None
+    # `model` alone: variables of base files stand beside it.
+    models = [
+        statement.value
+        for statement in statements
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == 'model'
+    ]
+    if not models:
+        return None
+    layers = [
+        ast.unparse(node.value)
+        for node in ast.walk(models[0])
+        if isinstance(node, ast.keyword) and node.arg == 'cls_predictor_cfg'
+    ]
+    return 'NormedLinear' if any('NormedLinear' in layer for layer in layers) else 'Linear'
 
 
 def load_into_teacher(teacher: nn.Module, own: Mapping[str, Tensor], source: str) -> None:

@@ -444,12 +444,15 @@ def test_a_checkpoint_of_another_classifier_is_named(
 
     cfg = detector(theirs)
     # As mmengine writes it into checkpoints.
-    meta = dict(cfg=Config(dict(model=cfg)).pretty_text)
+    beside = detector('Linear' if theirs == 'NormedLinear' else 'NormedLinear')
+    meta = dict(cfg=Config(dict(detector=beside, model=cfg)).pretty_text)
     state = MODELS.build(cfg).state_dict()
     torch.save(dict(state_dict=state, meta=meta), tmp_path / 'plain.pth')
-    torch.save(dict(state_dict=state), tmp_path / 'silent.pth')
     semi = semi_config(detector(own), **GENEROUS)
-    MODELS.build(dict(semi, teacher_checkpoint=str(tmp_path / 'silent.pth'))).init_weights()
+    for i, silent in enumerate(({}, dict(cfg='no = config'), dict(cfg='(('))):
+        path = str(tmp_path / f'silent{i}.pth')
+        torch.save(dict(state_dict=state, meta=silent), path)
+        MODELS.build(dict(semi, teacher_checkpoint=path)).init_weights()
     model = MODELS.build(dict(semi, teacher_checkpoint=str(tmp_path / 'plain.pth')))
     runner: Any = SimpleNamespace(model=model, hooks=[], _load_from='plain.pth')
     checkpoint = torch.load(tmp_path / 'plain.pth', weights_only=False)
