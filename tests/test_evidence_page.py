@@ -41,6 +41,21 @@ def test_average_precisions(page: Path, table: Table) -> None:
         assert int(seeds) == len(found[0]), title
 
 
+def test_common_practice() -> None:
+    """AP / APr of seed 2 by classifier, loss and sampling, which name their arms."""
+    records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
+    table = Table(records, 'cpu')
+    head = '| | labelled images alone | one-hot teacher | the method, `unsup_weight=2` |'
+    rows = rows_below(PAGES[1], head)
+    assert len(rows) == 4
+    for title, *cells in rows:
+        arms = re.findall(r'\(arms (\S+), (\S+), (\S+)\)', title)[0]
+        for arm, cell in zip(arms, cells, strict=True):
+            found = [table.by_seed(arm, 'test', f'segm_{name}').get(2) for name in ('AP', 'APr')]
+            measured = ' / '.join(f'{100 * v:.1f}' for v in found if v is not None)
+            assert cell == (measured or 'not measured'), arm
+
+
 def test_labelled_images() -> None:
     """AP / APr of seed 2 by number of labelled images."""
     records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
