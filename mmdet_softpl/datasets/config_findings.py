@@ -74,14 +74,16 @@ def _heads(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Find
     # Of classes that are wrong themselves nothing follows for the heads.
     if any(f.severity == ERROR and 'classes`' in f.kind + f.detail for f in labelled[0].findings):
         return
+    # It asks mmdet, which data sets alone do not need.
+    from mmdet_softpl.models.class_logits import seesaw_classes
+
     wanted = len(labelled[0].summary.classes)
     numbers = {}
     for key, head in _class_heads(cfg.get('model') or {}, 'model'):
         numbers[key] = head['num_classes']
-        loss = head.get('loss_cls')
-        if loss and type_name(loss.get('type')) == 'SeesawLoss':
-            # 1,203 is the host's default.
-            numbers[f'{key}.loss_cls'] = loss.get('num_classes', 1203)
+        of_loss = seesaw_classes(head.get('loss_cls') or {})
+        if of_loss is not None:
+            numbers[f'{key}.loss_cls'] = of_loss
     for key, number in numbers.items():
         if number != wanted:
             yield Finding(

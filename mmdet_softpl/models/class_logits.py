@@ -42,13 +42,9 @@ def objectness_accuracy(cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
     right = (cls_score[:, -2] >= cls_score[:, -1]) == is_object
     named = is_object & (cls_score[:, :-2].argmax(dim=1) == labels)
     return {
-        'acc_objectness': _percent(right.sum(), torch.ones_like(labels).sum()),
-        'acc_classes': _percent(named.sum(), is_object.sum()),
+        'acc_objectness': (100 * right.sum() / max(len(labels), 1)).reshape(1),
+        'acc_classes': (100 * named.sum() / is_object.sum().clamp(min=1)).reshape(1),
     }
-
-
-def _percent(part: Tensor, whole: Tensor) -> Tensor:
-    return (100 * part / whole.clamp(min=1)).reshape(1)
 
 
 def seesaw_classes(loss_cls: Mapping[str, Any]) -> int | None:

@@ -144,7 +144,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         self._features: Tensor | None = None
         self._table: SmoothingTable | None = None
         self._table_of: tuple = ()
-        self._own: Tensor | None = None
         self._uniform_rows = True
         if not self.smooths:
             return
@@ -210,7 +209,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         if self._table is None or state != self._table_of:
             epsilon = torch.full_like(self.similarity_weights[:, 0], state[0])
             self._table = smoothing_table(epsilon, self.similarity, self._uniform_rows)
-            self._own = own_coefficients(self._table) if has_objectness(self) else None
             self._table_of = state
         return self._table
 
@@ -315,13 +313,12 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         table = self._target_table()
         if not has_objectness(self):
             return sparse_cross_entropy(cls_score, labels, table)
-        loss, own = self.loss_cls, self._own
-        assert own is not None
+        loss = self.loss_cls
         excess = seesaw_excess(
             cls_score, labels, loss.cum_samples[: self.num_classes], loss.p, loss.q, loss.eps
         )
         raw = sparse_cross_entropy(class_logits(self, cls_score), labels, table)
-        return raw + own[labels] * excess
+        return raw + own_coefficients(table)[labels] * excess
 
     def _accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
         if has_objectness(self):

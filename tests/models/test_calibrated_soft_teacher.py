@@ -30,6 +30,7 @@ from tests.support.tiny import (
     GENEROUS,
     NUM_CLASSES,
     detector_config,
+    lively,
     multi_batch,
     semi_config,
     use_smoothed_head,
@@ -48,14 +49,7 @@ def build(name: str = 'mask-rcnn', smoothed: bool = True, **cfg: Any) -> Calibra
     detector = detector_config(name)
     if smoothed:
         use_smoothed_head(detector, warmup_iters=0, refresh_interval=1)
-    model = MODELS.build(semi_config(detector, **{**GENEROUS, **cfg}))
-    with torch.no_grad():
-        for parameter in model.student.parameters():
-            # The host's zero-mean heads give equal scores; a little life for the tests.
-            if parameter.dim() > 1:
-                parameter.add_(0.02 * torch.randn_like(parameter))
-    model.teacher.load_state_dict(model.student.state_dict())
-    return model.train()
+    return lively(MODELS.build(semi_config(detector, **{**GENEROUS, **cfg})))
 
 
 def total(losses: dict) -> torch.Tensor:

@@ -23,6 +23,7 @@ from tests.support.tiny import (
     GENEROUS,
     NUM_CLASSES,
     detector_config,
+    lively,
     multi_batch,
     semi_config,
     use_smoothed_head,
@@ -51,13 +52,7 @@ def build(
         )
     if smoothed:
         use_smoothed_head(detector, warmup_iters=0, refresh_interval=1)
-    model = MODELS.build(semi_config(detector, **{**GENEROUS, 'score_thr': 0.05, **cfg}))
-    with torch.no_grad():
-        for parameter in model.student.parameters():
-            if parameter.dim() > 1:
-                parameter.add_(0.02 * torch.randn_like(parameter))
-    model.teacher.load_state_dict(model.student.state_dict())
-    return model.train()
+    return lively(MODELS.build(semi_config(detector, **{**GENEROUS, 'score_thr': 0.05, **cfg})))
 
 
 @pytest.mark.parametrize('smoothed', [False, True])

@@ -87,6 +87,16 @@ def semi_config(detector: Any, **semi_train_cfg: Any) -> dict:
     )
 
 
+def lively(model: Any) -> Any:
+    """In training mode, with unequal scores: the host's zero-mean heads give equal ones."""
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            if parameter.dim() > 1:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    model.teacher.load_state_dict(model.student.state_dict())
+    return model.train()
+
+
 def data_sample(
     size: int = 96,
     num_instances: int = 2,
