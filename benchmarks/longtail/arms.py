@@ -73,6 +73,12 @@ ARMS = {
     ),
     '3-normed': Arm('3 with a normalised classifier', '3', 'normed', 'normed'),
     '7-normed': Arm('7 with a normalised classifier', '7', 'similarity-normed', 'normed'),
+    '7-shipped': Arm(
+        '7-normed with unsup_weight 1, as the shipped configs',
+        '7-normed',
+        'similarity-normed',
+        'normed',
+    ),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
     '2-seesaw': Arm('2 with Seesaw loss', '2', 'similarity-seesaw', 'seesaw', unlabeled=False),
     '7-seesaw': Arm('7 with Seesaw loss', '7', 'similarity-seesaw', 'seesaw'),
