@@ -22,7 +22,7 @@ import mmdet_softpl  # noqa: F401  (stands in for mmcv's ops)
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.cli.demo import CONFIG, replace_prefix
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
-from mmdet_softpl.engine.label_gating import claim_folder, gate_labels
+from mmdet_softpl.engine.label_gating import WRONG_PER_RIGHT, claim_folder, gate_labels
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 
 TARGET = 0.8
@@ -67,11 +67,18 @@ def main() -> int:
         }
         for name, (content, images) in sources.items():
             # Not the held-out images' seed.
-            spoilt = spoil_labels(content, SPOILT_SHARE, (seed, 1))
+            spoilt = spoil_labels(content, SPOILT_SHARE, (seed, WRONG_PER_RIGHT))
             file = out / f'{name}-{seed}.json'
             write_json(file, spoilt)
             folder = out / f'{name}-{seed}.evidence'
-            claim_folder(folder, dict(checkpoint=str(checkpoint), images=len(content['images'])))
+            claim_folder(
+                folder,
+                dict(
+                    checkpoint=str(checkpoint),
+                    images=len(content['images']),
+                    wrong_per_right=WRONG_PER_RIGHT,
+                ),
+            )
             gated = gate_labels(
                 detector,
                 cfg,

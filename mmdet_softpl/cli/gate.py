@@ -122,13 +122,20 @@ def run(args: argparse.Namespace) -> int:
 def _key(args: argparse.Namespace) -> dict[str, Any]:
     """All that the teacher's evidence depends on."""
     from mmdet_softpl.engine.label_evidence import EVIDENCE
+    from mmdet_softpl.engine.label_gating import WRONG_PER_RIGHT
 
     files = (args.config, args.checkpoint, args.ann_file, args.held_out)
     key: dict[str, Any] = {
         os.path.abspath(file): [os.path.getsize(file), os.path.getmtime(file)] for file in files
     }
     folders = [os.path.abspath(args.images), os.path.abspath(args.held_out_images)]
-    return dict(files=key, folders=folders, seed=args.seed, evidence=list(EVIDENCE))
+    return dict(
+        files=key,
+        folders=folders,
+        seed=args.seed,
+        evidence=list(EVIDENCE),
+        wrong_per_right=WRONG_PER_RIGHT,
+    )
 
 
 def _summary(result: dict[str, Any], out: str) -> dict[str, Any]:

@@ -99,6 +99,25 @@ def spoil_labels(
     return {**data, 'annotations': labels, 'missing': missing}
 
 
+def right_and_wrong_labels(
+    data: dict[str, Any], wrong_per_right: int, seed: int, kinds: Sequence[str]
+) -> dict[str, Any]:
+    """A copy of a COCO dict with every label as it is, and spoilt ones of it beside it.
+
+    Args:
+        data, kinds: As in :func:`spoil_labels`, without ``missing``.
+        wrong_per_right: Spoilt ones of each label, fewer where its kind is impossible.
+        seed: Of them.
+
+    Returns:
+        The new dict: every annotation has ``made``, a kind or ``'right'``.
+    """
+    spoilt = [spoil_labels(data, 1.0, (seed, copy), kinds) for copy in range(wrong_per_right)]
+    labels = [dict(annotation, made='right') for annotation in data['annotations']]
+    labels += [a for part in spoilt for a in part['annotations'] if a['made'] != 'right']
+    return {**data, 'annotations': [dict(a, id=i) for i, a in enumerate(labels, 1)]}
+
+
 def _move(
     box: Sequence[float],
     size: tuple[int, int],

@@ -34,10 +34,11 @@ from mmdet_softpl.datasets.annotation_file import (
 )
 from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
 from mmdet_softpl.datasets.findings import examples
-from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
+from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, right_and_wrong_labels
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
 from mmdet_softpl.functional.label_gate import (
     balanced_threshold,
+    class_importance,
     fit_label_gate,
     label_weights,
     precision_threshold,
@@ -46,8 +47,8 @@ from mmdet_softpl.models import CalibratedSoftTeacher
 
 #: A missing label is no label that could be judged.
 JUDGED_KINDS = tuple(kind for kind in WRONG_KINDS if kind != 'missing')
-#: Half of the held-out labels are spoilt: as many wrong ones to learn from as right ones.
-SPOILT_SHARE = 0.5
+#: Wrong labels that are made of each held-out one.
+WRONG_PER_RIGHT = 2
 #: An object of the teacher's that overlaps a kept label this much is that label's object.
 SAME_OBJECT_IOU = 0.5
 #: Fewer held-out labels than this, right or wrong, make no gate.
@@ -72,8 +73,9 @@ def gate_labels(
 ) -> dict[str, Any]:
     """Judge every label of generated images.
 
-    The gate is fitted on the held-out labelled images, half of whose labels are spoilt on
-    purpose (``spoil_labels``), so that it is known which are wrong.
+    The gate is fitted on the held-out labelled images, whose labels have wrong ones beside them
+    (``right_and_wrong_labels``), so that it is known which are wrong. Its threshold is for the
+    mix of classes of the generated images (``class_importance``).
 
     Args:
         detector: Trained.
@@ -129,7 +131,7 @@ def gate_labels(
         a.get('segmentation') for part in (data, held_out) for a in part['annotations']
     )
 
-    spoilt = spoil_labels(held_out, SPOILT_SHARE, seed, JUDGED_KINDS)
+    spoilt = right_and_wrong_labels(held_out, WRONG_PER_RIGHT, seed, JUDGED_KINDS)
     made = [a['made'] for a in spoilt['annotations'] if not a.get('iscrowd')]
     num_right = made.count('right')
     if min(num_right, len(made) - num_right) < MIN_LABELS:
@@ -161,10 +163,15 @@ def gate_labels(
     right = torch.tensor([kind == 'right' for kind in kinds])
     gate = fit_label_gate(given, right, wrong_share)
     weights = label_weights(given, gate)
+    classes, classes_elsewhere = (
+        torch.tensor([labels[a['category_id']] for a in part], dtype=torch.long)
+        for part in (order, _in_order(data, evidence['generated']))
+    )
+    importance = class_importance(classes, classes_elsewhere, num_classes)
     threshold = (
-        balanced_threshold(weights, right)
+        balanced_threshold(weights, right, importance)
         if precision is None
-        else precision_threshold(weights, right, precision, wrong_share)
+        else precision_threshold(weights, right, importance, precision, wrong_share)
     )
     if threshold is None:
         raise ValueError(

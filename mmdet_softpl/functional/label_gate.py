@@ -1,10 +1,10 @@
 """How likely a given label is right, from what a teacher says about it.
 
-Shape letters: **N** labels, **E** kinds of evidence. Evidence lies in [0, 1], 1 where the teacher
-agrees: for the given box its class among the foreground classes, the same against the strongest
-other class alone, that it is an object at all, the IoU with the box that the teacher would draw,
-the IoU of the masks. A *gate* is a vector (E+1,): the
-bias and a coefficient for the logit of each evidence.
+Shape letters: **N** labels, **M** labels elsewhere, **E** kinds of evidence, **C** classes.
+Evidence lies in [0, 1], 1 where the teacher agrees: for the given box its class among the
+foreground classes, the same against the strongest other class alone, that it is an object at all,
+the IoU with the box that the teacher would draw, the IoU of the masks. A *gate* is a vector (E+1,):
+the bias and a coefficient for the logit of each evidence.
 The gate is a logistic regression on log-odds, as in Platt scaling (Platt, "Probabilistic outputs
 for support vector machines", 1999), fitted on labels of which it is known which are wrong.
 """
@@ -18,6 +18,8 @@ from torch import Tensor
 # say; cut at 0.01, the gate dropped 75 % of wrong labels instead of 81 %.
 _EDGE = 1e-4
 _NEWTON_STEPS = 50
+# A class with one held-out label says little about how well its labels can be told apart.
+_PRIOR_LABELS = 5.0
 
 
 def fit_label_gate(
@@ -81,18 +83,41 @@ def label_weights(evidence: Tensor, gate: Tensor) -> Tensor:
     return (gate[0] + _log_odds(evidence) @ gate[1:]).sigmoid()
 
 
-def balanced_threshold(weights: Tensor, right: Tensor) -> float:
+def class_importance(labels: Tensor, elsewhere: Tensor, num_classes: int) -> Tensor:
+    """What each label of a sample counts, so that the sample stands for another mix of classes.
+
+    The ratio of the shares of its class (importance weighting, Shimodaira, "Improving predictive
+    inference under covariate shift", 2000), pulled toward 1 as if five labels more of each class
+    had been seen on both sides.
+
+    Args:
+        labels: (N,) int64 in [0, C), of the sample.
+        elsewhere: (M,) int64 in [0, C), where the sample's result is used; M may be 0.
+        num_classes: C.
+
+    Returns:
+        (N,) float64, > 0; ones where M is 0.
+    """
+    own, other = (
+        torch.bincount(part, minlength=num_classes).double() for part in (labels, elsewhere)
+    )
+    wanted = other * (len(labels) / len(elsewhere)) if len(elsewhere) else own
+    return ((wanted + _PRIOR_LABELS) / (own + _PRIOR_LABELS))[labels]
+
+
+def balanced_threshold(weights: Tensor, right: Tensor, importance: Tensor) -> float:
     """The threshold that keeps as large a share of the right labels as it drops of the wrong ones.
 
     Args:
         weights: (N,) of labels.
         right: (N,) bool, with both kinds.
+        importance: (N,) > 0, what each label counts.
 
     Returns:
         Half-way between two of the weights, or the lowest; labels with at least this weight are
         kept.
     """
-    thresholds, kept_right, kept_wrong = _shares(weights, right)
+    thresholds, kept_right, kept_wrong = _shares(weights, right, importance)
     best = int(torch.minimum(kept_right, 1 - kept_wrong).argmax())
     # Anything between the last dropped and the first kept weight is as good here, and elsewhere
     # the ends are not.
@@ -100,19 +125,23 @@ def balanced_threshold(weights: Tensor, right: Tensor) -> float:
 
 
 def precision_threshold(
-    weights: Tensor, right: Tensor, precision: float, wrong_share: float = 0.25
+    weights: Tensor,
+    right: Tensor,
+    importance: Tensor,
+    precision: float,
+    wrong_share: float = 0.25,
 ) -> float | None:
     """The lowest threshold at which the kept labels have the given precision.
 
     Args:
-        weights, right: As in :func:`balanced_threshold`.
+        weights, right, importance: As in :func:`balanced_threshold`.
         precision: Share of right ones among the kept labels, in (0, 1].
         wrong_share: Share of wrong labels where the threshold will be used.
 
     Returns:
         One of the weights, or None if no threshold reaches the precision.
     """
-    thresholds, kept_right, kept_wrong = _shares(weights, right)
+    thresholds, kept_right, kept_wrong = _shares(weights, right, importance)
     good, bad = (1 - wrong_share) * kept_right, wrong_share * kept_wrong
     enough = (good / (good + bad).clamp_min(1e-12) >= precision).nonzero()
     return float(thresholds[enough[0, 0]]) if len(enough) else None
@@ -122,11 +151,11 @@ def _log_odds(evidence: Tensor) -> Tensor:
     return torch.logit(evidence.double().clamp(_EDGE, 1 - _EDGE))
 
 
-def _shares(weights: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _shares(weights: Tensor, right: Tensor, importance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ascending thresholds and the shares of right and of wrong labels that each keeps."""
-    thresholds = weights.unique()
-    kept = [
-        1 - torch.searchsorted(part.sort().values, thresholds).double() / len(part)
-        for part in (weights[right].contiguous(), weights[~right].contiguous())
-    ]
+    thresholds, place = weights.unique(return_inverse=True)
+    kept = []
+    for part in (right, ~right):
+        counts = importance.new_zeros(len(thresholds)).index_add(0, place[part], importance[part])
+        kept.append(counts.flip(0).cumsum(0).flip(0) / counts.sum())
     return thresholds, kept[0], kept[1]

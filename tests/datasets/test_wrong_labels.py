@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from mmdet_softpl.datasets.wrong_labels import EMPTY_IOU, SHIFTED_IOU, WRONG_KINDS, spoil_labels
+from mmdet_softpl.datasets.wrong_labels import (
+    EMPTY_IOU,
+    SHIFTED_IOU,
+    WRONG_KINDS,
+    right_and_wrong_labels,
+    spoil_labels,
+)
 
 
 @pytest.fixture(scope='module')
@@ -109,3 +115,20 @@ def test_errors(good: dict[str, Any]) -> None:
         spoil_labels(good, 1.5, 0)
     with pytest.raises(ValueError, match=r"unknown kinds \['blurred'\]"):
         spoil_labels(good, 0.5, 0, ['blurred'])
+
+
+def test_every_label_right_with_wrong_ones_beside_it(shapes: dict) -> None:
+    both = right_and_wrong_labels(shapes, 2, 0, WRONG_KINDS[:-1])
+    labels = both['annotations']
+    right = [a for a in labels if a['made'] == 'right']
+    assert [{**a, 'id': 0, 'made': None} for a in right] == [
+        {**a, 'id': 0, 'made': None} for a in shapes['annotations']
+    ]
+    wrong = Counter(a['made'] for a in labels) - Counter(right=len(right))
+    # Some have no room for a kind.
+    assert 1.5 * len(right) < wrong.total() <= 2 * len(right)
+    assert set(wrong) == set(WRONG_KINDS[:-1])
+    assert [a['id'] for a in labels] == list(range(1, len(labels) + 1))
+    # The second copy of a label is not the first one again.
+    places = {(a['image_id'], a['category_id'], *a['bbox']) for a in labels}
+    assert len(places) > 0.9 * len(labels)

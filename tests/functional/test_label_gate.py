@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from mmdet_softpl.functional.label_gate import (
     balanced_threshold,
+    class_importance,
     fit_label_gate,
     label_weights,
     precision_threshold,
@@ -94,14 +95,44 @@ def test_errors_of_the_fit(right: torch.Tensor, share: float, ridge: float) -> N
         fit_label_gate(torch.rand(len(right), 2), right, share, ridge)
 
 
-def test_balanced_threshold_by_brute_force() -> None:
+def test_importance_gives_a_sample_the_mix_of_classes_elsewhere() -> None:
+    many = 10**6  # beside which five labels are nothing
+    labels = torch.tensor([0, 1, 2]).repeat_interleave(torch.tensor([many, 2 * many, many]))
+    elsewhere = torch.tensor([2, 2, 2, 0]).repeat(many)
+    importance = class_importance(labels, elsewhere, num_classes=4)
+    mass = [float(importance[labels == c].sum()) / len(labels) for c in range(3)]
+    assert mass == pytest.approx([0.25, 0, 0.75], abs=1e-4)
+    assert importance.min() > 0
+
+
+def test_importance_of_few_labels_is_near_one() -> None:
+    # (1 * 2 / 2 + 5) / (2 + 5) and (1 + 5) / (0 + 5), by hand.
+    importance = class_importance(torch.tensor([0, 0]), torch.tensor([0, 1]), num_classes=2)
+    torch.testing.assert_close(importance, torch.full((2,), 6 / 7, dtype=torch.double))
+    one_class = class_importance(torch.zeros(3).long(), torch.zeros(9).long(), num_classes=1)
+    torch.testing.assert_close(one_class, torch.ones(3, dtype=torch.double))
+
+
+def test_importance_without_labels() -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    assert class_importance(none, torch.tensor([1]), num_classes=2).shape == (0,)
+    ones = class_importance(torch.tensor([0, 1, 1]), none, num_classes=2)
+    torch.testing.assert_close(ones, torch.ones(3, dtype=torch.double))
+
+
+@pytest.mark.parametrize('uneven', [False, True])
+def test_balanced_threshold_by_brute_force(uneven: bool) -> None:
     evidence, right = sample(60)
     weights = evidence[:, 0].round(decimals=1)  # with ties
-    found = balanced_threshold(weights, right)
+    importance = 1 + uneven * torch.arange(60).double()
+    found = balanced_threshold(weights, right, importance)
+
+    def mean(values: torch.Tensor, of: torch.Tensor) -> float:
+        return float((values * importance)[of].sum() / importance[of].sum())
 
     def worse_side(threshold: float) -> float:
         keep = weights >= threshold
-        return min(float(keep[right].double().mean()), float((~keep[~right]).double().mean()))
+        return min(mean(keep, right), mean(~keep, ~right))
 
     best = max(worse_side(float(t)) for t in weights)
     assert worse_side(found) == pytest.approx(best) and best > 0.6
@@ -110,27 +141,43 @@ def test_balanced_threshold_by_brute_force() -> None:
 def test_balanced_threshold_lies_between_what_is_kept_and_dropped() -> None:
     weights = torch.tensor([0.1, 0.2, 0.6, 0.9], dtype=torch.double)
     right = torch.tensor([False, False, True, True])
-    assert balanced_threshold(weights, right) == pytest.approx(0.4)
+    ones = torch.ones_like(weights)
+    assert balanced_threshold(weights, right, ones) == pytest.approx(0.4)
     # All labels of one weight: there is nothing between.
-    assert balanced_threshold(torch.full_like(weights, 0.3), right) == pytest.approx(0.3)
+    assert balanced_threshold(0.3 * ones, right, ones) == pytest.approx(0.3)
 
 
+def test_labels_that_count_more_move_the_threshold() -> None:
+    # The wrong label of 0.7 is of a class that hardly occurs elsewhere, then of one that does.
+    weights = torch.tensor([0.1, 0.2, 0.4, 0.6, 0.7, 0.9], dtype=torch.double)
+    right = torch.tensor([False, False, True, True, False, True])
+    importance = torch.ones_like(weights)
+    importance[4] = 0.01
+    assert balanced_threshold(weights, right, importance) == pytest.approx(0.3)
+    importance[4] = 100
+    assert balanced_threshold(weights, right, importance) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize('uneven', [False, True])
 @pytest.mark.parametrize('precision', [0.5, 0.9, 1.0])
-def test_precision_threshold_by_brute_force(precision: float) -> None:
+def test_precision_threshold_by_brute_force(precision: float, uneven: bool) -> None:
     weights = torch.tensor([0.1, 0.2, 0.2, 0.5, 0.6, 0.9], dtype=torch.double)
+    importance = 1 + uneven * torch.arange(6).double()
     right = torch.tensor([False, True, False, False, True, True])
 
     def reached(threshold: float) -> float:
         keep = weights >= threshold
-        good = 0.6 * float(keep[right].double().mean())
-        bad = 0.4 * float(keep[~right].double().mean())
+        kept = keep * importance
+        good = 0.6 * float(kept[right].sum() / importance[right].sum())
+        bad = 0.4 * float(kept[~right].sum() / importance[~right].sum())
         return good / (good + bad)
 
-    found = precision_threshold(weights, right, precision, wrong_share=0.4)
+    found = precision_threshold(weights, right, importance, precision, wrong_share=0.4)
     possible = [float(t) for t in weights if reached(float(t)) >= precision]
     assert found == min(possible)
 
 
 def test_precision_out_of_reach() -> None:
     weights = torch.tensor([0.1, 0.9], dtype=torch.double)
-    assert precision_threshold(weights, torch.tensor([True, False]), 0.9) is None
+    right = torch.tensor([True, False])
+    assert precision_threshold(weights, right, torch.ones_like(weights), 0.9) is None

@@ -1,4 +1,4 @@
-"""Arm 7-shipped: arm 7-normed with the weight of unlabelled images that the shipped configs have."""
+"""Arm 7-shipped: arm 7-normed with the weight of unlabelled images of the shipped configs."""
 
 _base_ = './arm-7-normed.py'
 
