@@ -88,13 +88,15 @@ ARMS = {
 FULL_METHOD = '7'
 
 ARMS |= {
-    f'{FULL_METHOD}-{name}-{value:g}': Arm(
-        f'{FULL_METHOD} with {name} {value:g} instead of {knob.default:g}',
-        FULL_METHOD,
-        f'similarity-{name}-{value:g}' if knob.owner == 'box head' else ARMS[FULL_METHOD].burn_in,
+    f'{arm}-{name}-{value:g}': Arm(
+        f'{arm} with {name} {value:g} instead of {knob.default:g}',
+        arm,
+        ARMS[arm].burn_in + (f'-{name}-{value:g}' if knob.owner == 'box head' else ''),
+        ARMS[arm].stem,
         knob=(name, value),
     )
-    for name, knob in KNOBS.items()
+    for arm, knobs in KNOBS.items()
+    for name, knob in knobs.items()
     for value in knob.values
 }
 # What runs where no arm is named: each value of a knob is another hour of a core and seed.
@@ -113,11 +115,11 @@ def arm_config(arm: str, preset: Preset, seed: int, device: str = 'cpu') -> Conf
     Returns:
         The config; its data are where ``placed`` puts them.
     """
-    knob = ARMS[arm].knob
-    read = Config.fromfile(CONFIGS / f'arm-{ARMS[arm].previous if knob else arm}.py')
+    knob, previous = ARMS[arm].knob, ARMS[arm].previous
+    read = Config.fromfile(CONFIGS / f'arm-{previous if knob else arm}.py')
     cfg = replace_prefix(read.to_dict(), read.data_root, DATA_ROOT)
-    if knob is not None:
-        turn(cfg, *knob)
+    if knob is not None and previous is not None:
+        turn(cfg, previous, *knob)
     detector = cfg['model']['detector']
     _merge(detector, preset.network)
     heads = detector['roi_head']

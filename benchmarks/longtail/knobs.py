@@ -1,4 +1,4 @@
-"""Which knob of the full method is dangerous: one at a time, around its default."""
+"""Which knob of a method is dangerous: one at a time, around its default."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ class Knob:
     owner: Literal['box head', 'labeler', 'detector'] = 'labeler'
 
 
+# By the arm whose knobs they are.
 KNOBS = {
-    # What threshold mode `prior` aims at.
-    'alpha': Knob(0.5, (0.25, 1.0)),
-    'boost_gamma': Knob(1.0, (0.5, 2.0)),
-    'smoothing': Knob(0.1, (0.05, 0.2), 'box head'),
-    'temperature': Knob(0.1, (0.05, 0.3), 'box head'),
-    'unsup_weight': Knob(2.0, (0.5, 1.0), 'detector'),
+    '7': {
+        'boost_gamma': Knob(1.0, (2.0,)),
+        'unsup_weight': Knob(2.0, (0.5, 1.0), 'detector'),
+    },
+    '7-shipped': {
+        # What threshold mode `prior` aims at.
+        'alpha': Knob(0.5, (0.25, 1.0)),
+        'boost_gamma': Knob(1.0, (0.5, 2.0)),
+        'smoothing': Knob(0.1, (0.05, 0.2), 'box head'),
+        'temperature': Knob(0.1, (0.05, 0.3), 'box head'),
+        'unsup_weight': Knob(1.0, (0.5,), 'detector'),
+    },
 }
 
 
-def turn(cfg: dict[str, Any], knob: str, value: float) -> None:
-    """Set a knob in an arm's config, in place."""
+def turn(cfg: dict[str, Any], arm: str, knob: str, value: float) -> None:
+    """Set a knob of ``arm`` in that arm's config, in place."""
     (labeler,) = (
         hook for hook in cfg['custom_hooks'] if hook['type'].endswith('RareBoostPseudoLabeler')
     )
@@ -41,4 +48,4 @@ def turn(cfg: dict[str, Any], knob: str, value: float) -> None:
         'labeler': labeler,
         'detector': cfg['model']['semi_train_cfg'],
     }
-    owners[KNOBS[knob].owner][knob] = value
+    owners[KNOBS[arm][knob].owner][knob] = value

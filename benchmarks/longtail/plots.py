@@ -28,7 +28,7 @@ from mmdet_softpl.reporting.reliability import draw_reliability
 from .arms import ARMS, FULL_METHOD, MAIN_ARMS
 from .knobs import KNOBS
 from .presets import PRESETS
-from .results import ONE_HOT_TEACHER, Table, knob_results, spread
+from .results import ONE_HOT_TEACHER, Table, knob_results, spread, turned_arms
 from .runs import Runs
 from .tables import pooled_precision
 from .variations import ARMS as VARIED_ARMS
@@ -58,8 +58,8 @@ def draw_all(name: str, runs: Runs, table: Table, folder: Path) -> list[Path]:
     figures: dict[str, Figure] = {}
     if table.arms:
         figures['ablation'] = draw_ablation(table)
-    if table.knob_arms:
-        figures['sensitivity'] = draw_sensitivity(table)
+    for arm in turned_arms(table):
+        figures[f'sensitivity-arm-{arm}'] = draw_sensitivity(table, arm)
     if curves:
         figures['ap'] = draw_ap(curves)
         figures['pseudo-labels'] = draw_pseudo(curves)
@@ -258,19 +258,19 @@ def draw_ablation(table: Table) -> Figure:
     return figure
 
 
-def draw_sensitivity(table: Table) -> Figure:
-    """AP and APr on tune over each knob's values; a ring where the default is."""
+def draw_sensitivity(table: Table, arm: str) -> Figure:
+    """AP and APr on tune over the values of each knob of an arm; a ring where the arm is."""
     metrics = (
         ('segm_AP', 'mask AP', PALETTE[0]),
         ('segm_APr', 'mask APr', GROUP_COLORS[0]),
     )
-    knobs = list(knob_results(table, 'segm_AP'))
+    knobs = list(knob_results(table, arm, 'segm_AP'))
     figure = new_figure(height=2.8)
     grid = figure.subplots(1, len(knobs), sharey=True, squeeze=False).ravel()
     for axes, knob in zip(grid, knobs, strict=True):
         style_axes(axes)
         for metric, title, color in metrics:
-            results = knob_results(table, metric)[knob]
+            results = knob_results(table, arm, metric)[knob]
             found = {
                 v: spread(100 * ap for ap in by_seed.values()) for v, by_seed in results.items()
             }
@@ -284,7 +284,7 @@ def draw_sensitivity(table: Table) -> Figure:
                 capsize=2,
                 label=title,
             )
-            default = f'{KNOBS[knob].default:g}'
+            default = f'{KNOBS[arm][knob].default:g}'
             if default in known:
                 mean = known[default].mean
                 axes.plot(

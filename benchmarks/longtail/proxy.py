@@ -29,7 +29,11 @@ SPLIT = 'tune'
 # this proxy.
 ARMS_TO_RANK = (
     '5', '5v', '6a', '6', FULL_METHOD, '7-defaults', '7-tuned-kept',
-    *(name for name, arm in ARMS.items() if arm.knob and KNOBS[arm.knob[0]].owner == 'labeler'),
+    *(
+        name for name, arm in ARMS.items()
+        if arm.knob and arm.previous == FULL_METHOD
+        and KNOBS[FULL_METHOD][arm.knob[0]].owner == 'labeler'
+    ),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .presets import PRESETS, Preset
 from .reach import reach_table
-from .results import CONFIDENCE, Record, Table, collect, merged
+from .results import CONFIDENCE, Record, Table, collect, merged, turned_arms
 from .runs import Runs, carried_runs, in_order, read_runs
 from .tables import (
     ap_table,
@@ -156,8 +156,9 @@ def preset_section(
         *reach_table(table, runs),
         '',
     ]
-    if table.knob_arms:
-        lines += ['### Sensitivity, mask AP on `tune`', '', *sensitivity_table(table), '']
+    for arm in turned_arms(table):
+        lines += [f'### Sensitivity of arm {arm}, mask AP on `tune`', '']
+        lines += [*sensitivity_table(table, arm), '']
     if not variations.is_empty:
         lines += ['### Labelled images, mask AP on `test`', '', *variation_lines(variations), '']
     lines += ['### Cost', '', *cost_table(table), '']

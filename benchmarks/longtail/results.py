@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
-from .arms import ARMS, FULL_METHOD, MAIN_ARMS
+from .arms import ARMS, MAIN_ARMS
 from .data import SPLITS
 from .job import Job
 from .knobs import KNOBS
@@ -142,22 +142,31 @@ class Table:
         return dict(self._values.get((arm, split, metric), {}))
 
 
-def knob_results(table: Table, metric: str) -> dict[str, dict[float, dict[int, float]]]:
+def turned_arms(table: Table) -> list[str]:
+    """Arms of which a knob was turned."""
+    turned = {ARMS[arm].previous for arm in table.knob_arms}
+    return [arm for arm in KNOBS if arm in turned]
+
+
+def knob_results(
+    table: Table, turned: str, metric: str
+) -> dict[str, dict[float, dict[int, float]]]:
     """A metric on ``tune`` by knob, value and seed; values ascending, the default among them.
 
-    The default's are of the seeds in which the knob was turned.
+    The default's are of the seeds in which the knob of the arm ``turned`` was turned.
     """
     found: dict[str, dict[float, dict[int, float]]] = {}
     for arm in table.knob_arms:
         setting = ARMS[arm].knob
         assert setting is not None
-        name, value = setting
-        found.setdefault(name, {})[value] = table.by_seed(arm, 'tune', metric)
-    default = table.by_seed(FULL_METHOD, 'tune', metric)
+        if ARMS[arm].previous == turned:
+            name, value = setting
+            found.setdefault(name, {})[value] = table.by_seed(arm, 'tune', metric)
+    default = table.by_seed(turned, 'tune', metric)
     for name, results in found.items():
         seeds = {seed for by_seed in results.values() for seed in by_seed}
         mine = {seed: value for seed, value in default.items() if seed in seeds}
-        results[KNOBS[name].default] = mine
+        results[KNOBS[turned][name].default] = mine
     return {name: dict(sorted(results.items())) for name, results in found.items()}
 
 

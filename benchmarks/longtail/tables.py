@@ -133,19 +133,19 @@ def difference_table(table: Table) -> list[str]:
     return [*markdown(head, rows), '', 'Bold: the interval leaves out 0.']
 
 
-def sensitivity_table(table: Table) -> list[str]:
-    """AP and APr on ``tune`` by knob and value, and against the default in the same seeds."""
-    found = [knob_results(table, metric) for metric in ('segm_AP', 'segm_APr')]
+def sensitivity_table(table: Table, arm: str) -> list[str]:
+    """AP and APr on ``tune`` by knob of an arm and value, and against it in the same seeds."""
+    found = [knob_results(table, arm, metric) for metric in ('segm_AP', 'segm_APr')]
     rows = []
     for knob, values in found[0].items():
-        default = KNOBS[knob].default
+        default = KNOBS[arm][knob].default
         for value in values:
             results = [by_knob[knob][value] for by_knob in found]
             cells = [percent(spread(by_seed.values())) for by_seed in results]
             for by_seed, by_knob in zip(results, found, strict=True):
                 pair = paired_difference(by_seed, by_knob[knob][default])
                 cells.append('-' if value == default else difference(pair))
-            rows.append([knob, f'{value:g}' + ' (arm 7)' * (value == default), *cells])
+            rows.append([knob, f'{value:g}' + f' (arm {arm})' * (value == default), *cells])
     return markdown(['knob', 'value', 'AP', 'APr', 'AP - default', 'APr - default'], rows)
 
 

@@ -149,7 +149,7 @@ def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
         assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
 
 
-@pytest.mark.parametrize(('stage', 'parts'), [('stem', 5), ('burn_in', 14)])
+@pytest.mark.parametrize(('stage', 'parts'), [('stem', 5), ('burn_in', 15)])
 def test_a_shared_part_is_the_same_supervised_training(
     configs: dict[str, Config], stage: str, parts: int
 ) -> None:
@@ -189,15 +189,18 @@ def test_every_config_is_an_arm() -> None:
 
 
 def test_a_knob_arm_turns_its_knob_alone(configs: dict[str, Config]) -> None:
-    assert len(ARMS) - len(MAIN_ARMS) == sum(len(knob.values) for knob in KNOBS.values())
+    values = [knob.values for knobs in KNOBS.values() for knob in knobs.values()]
+    assert len(ARMS) - len(MAIN_ARMS) == sum(map(len, values))
     for name in set(ARMS) - set(MAIN_ARMS):
-        knob, value = ARMS[name].knob
-        ((key, found),) = differences(settings_of(configs['7']), settings_of(configs[name])).items()
-        assert key == OWNERS[KNOBS[knob].owner] + knob
+        turned, (knob, value) = ARMS[name].previous, ARMS[name].knob
+        ((key, found),) = differences(
+            settings_of(configs[turned]), settings_of(configs[name])
+        ).items()
+        assert key == OWNERS[KNOBS[turned][knob].owner] + knob
         before, after = found
         if before is None:
             before = inspect.signature(SmoothedCEHead).parameters[knob].default
-        assert (before, after) == (KNOBS[knob].default, value)
+        assert (before, after) == (KNOBS[turned][knob].default, value)
 
 
 @pytest.mark.parametrize('arm', ['0', '8', '7-seesaw', 'soft-teacher'])

@@ -25,6 +25,7 @@ from benchmarks.longtail.results import (
     merged,
     paired_difference,
     spread,
+    turned_arms,
 )
 from benchmarks.longtail.runs import carried_runs, digest, read_runs
 from benchmarks.longtail.tables import (
@@ -149,23 +150,31 @@ def test_other_presets_and_runs_of_other_machines_are_kept() -> None:
 
 
 def test_a_knob_is_compared_with_the_default_in_its_own_seeds() -> None:
-    values = {'7': (0.20, 0.22, 0.90), '7-alpha-0.25': (0.18, 0.21), '7-alpha-1': (0.25,)}
+    arm = '7-shipped'
+    values = {
+        arm: (0.20, 0.22, 0.90),
+        f'{arm}-alpha-0.25': (0.18, 0.21),
+        f'{arm}-alpha-1': (0.25,),
+        '7-unsup_weight-1': (0.17,),
+    }
     records = [
-        dict(preset='cpu', arm=arm, seed=seed, split='tune', metric=f'segm_{ap}', value=value)
-        for arm, found in values.items()
+        dict(preset='cpu', arm=name, seed=seed, split='tune', metric=f'segm_{ap}', value=value)
+        for name, found in values.items()
         for seed, value in enumerate(found)
         for ap in ('AP', 'APr')
     ]
     table = Table(records, 'cpu')
-    assert table.arms == ['7'] and table.knob_arms == ['7-alpha-0.25', '7-alpha-1']
-    lines = sensitivity_table(table)
+    assert table.arms == [arm]
+    assert table.knob_arms == ['7-unsup_weight-1', f'{arm}-alpha-0.25', f'{arm}-alpha-1']
+    assert turned_arms(table) == ['7', arm]
+    lines = sensitivity_table(table, arm)
     assert [line.split(' | ')[:3] for line in lines[2:]] == [
         ['| alpha', '0.25', '19.5 ± 2.1'],
-        ['| alpha', '0.5 (arm 7)', '21.0 ± 1.4'],
+        ['| alpha', '0.5 (arm 7-shipped)', '21.0 ± 1.4'],
         ['| alpha', '1', '25.0'],
     ]
     assert '| -1.5 [' in lines[2] and '| +5.0 (1 seed) |' in lines[4]
-    axes = plots.draw_sensitivity(table).axes
+    axes = plots.draw_sensitivity(table, arm).axes
     assert [one.get_xlabel() for one in axes] == ['alpha']
     ring = axes[0].lines[-1]
     assert (list(ring.get_xdata()), list(ring.get_ydata())) == (['0.5'], [pytest.approx(21.0)])
