@@ -100,7 +100,7 @@ def test_weak_teacher(tmp_path: Path) -> None:
     cfg['labeled_ann_file'] = str(root / 'annotations' / 'instances_train2017.json')
     assert cfg.pop('type') == 'mmdet_softpl.RareBoostPseudoLabeler'
     hook = RareBoostPseudoLabeler(**cfg)
-    assert hook.alpha == 0.5 and tuple(hook.thr_range) == (0.2, 0.9)
+    assert hook.policy.alpha == 0.5 and hook.policy.thr_range == (0.2, 0.9)
 
 
 def test_generated_images_config(tmp_path: Path) -> None:

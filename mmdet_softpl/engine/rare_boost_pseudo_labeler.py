@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmdet_softpl.atomic_json import write_json
-from mmdet_softpl.checks import check_choice, check_range
+from mmdet_softpl.checks import check_range
 from mmdet_softpl.datasets.annotation_checks import check_num_classes
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.engine.audit import build_audit
@@ -43,17 +43,13 @@ from mmdet_softpl.engine.labeller_checks import (
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import (
-    FREQUENCY_LETTERS,
     FREQUENT,
-    GROUP_NAMES,
-    THRESHOLD_MODES,
     damp,
     follow_labelled_shares,
-    frequency_boost,
-    per_class_thresholds,
     smooth_thresholds,
 )
 from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.models.label_policy import LabelPolicy, by_group
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
 from mmdet_softpl.run_records import PSEUDO_LABELS_FILE
@@ -135,51 +131,26 @@ class RareBoostPseudoLabeler(Hook):
         audit_file: str = 'pseudo_label_audit.json',
     ) -> None:
         owner = type(self).__name__
-        check_range(owner, 'boost_gamma', boost_gamma, 0, None)
-        check_range(owner, 'max_boost', max_boost, 1, None)
-        check_choice(owner, 'threshold_mode', threshold_mode, THRESHOLD_MODES)
-        check_range(owner, 'fixed_thr', fixed_thr, 0, 1)
-        check_range(owner, 'alpha', alpha, 0, None, include_lower=False)
-        check_range(owner, 'quantile', quantile, 0, 1)
-        if not isinstance(thr_range, Sequence) or len(thr_range) != 2:
-            raise ValueError(
-                f'{owner}: thr_range takes a lower and an upper bound, got {thr_range!r}; for one '
-                "threshold use threshold_mode='fixed' with fixed_thr."
-            )
-        check_range(owner, 'thr_range[0]', thr_range[0], 0, 1)
-        check_range(owner, 'thr_range[1]', thr_range[1], thr_range[0], 1)
-        check_range(owner, 'min_count', min_count, 1, None)
+        self.policy = LabelPolicy(
+            boost_gamma=boost_gamma,
+            max_boost=max_boost,
+            prototype_weight=by_group(prototype_weight),
+            threshold_mode=threshold_mode,
+            fixed_thr=fixed_thr,
+            alpha=alpha,
+            quantile=quantile,
+            thr_range=thr_range,
+            min_count=min_count,
+            align_rate=align_rate,
+        )
         check_range(owner, 'thr_momentum', thr_momentum, 0, 1, include_upper=False)
         check_range(owner, 'damp_factor', damp_factor, 0, None, include_lower=False)
         check_range(owner, 'damp_patience', damp_patience, 1, None, whole=True)
-        check_range(owner, 'align_rate', align_rate, 0, 1)
         check_range(owner, 'interval', interval, 1, None, whole=True)
-        weights = (
-            [prototype_weight] * len(GROUP_NAMES)
-            if isinstance(prototype_weight, (int, float))
-            else list(prototype_weight)
-        )
-        if len(weights) != len(GROUP_NAMES):
-            raise ValueError(
-                f'{owner}: prototype_weight takes one number or three (rare, common, frequent), '
-                f'got {prototype_weight!r}.'
-            )
-        for weight in weights:
-            check_range(owner, 'prototype_weight', weight, 0, 1)
         self.labeled_ann_file = labeled_ann_file
-        self.boost_gamma = boost_gamma
-        self.max_boost = max_boost
-        self.prototype_weight = weights
-        self.threshold_mode = threshold_mode
-        self.fixed_thr = fixed_thr
-        self.alpha = alpha
-        self.quantile = quantile
-        self.thr_range = tuple(thr_range)
-        self.min_count = min_count
         self.thr_momentum = thr_momentum
         self.damp_factor = damp_factor
         self.damp_patience = damp_patience
-        self.align_rate = align_rate
         self.interval = interval
         self.audit_file = audit_file
 
@@ -200,7 +171,7 @@ class RareBoostPseudoLabeler(Hook):
         self.summary = checked_annotations(self.labeled_ann_file, classes)
         self.statistics: ClassStatistics = class_statistics(self.summary)
         num_classes = len(self.statistics.classes)
-        self.class_state = ClassState(num_classes, self.fixed_thr)
+        self.class_state = ClassState(num_classes, self.policy.fixed_thr)
         # Of the last refresh.
         self.kept_per_image = torch.zeros(num_classes)
         self.num_images = 0.0
@@ -217,10 +188,6 @@ class RareBoostPseudoLabeler(Hook):
 
     def _image_counts(self) -> Tensor:
         return torch.as_tensor(self.statistics.image_counts, dtype=torch.long)
-
-    def _frequency_boosts(self) -> Tensor:
-        counts = torch.as_tensor(self.statistics.image_counts, dtype=torch.float32)
-        return frequency_boost(counts, gamma=self.boost_gamma, max_boost=self.max_boost)
 
     @property
     def labelled_rate(self) -> Tensor:
@@ -253,10 +220,11 @@ class RareBoostPseudoLabeler(Hook):
             if self.summary.federated:
                 check_image_ids(runner)
                 warn_of_shared_ids(runner, self.labeled_ann_file)
-            if self.align_rate and bool((self._frequency_boosts() > 1).any()):
-                check_alignment(runner, model, self.max_boost)
-            check_prototypes(runner, model, self.prototype_weight)
-            check_mean_teacher(runner, model, self.prototype_weight)
+            policy = self.policy
+            if policy.align_rate and bool((policy.frequency_boosts(self.statistics) > 1).any()):
+                check_alignment(runner, model, policy.max_boost)
+            check_prototypes(runner, model, policy.prototype_weight)
+            check_mean_teacher(runner, model, policy.prototype_weight)
         else:
             device = next(model.parameters()).device
             self.class_state.to(device)
@@ -266,27 +234,12 @@ class RareBoostPseudoLabeler(Hook):
             self._take_up(self._resumed, runner)
         device = self.class_state.boosts.device
         self.history = {key: value.to(device) for key, value in self.history.items()}
-        self._set_groups()
-        self.class_state.wanted_boosts.copy_(self._frequency_boosts())
         self._iter = int(self.history['num_iters'])
         if self._iter == 0:
-            self._set_initial_state()
-
-    def _set_groups(self) -> None:
-        """Groups, and what goes by them and never changes in training; also on a resume."""
-        state = self.class_state
-        groups = torch.tensor([FREQUENCY_LETTERS.index(g) for g in self.statistics.groups])
-        state.groups.copy_(groups)
-        weights = torch.tensor(self.prototype_weight, dtype=torch.float32)
-        state.prototype_weights.copy_(weights[groups])
-
-    def _set_initial_state(self) -> None:
-        state = self.class_state
-        # Also after load_from of one of our checkpoints, which may be of another labelled set.
-        state.load_state_dict(ClassState(state.num_classes, self.fixed_thr).state_dict())
-        self._set_groups()
-        state.boosts.copy_(self._frequency_boosts())
-        state.thresholds.fill_(self.fixed_thr)
+            # Also after load_from of one of our checkpoints, which may be of another labelled set.
+            self.policy.set_initial(self.class_state, self.statistics)
+        else:
+            self.policy.set_groups(self.class_state, self.statistics)
 
     def after_train_iter(
         self,
@@ -327,18 +280,8 @@ class RareBoostPseudoLabeler(Hook):
             # bound, and keeping more than that is no excess.
             kept_rate = torch.where(state.groups == FREQUENT, torch.zeros_like(rate), kept_rate)
 
-        new = per_class_thresholds(
-            self.threshold_mode,
-            past['histogram'],
-            float(past['histogram_images']),
-            rate,
-            state.groups,
-            fixed=self.fixed_thr,
-            alpha=self.alpha,
-            quantile=self.quantile,
-            min_count=self.min_count,
-            lower=self.thr_range[0],
-            upper=self.thr_range[1],
+        new = self.policy.thresholds(
+            past['histogram'], float(past['histogram_images']), rate, state.groups
         )
         boosts, strikes, damped = damp(
             state.boosts,
@@ -349,18 +292,18 @@ class RareBoostPseudoLabeler(Hook):
             patience=self.damp_patience,
         )
         thresholds = smooth_thresholds(state.thresholds, new, self.thr_momentum)
-        if self.threshold_mode != 'fixed':
+        if self.policy.threshold_mode != 'fixed':
             unboosted = damped & (state.boosts <= 1)
-            raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.thr_range[1])
+            raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.policy.thr_range[1])
             thresholds = torch.where(unboosted, raised, thresholds)
-        if self.align_rate and bool(state.mass.any()):
+        if self.policy.align_rate and bool(state.mass.any()):
             boosts = follow_labelled_shares(
                 boosts,
                 state.mass,
                 rate,
                 state.wanted_boosts,
                 state.groups,
-                self.align_rate,
+                self.policy.align_rate,
                 # For the same reason, nothing says how many labels a frequent class should have.
                 unknown=(state.groups == FREQUENT) & self.summary.federated,
             )

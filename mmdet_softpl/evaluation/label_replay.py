@@ -7,7 +7,7 @@ K detections of an image, D surest detections of all images, B confidence bins, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -24,18 +24,16 @@ from mmdet_softpl.evaluation.soft_label_replay import (
 )
 from mmdet_softpl.evaluation.teacher_dump import DumpedImage, TeacherDump
 from mmdet_softpl.functional import (
-    FREQUENCY_LETTERS,
     FREQUENT,
     apply_calibrator,
     boost_scores,
-    frequency_boost,
     histogram_calibrator,
     never_raising,
-    per_class_thresholds,
     reliability_counts,
     temperature_calibrator,
 )
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
+from mmdet_softpl.models.label_policy import LabelPolicy, by_group
 from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,
     confidences_of,
@@ -48,25 +46,11 @@ from mmdet_softpl.models.teacher_labels import (
 REFRESHES = 3
 # The objects depend on the boosts a little: a second look at them settles that.
 ALIGN_ROUNDS = 2
-HOOK_KEYS = (
-    'threshold_mode',
-    'fixed_thr',
-    'alpha',
-    'quantile',
-    'thr_range',
-    'min_count',
-    'boost_gamma',
-    'max_boost',
-    'prototype_weight',
-    'align_rate',
-)
 
 
 @dataclass(frozen=True)
-class LabelSettings:
+class LabelSettings(LabelPolicy):
     """What decides which detections become pseudo-labels, and how sure they are said to be.
-
-    The arguments of ``RareBoostPseudoLabeler`` under their names, with its defaults, and:
 
     Attributes:
         label_mode: ``semi_train_cfg.label_mode``.
@@ -76,16 +60,6 @@ class LabelSettings:
             on those it trains on, and lowers scores only.
     """
 
-    threshold_mode: str = 'prior'
-    fixed_thr: float = 0.7
-    alpha: float = 0.2
-    quantile: float = 0.5
-    thr_range: tuple[float, float] = (0.3, 0.9)
-    min_count: int = 20
-    boost_gamma: float = 0.5
-    max_boost: float = 4.0
-    prototype_weight: tuple[float, float, float] = (1.0, 0.5, 0.0)
-    align_rate: float = 0.5
     label_mode: str = 'soft'
     temperature: float | None = None
     calibration: str = 'histogram'
@@ -94,23 +68,17 @@ class LabelSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSettings:
         """The inverse of ``dataclasses.asdict``, also of one that went through json."""
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**plain)
+        return cls(**values)
 
     @classmethod
     def from_configs(
         cls, hook: Mapping, semi_train_cfg: Mapping, held_out: bool = False
     ) -> LabelSettings:
         """Settings of a ``RareBoostPseudoLabeler`` and a ``semi_train_cfg``, as in a config."""
-        given = {key: hook[key] for key in HOOK_KEYS if key in hook}
-        weight = given.get('prototype_weight')
-        if isinstance(weight, (int, float)):
-            given['prototype_weight'] = (float(weight),) * 3
-        for key in ('thr_range', 'prototype_weight'):
-            if key in given:
-                given[key] = tuple(float(value) for value in given[key])
+        names = [field.name for field in fields(LabelPolicy)]
+        given = {name: hook[name] for name in names if name in hook}
+        if 'prototype_weight' in given:
+            given['prototype_weight'] = by_group(given['prototype_weight'])
         given |= {
             k: semi_train_cfg[k] for k in ('calibration', 'label_mode') if k in semi_train_cfg
         }
@@ -225,19 +193,7 @@ def _set_thresholds(
         for detections in found:
             name_objects(detections, state, cfg)
         histogram = _histogram(found, on, state.num_classes)
-        thresholds = per_class_thresholds(
-            settings.threshold_mode,
-            histogram,
-            len(found),
-            rate,
-            state.groups,
-            fixed=settings.fixed_thr,
-            alpha=settings.alpha,
-            quantile=settings.quantile,
-            min_count=settings.min_count,
-            lower=settings.thr_range[0],
-            upper=settings.thr_range[1],
-        )
+        thresholds = settings.thresholds(histogram, len(found), rate, state.groups)
         if torch.equal(thresholds, state.thresholds):
             break
         state.thresholds.copy_(thresholds)
@@ -248,14 +204,7 @@ def _set_thresholds(
 def initial_state(settings: LabelSettings, statistics: ClassStatistics) -> ClassState:
     """``ClassState`` as ``RareBoostPseudoLabeler`` sets it before training."""
     state = ClassState(len(statistics.classes), settings.fixed_thr)
-    groups = torch.tensor([FREQUENCY_LETTERS.index(letter) for letter in statistics.groups])
-    state.groups.copy_(groups)
-    counts = torch.as_tensor(statistics.image_counts).float()
-    state.wanted_boosts.copy_(
-        frequency_boost(counts, gamma=settings.boost_gamma, max_boost=settings.max_boost)
-    )
-    state.boosts.copy_(state.wanted_boosts)
-    state.prototype_weights.copy_(torch.tensor(settings.prototype_weight)[groups])
+    settings.set_initial(state, statistics)
     return state
 
 

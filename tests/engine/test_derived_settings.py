@@ -34,10 +34,10 @@ def test_as_the_labeller_starts(root: Path) -> None:
     ann_file = str(root / 'annotations/instances_train2017.json')
     values = dict(boost_gamma=1.0, alpha=0.3)
     hook = RareBoostPseudoLabeler(ann_file, **values)
-    hook._set_initial_state()
+    hook.policy.set_initial(hook.class_state, hook.statistics)
     cfg = dict(custom_hooks=[dict(type='RareBoostPseudoLabeler', **values)])
     settings = labeller_settings(cfg, class_statistics(ann_file))
-    assert settings.arguments['max_boost'] == hook.max_boost
+    assert settings.arguments['max_boost'] == hook.policy.max_boost
     np.testing.assert_allclose(settings.boosts, hook.class_state.boosts.numpy())
     np.testing.assert_allclose(
         settings.expected_per_image, 0.3 * hook.labelled_rate.numpy(), rtol=1e-6

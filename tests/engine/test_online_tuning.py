@@ -33,7 +33,9 @@ def test_rank_correlation_with_ties() -> None:
 def test_short_config() -> None:
     cfg = Config.fromfile(config_path(CONFIG))
     before = cfg.to_dict()
-    short = short_config(cfg, 'a.pth', LabelSettings('fixed', fixed_thr=0.4), 8, 3, ())
+    short = short_config(
+        cfg, 'a.pth', LabelSettings(threshold_mode='fixed', fixed_thr=0.4), 8, 3, ()
+    )
     assert labeller_of(short)[1].fixed_thr == 0.4
     assert find_hook(short, 'BurnInMeanTeacherHook')[1].supervised_iters == 0
     assert short.train_cfg.max_iters == 8 and short.train_cfg.val_interval == 2
@@ -44,7 +46,9 @@ def test_short_config() -> None:
 def test_a_given_teacher_is_the_checkpoint_s() -> None:
     cfg = Config.fromfile(config_path(CONFIG))
     cfg.model.teacher_checkpoint = 'b.pth'
-    short = short_config(cfg, 'a.pth', LabelSettings('fixed', fixed_thr=0.4), 8, 3, ())
+    short = short_config(
+        cfg, 'a.pth', LabelSettings(threshold_mode='fixed', fixed_thr=0.4), 8, 3, ()
+    )
     assert 'teacher_checkpoint' not in short.model
 
 
@@ -69,7 +73,7 @@ def test_scores_are_those_of_their_settings(
             dict(
                 number=number,
                 proxy=-number,
-                settings=asdict(LabelSettings('fixed', fixed_thr=threshold)),
+                settings=asdict(LabelSettings(threshold_mode='fixed', fixed_thr=threshold)),
             )
             for number, threshold in enumerate(thresholds)
         ]
@@ -109,7 +113,7 @@ def test_what_was_heard_before_an_interruption_counts(
     cfg = Config.fromfile(config_path(CONFIG))
     checkpoint = tmp_path / 'a.pth'
     checkpoint.write_bytes(b'1')
-    settings = asdict(LabelSettings('fixed', fixed_thr=0.5))
+    settings = asdict(LabelSettings(threshold_mode='fixed', fixed_thr=0.5))
     trials = [dict(number=0, proxy=0.0, settings=settings)]
     given = (cfg, str(checkpoint), settings, trials, 1, 8, tmp_path)
     monkeypatch.setattr(online_tuning, 'train_or_resume', interrupted)

@@ -329,7 +329,9 @@ def test_the_checkpoint_holds_plain_tensors_and_a_resume_takes_them_up(tmp_path:
     for key, value in hook.history.items():
         assert torch.equal(again.history[key], value), key
     assert torch.equal(again.class_state.thresholds, hook.class_state.thresholds)
-    assert torch.equal(again.class_state.wanted_boosts, hook._frequency_boosts())
+    assert torch.equal(
+        again.class_state.wanted_boosts, hook.policy.frequency_boosts(hook.statistics)
+    )
     assert again.class_state.wanted_boosts.max() > 1
     again.after_train_iter(resumed, 3)
     assert len(resumed.scalars) == 1

@@ -19,7 +19,7 @@ NAMES = (
     'calibrated-soft-teacher_cascade-mask-rcnn_r50_fpn_180k_semi-0.1-coco',
 )
 SETTINGS = LabelSettings(
-    'quantile',
+    threshold_mode='quantile',
     quantile=0.81234567,
     thr_range=(0.123456, 0.9),
     boost_gamma=0.3,
@@ -54,10 +54,10 @@ def test_text_and_values_agree(name: str, temperatures: tuple[float, ...], tmp_p
 
 
 def test_arguments_of_other_modes_are_left_out() -> None:
-    found = labeller_arguments(LabelSettings('fixed', fixed_thr=0.123456), False)
+    found = labeller_arguments(LabelSettings(threshold_mode='fixed', fixed_thr=0.123456), False)
     assert found['fixed_thr'] == 0.1235
     assert not {'alpha', 'quantile', 'prototype_weight'} & set(found)
-    assert 'alpha' in labeller_arguments(LabelSettings('prior'), True)
+    assert 'alpha' in labeller_arguments(LabelSettings(threshold_mode='prior'), True)
 
 
 def test_needs_a_labeller() -> None:

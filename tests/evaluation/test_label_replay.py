@@ -24,15 +24,16 @@ from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS
 from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects, teacher_detect
 from tests.support import tiny_labelling
 
-HISTOGRAM = LabelSettings('fixed', held_out=True)
+HISTOGRAM = LabelSettings(threshold_mode='fixed', held_out=True)
 SETTINGS = (
     LabelSettings(thr_range=(0.2, 0.9), min_count=3, alpha=1.0),
     LabelSettings(
-        'fixed', fixed_thr=0.3, boost_gamma=0.0, prototype_weight=(0.0, 0.0, 0.0), align_rate=0.0
+        threshold_mode='fixed', fixed_thr=0.3, boost_gamma=0.0, prototype_weight=(0.0, 0.0, 0.0),
+        align_rate=0.0,
     ),
     LabelSettings(
-        'quantile', quantile=0.4, thr_range=(0.2, 0.9), min_count=3, boost_gamma=1.0, max_boost=8.0,
-        prototype_weight=(0.3, 1.0, 0.2), temperature=0.05,
+        threshold_mode='quantile', quantile=0.4, thr_range=(0.2, 0.9), min_count=3, boost_gamma=1.0,
+        max_boost=8.0, prototype_weight=(0.3, 1.0, 0.2), temperature=0.05,
     ),
 )  # fmt: skip
 STATISTICS = tiny_labelling.statistics()
@@ -122,7 +123,7 @@ def test_start_is_that_of_the_labeller(tmp_path: Path) -> None:
 
 def test_calibration_of_a_fold_knows_nothing_of_it() -> None:
     dump = tiny_labelling.made_up_dump(overconfident=3.0)
-    found = replay(dump, LabelSettings('fixed'), STATISTICS, LabelingCfg())
+    found = replay(dump, LabelSettings(threshold_mode='fixed'), STATISTICS, LabelingCfg())
     folds = torch.arange(40) % 2 == 1
     base = cross_calibrated(found, HISTOGRAM, folds)
     # What is right in the first fold changes nothing there, but in the other one.
@@ -135,9 +136,9 @@ def test_calibration_of_a_fold_knows_nothing_of_it() -> None:
     torch.testing.assert_close(changed[first], base[first])
     assert not torch.allclose(changed[~first], base[~first])
     # No calibration is no change.
-    none = LabelSettings('fixed', calibration='none')
+    none = LabelSettings(threshold_mode='fixed', calibration='none')
     torch.testing.assert_close(cross_calibrated(found, none, folds), found.scores)
-    grouped = LabelSettings('fixed', calibration='group_temperature', held_out=True)
+    grouped = LabelSettings(threshold_mode='fixed', calibration='group_temperature', held_out=True)
     table = fit_calibration(grouped, found.reliability(), found.state.groups)
     # Overconfident: the calibrated confidence of a high score is lower.
     assert (table[:, -2] < 0.9).all()
@@ -147,20 +148,22 @@ def test_calibration_raises_scores_only_where_training_does() -> None:
     """Without a held-out part the detector's own tables never raise; nor does the replay."""
     found = replay(
         tiny_labelling.made_up_dump(overconfident=0.4),
-        LabelSettings('fixed'),
+        LabelSettings(threshold_mode='fixed'),
         STATISTICS,
         LabelingCfg(),
     )
     centres = (torch.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS
     both = fit_calibration(HISTOGRAM, found.reliability(), found.state.groups)
-    lower = fit_calibration(LabelSettings('fixed'), found.reliability(), found.state.groups)
+    lower = fit_calibration(
+        LabelSettings(threshold_mode='fixed'), found.reliability(), found.state.groups
+    )
     assert (both > centres + 0.01).any()
     torch.testing.assert_close(lower, torch.minimum(both, centres))
 
 
 def test_weights_reach_objects_and_detections() -> None:
     dump = tiny_labelling.made_up_dump()
-    settings = LabelSettings('fixed', fixed_thr=0.2)
+    settings = LabelSettings(threshold_mode='fixed', fixed_thr=0.2)
     plain = replay(dump, settings, STATISTICS, LabelingCfg())
     assert plain.weights.eq(1).all()
     weights = torch.tensor([0.1, 1.0, 2.0, 3.0, 4.0])
@@ -174,7 +177,7 @@ def test_weights_reach_objects_and_detections() -> None:
 def test_a_part_of_the_images_and_unknown_temperatures() -> None:
     dump = tiny_labelling.made_up_dump()
     # Thresholds and boosts that do not depend on the other images.
-    alone = LabelSettings('fixed', align_rate=0.0)
+    alone = LabelSettings(threshold_mode='fixed', align_rate=0.0)
     found = replay(dump, alone, STATISTICS, LabelingCfg(), indices=[3, 5])
     assert found.objects.shape == (2, 5)
     assert set(found.image.tolist()) <= {0, 1}

@@ -25,7 +25,7 @@ from tests.support import tiny_labelling
 optuna = pytest.importorskip('optuna')
 STATISTICS = tiny_labelling.statistics()
 # Keeps nothing: nearly everything is better.
-BAD = LabelSettings('fixed', fixed_thr=0.94, label_mode='hard')
+BAD = LabelSettings(threshold_mode='fixed', fixed_thr=0.94, label_mode='hard')
 
 
 def make(num_images: int = 40, **options) -> LabelSearch:
@@ -50,7 +50,7 @@ def test_all_images_or_the_half_that_is_tuned_on() -> None:
 
 def test_soft_labels_are_calibrated_only_where_training_does_it_on_held_out_images() -> None:
     search = make()
-    own = LabelSettings('fixed', fixed_thr=0.3)
+    own = LabelSettings(threshold_mode='fixed', fixed_thr=0.3)
     plain = dataclasses.replace(own, calibration='none')
     # On training images calibration finds next to nothing; here it would find a lot.
     assert search.everywhere(own)['proxy'] == search.everywhere(plain)['proxy']
@@ -100,7 +100,7 @@ def test_finds_what_is_better_on_other_images_and_goes_on(
 
 def test_report_does_not_look_at_its_own_labels_for_calibration() -> None:
     search = make()
-    settings = LabelSettings('fixed', fixed_thr=0.3)
+    settings = LabelSettings(threshold_mode='fixed', fixed_thr=0.3)
     values, statistics = search.report(settings)
     assert len(statistics.counts) == 20
     summed = [part.sum(0) for part in (

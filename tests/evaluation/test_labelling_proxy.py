@@ -31,7 +31,7 @@ STATISTICS = tiny_labelling.statistics()
 @pytest.fixture(scope='module')
 def found():
     # The boosts would follow the threshold a little.
-    settings = LabelSettings('fixed', fixed_thr=0.3, align_rate=0.0)
+    settings = LabelSettings(threshold_mode='fixed', fixed_thr=0.3, align_rate=0.0)
     return replay(tiny_labelling.made_up_dump(), settings, STATISTICS, LabelingCfg())
 
 
@@ -112,7 +112,7 @@ def test_statistics_are_sums_over_images(found) -> None:
 
 
 def test_hard_labels_are_learned_where_they_are_kept() -> None:
-    settings = LabelSettings('fixed', fixed_thr=0.3, label_mode='hard')
+    settings = LabelSettings(threshold_mode='fixed', fixed_thr=0.3, label_mode='hard')
     hard = replay(tiny_labelling.made_up_dump(), settings, STATISTICS, LabelingCfg())
     counts, learned, _ = total(group_statistics(hard, hard.scores, hard.scores))
     assert hard.soft is None
@@ -158,7 +158,7 @@ def test_curves_against_the_judge_of_pseudo_labels(found, tmp_path) -> None:
     thresholds = torch.tensor([0.1, 0.3, 0.5])
     curves = threshold_curves(found, thresholds)
     for place, threshold in enumerate(thresholds.tolist()):
-        settings = LabelSettings('fixed', fixed_thr=threshold, align_rate=0.0)
+        settings = LabelSettings(threshold_mode='fixed', fixed_thr=threshold, align_rate=0.0)
         state = replay(dump, settings, STATISTICS, LabelingCfg()).state
         labels = []
         for image in dump.images:

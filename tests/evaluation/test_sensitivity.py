@@ -21,7 +21,7 @@ def test_vary_changes_one_thing(knob: str) -> None:
 
 @pytest.mark.parametrize('mode', ['prior', 'curriculum', 'quantile', 'fixed'])
 def test_every_value_and_the_own(mode: str) -> None:
-    settings = LabelSettings(mode, alpha=0.123, boost_gamma=0.77, held_out=True)
+    settings = LabelSettings(threshold_mode=mode, alpha=0.123, boost_gamma=0.77, held_out=True)
     seen: list[LabelSettings] = []
     reports: list[tuple[int, int]] = []
 

@@ -26,7 +26,7 @@ RATE = torch.as_tensor(STATISTICS.instance_counts).float() / STATISTICS.num_imag
 
 
 def settings(**changes) -> LabelSettings:
-    return dataclasses.replace(LabelSettings('fixed', fixed_thr=0.3), **changes)
+    return dataclasses.replace(LabelSettings(threshold_mode='fixed', fixed_thr=0.3), **changes)
 
 
 def objects_of(state: ClassState, tried: LabelSettings) -> list[InstanceData]:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,8 +156,7 @@ def labeler(ann_file: str, detector: Any) -> Any:
     )
     hook.class_state = detector.class_state
     hook._on_ours = True
-    hook.class_state.wanted_boosts.copy_(hook._frequency_boosts())
-    hook._set_initial_state()
+    hook.policy.set_initial(hook.class_state, hook.statistics)
     return hook
 
 
@@ -214,7 +214,7 @@ def train(name: str, lack: str, ann_file: str, supervised: bool) -> dict[str, An
     hook = labeler(ann_file, detector)
     if strict:
         detector.class_state.thresholds.fill_(1.0)
-        hook.thr_range = (1.0, 1.0)
+        hook.policy = replace(hook.policy, thr_range=(1.0, 1.0))
     rank = dist.get_rank()
     inputs, samples = multi_batch(batch_size=2 * dist.get_world_size())
     mine = slice(rank, None, dist.get_world_size())
