@@ -22,8 +22,9 @@ import mmdet_softpl  # noqa: F401  (stands in for mmcv's ops)
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.cli.demo import CONFIG, replace_prefix
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
-from mmdet_softpl.engine.label_gating import WRONG_PER_RIGHT, claim_folder, gate_labels
+from mmdet_softpl.engine.label_gating import WRONG_PER_RIGHT, gate_labels
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
+from mmdet_softpl.engine.part_folder import claim_folder
 
 TARGET = 0.8
 SPOILT_SHARE = 0.3

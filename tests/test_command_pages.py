@@ -41,6 +41,7 @@ RUN = (
     'similarity',
     'review',
     'gate',
+    'rebalance',
     'report',
 )
 
@@ -101,8 +102,8 @@ def of_other_images(folder: Path) -> None:
 
 @pytest.mark.parametrize('command', RUN)
 def test_examples_run(command: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
-    if command == 'gate':
-        # Enough labels to fit the gate on.
+    if command in ('gate', 'rebalance'):
+        # Enough labels to fit the gate on, images to be halved.
         shutil.copy(folder / 'all.json', folder / 'val.json')
     else:
         of_other_images(folder)

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='teacher',
         help='which network of a semi-supervised checkpoint (default: teacher)',
     )
+    parser.add_argument(
+        '--rebalance', metavar='JSON', help='shift the class biases by a file of `rebalance`'
+    )
     parser.add_argument('--config', help='config of the training, if not the one in CHECKPOINT')
     parser.add_argument(
         '--fp16', action='store_true', help='weights in half precision: a file of half the size'
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         half=args.fp16,
         check=args.check,
+        rebalance=args.rebalance,
     )
     check = summary['check']
     if args.json:
@@ -89,6 +93,7 @@ def export(
     overwrite: bool = False,
     half: bool = False,
     check: str | None = None,
+    rebalance: str | None = None,
 ) -> dict[str, Any]:
     """Write ``detector.py`` and ``detector.pth`` to ``out_dir``.
 
@@ -101,6 +106,8 @@ def export(
         overwrite: whether earlier files may be replaced.
         half: weights in half precision.
         check: an image, or a folder of images, on which the export is compared with the network.
+        rebalance: json of ``rebalance``, whose shifts its class biases (and those of the network
+            that it is compared with) get.
 
     Returns:
         ``config`` and ``weights``: the paths written; ``dropped``: sorted names of entries of
@@ -112,24 +119,20 @@ def export(
             has a type without a stock counterpart.
         TrainedModelError: the checkpoint is missing or cannot be read.
         FileExistsError: of an earlier export.
-        FileNotFoundError: ``check`` has no image.
-        ValueError: an image of ``check`` cannot be read.
+        FileNotFoundError: ``check`` has no image; there is no ``rebalance``.
+        ValueError: an image of ``check`` cannot be read; ``rebalance`` is of other classes, or no
+            such file.
         OSError: the files cannot be written; an earlier export stays as it was.
         NotADirectoryError: ``out_dir`` is a file.
     """
     import torch
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
 
     from mmdet_softpl.atomic_json import replaced_together
+    from mmdet_softpl.engine.class_biases import check_softmax, shifted
     from mmdet_softpl.engine.export_check import check_export, halved
     from mmdet_softpl.engine.load_teacher import read_checkpoint
-    from mmdet_softpl.engine.plain_detector import (
-        ExportError,
-        dataset_meta,
-        plain_config,
-        plain_state_dict,
-    )
+    from mmdet_softpl.engine.plain_detector import dataset_meta, plain_detector, training_config
+    from mmdet_softpl.engine.rebalancing import read_shifts
 
     images = _images(check) if check is not None else []
     if Path(out_dir).is_file():
@@ -140,20 +143,20 @@ def export(
             raise FileExistsError(f'{path} exists; give --overwrite or another OUT_DIR')
 
     loaded = read_checkpoint(checkpoint)
-    cfg = _training_config(loaded, checkpoint, config)
-    plain = plain_config(cfg)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(plain.model)
-    state_dict, dropped = plain_state_dict(loaded['state_dict'], network, model.state_dict())
-    try:
-        model.load_state_dict(state_dict, strict=True)
-    except RuntimeError as error:
-        raise ExportError(f'{checkpoint}: {error}') from error
+    cfg = training_config(loaded, checkpoint, config)
+    source = loaded['state_dict']
+    plain = plain_detector(cfg, source, network, checkpoint)
+    classes_meta = dataset_meta(loaded, plain.cfg, checkpoint)
+    state_dict = plain.state_dict
+    if rebalance is not None:
+        check_softmax(plain.model)
+        shifts = read_shifts(rebalance, classes_meta['classes'])
+        source, state_dict = shifted(source, shifts), shifted(state_dict, shifts)
     if half:
         state_dict = halved(state_dict)
 
-    text = plain.pretty_text
-    meta = {'cfg': text, 'dataset_meta': dataset_meta(loaded, plain, checkpoint)}
+    text = plain.cfg.pretty_text
+    meta = {'cfg': text, 'dataset_meta': classes_meta}
     config_file.parent.mkdir(parents=True, exist_ok=True)
     with replaced_together(weights_file, config_file) as (weights, shipped):
         shipped.write_text(text, encoding='utf-8')
@@ -165,8 +168,8 @@ def export(
     written = (str(config_file), str(weights_file))
     found = None
     if images:
-        found = asdict(check_export(cfg, loaded['state_dict'], network, written, images, half=half))
-    return {'config': written[0], 'weights': written[1], 'dropped': dropped, 'check': found}
+        found = asdict(check_export(cfg, source, network, written, images, half=half))
+    return {'config': written[0], 'weights': written[1], 'dropped': plain.dropped, 'check': found}
 
 
 def _images(path: str) -> list[str]:
@@ -185,17 +188,3 @@ def _images(path: str) -> list[str]:
         if not scanned.readable:
             raise ValueError(f'--check {image}: the image cannot be read ({scanned.error})')
     return chosen
-
-
-def _training_config(loaded: dict[str, Any], checkpoint: str, config: str | None) -> Any:
-    from mmengine.config import Config
-
-    from mmdet_softpl.config_file import load_config
-    from mmdet_softpl.engine.plain_detector import ExportError
-
-    if config is not None:
-        return load_config(config)
-    text = loaded.get('meta', {}).get('cfg')
-    if not text:
-        raise ExportError(f"{checkpoint} has no config in its 'meta'; give one with --config")
-    return Config.fromstring(text, '.py')

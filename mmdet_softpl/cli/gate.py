@@ -75,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.atomic_json import write_json
     from mmdet_softpl.engine.device import chosen_device
     from mmdet_softpl.engine.held_out import training_images_held_out
-    from mmdet_softpl.engine.label_gating import claim_folder, gate_labels
+    from mmdet_softpl.engine.label_gating import gate_labels
     from mmdet_softpl.engine.load_teacher import load_teacher, read_config
+    from mmdet_softpl.engine.part_folder import claim_folder
     from mmdet_softpl.progress import Progress
 
     if os.path.abspath(args.ann_file) == os.path.abspath(args.held_out):

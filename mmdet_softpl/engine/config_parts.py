@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdet_softpl.config_file import type_name
-from mmdet_softpl.datasets.config_sets import joined
+from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets, joined
 
 
 class ConfigPartError(ValueError):
@@ -93,6 +93,31 @@ def labelled_leaves(cfg: Config, labeled_ann_file: str) -> list[Any]:
             'RareBoostPseudoLabeler; give both the same file.'
         )
     return leaves
+
+
+def labelled_file_of(cfg: Config) -> str:
+    """The json whose labelled images count the classes: the labeller's, else the training set's.
+
+    Raises:
+        ConfigPartError: The config has no labelled json, or several.
+        FileNotFoundError: It does not exist.
+    """
+    hook = find_hook(cfg, 'RareBoostPseudoLabeler')
+    files = {one.ann_file for one in configured_sets(cfg) if one.role == LABELLED and one.ann_file}
+    if hook is not None:
+        files = {hook[1]['labeled_ann_file']}
+    if len(files) != 1:
+        raise ConfigPartError(
+            f'the config has {len(files)} labelled annotation files, of one of which the classes '
+            'are counted; give the config of a training that has one.'
+        )
+    (file,) = files
+    if not os.path.isfile(file):
+        raise FileNotFoundError(
+            f'{file}: the labelled json of the config does not exist; relative paths count from '
+            f'{os.getcwd()!r}. Start where the paths of the config begin.'
+        )
+    return file
 
 
 def held_out_set(

@@ -5,7 +5,6 @@ Shape legend: N labels, E kinds of evidence, C classes.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from mmengine.registry import DefaultScope
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
-from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
@@ -328,31 +326,3 @@ def _describe(
         coefficients=dict(bias=bias, **dict(zip(EVIDENCE, coefficients, strict=False))),
         held_out=shares,
     )
-
-
-def claim_folder(folder: Path, key: dict[str, Any]) -> bool:
-    """Make a folder of evidence ours: what other settings left there is removed.
-
-    Args:
-        folder: Of :func:`gate_labels`.
-        key: All that the evidence depends on.
-
-    Returns:
-        Whether evidence of the same settings is there to go on from.
-
-    Raises:
-        FileExistsError: The folder holds something else.
-    """
-    marker = folder / 'settings.json'
-    if folder.exists() and any(folder.iterdir()) and not marker.is_file():
-        raise FileExistsError(
-            f'{folder}: this folder is for evidence of the gate, but holds other files. Choose '
-            'another output file, or move them.'
-        )
-    same = marker.is_file() and json.loads(marker.read_text(encoding='utf-8')) == key
-    if not same:
-        for path in folder.glob('*/part-*.json'):
-            path.unlink()
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(marker, key)
-    return same

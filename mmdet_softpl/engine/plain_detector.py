@@ -7,13 +7,18 @@ similarities) matter in training only, so that predictions do not change.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
 
 from mmdet_softpl import registry
+from mmdet_softpl.config_file import load_config
 from mmdet_softpl.engine.load_teacher import without_pretrained
 from mmdet_softpl.models.checkpoint_parts import network_part
 
@@ -40,6 +45,62 @@ _PACKAGE = 'mmdet_softpl'
 
 class ExportError(ValueError):
     """The checkpoint or its config cannot become a plain detector."""
+
+
+@dataclass(frozen=True)
+class PlainDetector:
+    """A plain detector out of a training.
+
+    Attributes:
+        cfg: Of it, as it is written down.
+        model: Built, on the CPU, with the weights.
+        state_dict: The weights.
+        dropped: Sorted names of the entries of the training that it does not have.
+    """
+
+    cfg: Config
+    model: nn.Module
+    state_dict: dict[str, Tensor]
+    dropped: list[str]
+
+
+def training_config(loaded: Mapping[str, Any], checkpoint: str, config: str | None) -> Config:
+    """Config of the training: the file ``config``; where that is None, that of its checkpoint.
+
+    Raises:
+        ExportError: There is neither.
+    """
+    if config is not None:
+        return load_config(config)
+    text = loaded.get('meta', {}).get('cfg')
+    if not text:
+        raise ExportError(f"{checkpoint} has no config in its 'meta'; give one with --config")
+    return Config.fromstring(text, '.py')
+
+
+def plain_detector(
+    cfg: Config, state_dict: Mapping[str, Tensor], network: str, checkpoint: str
+) -> PlainDetector:
+    """The plain detector of a training's config and weights.
+
+    Args:
+        cfg: Of the training.
+        state_dict: Of its checkpoint.
+        network: ``'teacher'`` or ``'student'``; of no effect on a plain detector.
+        checkpoint: Named in messages.
+
+    Raises:
+        ExportError: As ``plain_config`` and ``plain_state_dict``; the weights do not fit.
+    """
+    plain = plain_config(cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(plain.model)
+    weights, dropped = plain_state_dict(dict(state_dict), network, model.state_dict())
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ExportError(f'{checkpoint}: {error}') from error
+    return PlainDetector(plain, model.eval(), weights, dropped)
 
 
 def plain_state_dict(

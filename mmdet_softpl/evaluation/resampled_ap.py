@@ -5,7 +5,8 @@ Shape letters: **I** images, **R** draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from mmengine.logging import MMLogger
@@ -15,6 +16,18 @@ from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 
 # What an evaluation leaves in a LongTailMetric, and what it read.
 _LAST_EVALUATION = ('_truth', '_api', 'evaluations', 'reliability')
+
+
+@contextmanager
+def quiet_logger() -> Iterator[None]:
+    """Without the lines of every evaluation, which would fill the log."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def draw_aps(
@@ -50,9 +63,6 @@ def draw_aps(
     img_ids = sorted(set.intersection(*(set(records) for records in by_image)))
     values: list[list[dict[str, float]]] = [[] for _ in predictions]
     kept = {name: getattr(metric, name) for name in _LAST_EVALUATION}
-    old_level = MMLogger.get_current_instance().level
-    # Two lines a draw and detector would fill the log.
-    MMLogger.get_current_instance().setLevel('WARNING')
     try:
         for done in range(repeats):
             drawn = rng.choice(img_ids, len(img_ids)).tolist()
@@ -63,12 +73,12 @@ def draw_aps(
                 results = [
                     {**records[img_id], 'img_id': new} for new, img_id in enumerate(drawn, 1)
                 ]
-                found.append(metric.compute_metrics(results))
+                with quiet_logger():
+                    found.append(metric.compute_metrics(results))
             progress(done + 1, repeats)
     finally:
         for name, value in kept.items():
             setattr(metric, name, value)
-        MMLogger.get_current_instance().setLevel(old_level)
     return [
         {key: np.array([draw[key] for draw in found]) for key in (found[0] if found else ())}
         for found in values

@@ -18,6 +18,7 @@ from .frequency import (
     boost_scores,
     frequency_boost,
     frequency_groups,
+    rebalancing_shifts,
 )
 from .group_statistics import group_mean, shrink_to_groups
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mask_boxes, warp_points
@@ -96,6 +97,7 @@ __all__ = [
     'prior_thresholds',
     'prototype_log_evidence',
     'quantile_thresholds',
+    'rebalancing_shifts',
     'reliability_counts',
     'resample_roi_masks',
     'score_histogram',

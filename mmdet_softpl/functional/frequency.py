@@ -1,4 +1,4 @@
-"""Class frequencies: groups, the rare boost, and scores re-weighted by it.
+"""Class frequencies: groups, the rare boost, scores re-weighted by it, logits without the prior.
 
 Shape letters: **N** RoIs, **C** foreground classes (background has index C).
 Source: "Frequency" and "Rare boost" of docs/DESIGN.md, section 4; the groups are those of LVIS
@@ -104,3 +104,27 @@ def boost_scores(scores: Tensor, boost: Tensor, log_evidence: Tensor | None = No
     log_mass = log_mass.masked_fill(~possible, torch.finfo(scores.dtype).min)
     share = torch.softmax(log_mass, dim=1) * possible
     return torch.cat([share * (1 - background).clamp_min(0), background], dim=1)
+
+
+def rebalancing_shifts(image_counts: Tensor, gamma: float) -> Tensor:
+    """Shift -gamma log(m_c / t) of each class logit, by which labelled frequencies count less.
+
+    NorCal (Pan et al., arXiv 2107.02170) without its other effect: there every class is lowered
+    (t = 1), which raises background. Here t is the median count, whose class stays where it is.
+
+    Args:
+        image_counts: (C,) labelled images m_c that show the class, >= 0; 0 counts as 1.
+        gamma: in [0, 1]; 0 changes nothing, 1 takes the frequencies out.
+
+    Returns:
+        (C,) float32. At gamma = 1 the median of the classes that have a labelled image gets 0.
+
+    Raises:
+        ValueError: gamma is outside its range.
+    """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f'gamma of the rebalancing must lie in [0, 1], got {gamma}')
+    counts = at_least_float32(image_counts)
+    seen = counts > 0
+    target = counts[seen].quantile(0.5) if bool(seen.any()) else counts.new_ones(())
+    return -gamma * (counts.clamp_min(1) / target).log()

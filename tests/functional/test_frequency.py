@@ -16,6 +16,7 @@ from mmdet_softpl.functional import (
     boost_scores,
     frequency_boost,
     frequency_groups,
+    rebalancing_shifts,
 )
 
 
@@ -168,3 +169,28 @@ def test_a_larger_boost_takes_from_the_other_classes_only(seed, extra):
     assert (actual[:, 2] > scores[:, 2]).all()
     assert (actual[:, [0, 1, 3, 4]] < scores[:, [0, 1, 3, 4]]).all()
     assert torch.equal(actual[:, 5], scores[:, 5])
+
+
+@pytest.mark.parametrize('gamma', [0.0, 0.4, 1.0])
+def test_rebalancing_shifts_divide_scores_by_the_frequencies(gamma):
+    counts = torch.tensor([1, 10, 100, 0])
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    shifts = torch.cat([rebalancing_shifts(counts, gamma), torch.zeros(1)])
+    found = (logits + shifts).softmax(1)
+    # NorCal's quotient with the median 10 as unit; background keeps its exponential.
+    units = [1 / 10, 10 / 10, 100 / 10, 1 / 10, 1.0]
+    mass = torch.tensor([[math.exp(z) / u**gamma for z, u in zip(row, units, strict=True)]
+                         for row in logits.tolist()], dtype=torch.double)  # fmt: skip
+    torch.testing.assert_close(found, mass / mass.sum(1, keepdim=True), rtol=1e-6, atol=1e-8)
+
+
+def test_rebalancing_shifts_without_anything_to_balance():
+    for counts in (torch.zeros(0), torch.tensor([7]), torch.zeros(3), torch.full((4,), 5)):
+        assert rebalancing_shifts(counts, 1.0).tolist() == [0.0] * len(counts)
+    assert rebalancing_shifts(torch.tensor([1, 1000]), 0.0).abs().max() == 0
+
+
+@pytest.mark.parametrize('gamma', [-0.1, 1.1])
+def test_rebalancing_shifts_reject_other_strengths(gamma):
+    with pytest.raises(ValueError, match=rf'must lie in \[0, 1\], got {gamma}'):
+        rebalancing_shifts(torch.tensor([1]), gamma)

@@ -1,0 +1,130 @@
+"""What ``softpl rebalance`` brings to trained arms: chosen on tune, reported on test.
+
+`python -m benchmarks.longtail.rebalance --arms 0-normed 7-normed --seeds 2 --out work_dirs/my_runs`
+needs finished runs of these arms; no training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+from mmdet_softpl.datasets.annotation_checks import check_annotations
+from mmdet_softpl.datasets.annotation_file import load_annotation_file
+from mmdet_softpl.datasets.class_statistics import class_statistics
+from mmdet_softpl.engine.class_biases import ShiftedBiases
+from mmdet_softpl.engine.part_folder import claim_folder
+from mmdet_softpl.engine.rebalancing import GAMMAS, choose_strength, detections_in_parts
+from mmdet_softpl.evaluation.teacher_dump import file_key
+from mmdet_softpl.functional import rebalancing_shifts
+from mmdet_softpl.progress import Progress
+
+from . import parts  # noqa: F401
+from .arms import ARMS, arm_config, placed
+from .job import Job
+from .measure import classes_of, evaluate, split_dataset
+from .presets import PRESETS, Preset
+from .tables import markdown
+
+METRICS = ('segm_AP', 'segm_APr', 'segm_APc', 'segm_APf')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table.
+
+    Returns:
+        0; 2 where a run is missing.
+    """
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.longtail.rebalance', description=__doc__.splitlines()[0]
+    )
+    parser.add_argument('--preset', choices=PRESETS, default='cpu')
+    parser.add_argument('--arms', nargs='+', choices=ARMS, required=True)
+    parser.add_argument('--seeds', nargs='+', type=int, default=[2])
+    parser.add_argument('--out', type=Path, help='folder of the runs')
+    parser.add_argument('--data', type=Path, help='folder of the pictures')
+    args = parser.parse_args(argv)
+    preset = PRESETS[args.preset]
+    out = (args.out or Path('work_dirs') / 'longtail' / preset.name).resolve()
+    data_root = (args.data or out / 'data').resolve()
+    jobs = [Job(arm, seed) for arm in args.arms for seed in args.seeds]
+    missing = [job.name for job in jobs if not job.is_done(out, ('tune', 'test'))]
+    if missing:
+        print(f'error: not finished in {out}: {", ".join(missing)}.', file=sys.stderr)
+        return 2
+    init_default_scope('mmdet')
+    # The host prints while it reads annotations.
+    with contextlib.redirect_stdout(sys.stderr):
+        rows = [_row(job, rebalanced(job, preset, out, data_root)) for job in jobs]
+    splits = ('tune', 'test')
+    head = [f'{split}: {when}' for split in splits for when in ('as it is', 'rebalanced')]
+    print('\n'.join(markdown(['arm', 'seed', 'strength', *head, 'half of tune'], rows)))
+    return 0
+
+
+def rebalanced(job: Job, preset: Preset, out: Path, data_root: Path) -> dict[str, Any]:
+    """The strength chosen on ``tune``, and mask AP of both splits without and with it."""
+    folder = job.folder(out)
+    cfg = placed(arm_config(job.arm, preset, job.seed), data_root)
+    model: Any = MODELS.build(cfg.model)
+    state = torch.load(folder / 'final.pth', map_location='cpu', weights_only=True)
+    model.load_state_dict(state['state_dict'])
+    model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
+    annotations = data_root / 'annotations'
+    labelled = str(annotations / 'train.json')
+    counts = torch.as_tensor(class_statistics(check_annotations(labelled)).image_counts)
+    found_in = folder / 'rebalance.parts'
+    claim_folder(found_in, file_key(folder / 'final.pth'))
+    (found_in / 'tune').mkdir(exist_ok=True)
+    records = detections_in_parts(
+        model.teacher,
+        split_dataset(cfg, annotations / 'tune.json', data_root / 'tune'),
+        torch.stack([rebalancing_shifts(counts, gamma) for gamma in GAMMAS]),
+        found_in / 'tune',
+        progress=Progress(f'{job.name}: tune'),
+    )
+    choice = choose_strength(
+        records,
+        load_annotation_file(str(annotations / 'tune.json')),
+        classes_of(cfg),
+        labelled,
+        found_in,
+        progress=Progress('drawing images'),
+    )
+    ShiftedBiases(model.teacher).set(rebalancing_shifts(counts, choice['gamma']))
+    values: dict[str, Any] = {}
+    for split in ('tune', 'test'):
+        plain = json.loads((folder / f'{split}.json').read_text())['metrics']
+        metrics, _ = evaluate(
+            model,
+            cfg,
+            annotations / f'{split}.json',
+            data_root / split,
+            Progress(f'{job.name}: {split}, rebalanced'),
+        )
+        values[split] = [{key: one[key] for key in METRICS} for one in (plain, metrics)]
+    return dict(choice, values=values)
+
+
+def _row(job: Job, found: dict[str, Any]) -> list[str]:
+    cells = [
+        ' / '.join(f'{100 * one[key]:.1f}' for key in METRICS)
+        for split in ('tune', 'test')
+        for one in found['values'][split]
+    ]
+    low, high = (100 * value for value in found['interval'])
+    verdict = f'box AP {low:+.1f} to {high:+.1f}: {found["verdict"]}'
+    return [job.arm, str(job.seed), f'{found["gamma"]:g}', *cells, verdict]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
