@@ -20,8 +20,10 @@ from benchmarks.longtail.hooks import Cost
 from benchmarks.longtail.job import Job, claim, run_job
 from benchmarks.longtail.presets import PRESETS
 from benchmarks.longtail.proxy import proxies
+from benchmarks.longtail.rebalance import rebalanced
 from benchmarks.longtail.results import Table, collect
 from benchmarks.longtail.schedule import duration, jobs_of, run_jobs, seconds_left, work_of
+from mmdet_softpl.engine.rebalancing import GAMMAS
 
 # Few pictures, and labels from the first unlabelled image on.
 TINY_PRESET = replace(
@@ -136,6 +138,11 @@ def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found.keys() == {'5', '7'}
     assert all(0 <= values['proxy'] <= 1 for values in found.values())
     assert len(list((tmp_path / 'dumps').iterdir())) == 2
+
+    # A network that finds nothing is left as it is, and so are its results.
+    rebalance = rebalanced(job, TINY_PRESET, shared, data_root)
+    assert len(rebalance['curve']) == len(GAMMAS) and rebalance['gamma'] == 0
+    assert all(plain == changed for plain, changed in rebalance['values'].values())
 
     note = burn_in.folder(shared) / 'settings.json'
     settings = json.loads(note.read_text())
