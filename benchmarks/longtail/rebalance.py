@@ -23,8 +23,8 @@ from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.engine.class_biases import ShiftedBiases
 from mmdet_softpl.engine.part_folder import claim_folder
-from mmdet_softpl.engine.rebalancing import GAMMAS, choose_strength, detections_in_parts
-from mmdet_softpl.evaluation.teacher_dump import file_key
+from mmdet_softpl.engine.rebalancing import GAMMAS, choose_strength, detections_in_parts, halves_of
+from mmdet_softpl.evaluation.teacher_dump import file_key, images_key
 from mmdet_softpl.functional import rebalancing_shifts
 from mmdet_softpl.progress import Progress
 
@@ -83,18 +83,30 @@ def rebalanced(job: Job, preset: Preset, out: Path, data_root: Path) -> dict[str
     labelled = str(annotations / 'train.json')
     counts = torch.as_tensor(class_statistics(check_annotations(labelled)).image_counts)
     found_in = folder / 'rebalance.parts'
-    claim_folder(found_in, file_key(folder / 'final.pth'))
+    dataset = split_dataset(cfg, annotations / 'tune.json', data_root / 'tune')
+    shifts = torch.stack([rebalancing_shifts(counts, gamma) for gamma in GAMMAS])
+    key = dict(
+        checkpoint=file_key(folder / 'final.pth'),
+        ann_file=file_key(annotations / 'tune.json'),
+        images=images_key(dataset),
+        config=cfg.pretty_text,
+        shifts=shifts.tolist(),
+    )
+    claim_folder(found_in, key)
     (found_in / 'tune').mkdir(exist_ok=True)
+    data = load_annotation_file(str(annotations / 'tune.json'))
+    img_ids = [image['id'] for image in data['images']]
     records = detections_in_parts(
         model.teacher,
-        split_dataset(cfg, annotations / 'tune.json', data_root / 'tune'),
-        torch.stack([rebalancing_shifts(counts, gamma) for gamma in GAMMAS]),
+        dataset,
+        shifts,
         found_in / 'tune',
         progress=Progress(f'{job.name}: tune'),
     )
     choice = choose_strength(
         records,
-        load_annotation_file(str(annotations / 'tune.json')),
+        data,
+        halves_of(data, img_ids, 0, 'tune.json'),
         classes_of(cfg),
         labelled,
         found_in,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,8 @@ def export(
         TrainedModelError: the checkpoint is missing or cannot be read.
         FileExistsError: of an earlier export.
         FileNotFoundError: ``check`` has no image; there is no ``rebalance``.
-        ValueError: an image of ``check`` cannot be read; ``rebalance`` is of other classes, or no
-            such file.
+        ValueError: an image of ``check`` cannot be read; ``rebalance`` is of other classes or of
+            the other network, or no such file.
         OSError: the files cannot be written; an earlier export stays as it was.
         NotADirectoryError: ``out_dir`` is a file.
     """
@@ -150,7 +151,10 @@ def export(
     state_dict = plain.state_dict
     if rebalance is not None:
         check_softmax(plain.model)
-        shifts = read_shifts(rebalance, classes_meta['classes'])
+        classes = classes_meta['classes']
+        shifts, doubts = read_shifts(rebalance, classes, network, checkpoint)
+        for doubt in doubts:
+            print(f'warning: {doubt}', file=sys.stderr)
         source, state_dict = shifted(source, shifts), shifted(state_dict, shifts)
     if half:
         state_dict = halved(state_dict)

@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--precision',
         type=float,
-        help='share of right labels among the kept ones, as seen on the held-out images '
-        '(default: keep as large a share of the right labels as is dropped of the wrong ones)',
+        help='share of right labels among the kept ones (default: keep as large a share of the '
+        'right labels as is dropped of the wrong ones); either by the held-out images, with their '
+        'classes weighted to be as often as the generated ones',
     )
     parser.add_argument(
         '--wrong-share',
@@ -168,6 +169,11 @@ def _print(summary: dict[str, Any], folder: Path) -> None:
             ('kept', record['kept']) if kind == 'right' else ('dropped', 1 - record['kept'])
         )
         print(f'  {kind.replace("_", " "):12s} {share:4.0%} of {record["labels"]} {verb}')
+    expected = gate['expected']
+    print(
+        f'  with the classes as often as among the generated labels: {expected["right_kept"]:.0%} '
+        f'of the right kept, {expected["wrong_dropped"]:.0%} of the wrong dropped'
+    )
     print(f'generated labels: {summary["kept"]} of {summary["labels"]} kept')
     width = max(map(len, summary['classes']))
     for name, record in summary['classes'].items():

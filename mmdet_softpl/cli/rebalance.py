@@ -58,8 +58,13 @@ def run(args: argparse.Namespace) -> int:
     check_range('rebalance', '--batch-size', args.batch_size, 1, None)
     check_range('rebalance', '--seed', args.seed, 0, None)
     out = Path(args.out)
-    if out.exists() and not args.overwrite:
-        raise FileExistsError(f'{out} exists; give --overwrite or another --out')
+    if out.suffix != '.json':
+        raise ValueError(f'--out {out}: give a name that ends in .json; a picture lies beside it.')
+    picture = out.with_suffix('.png')
+    for path in (out, picture):
+        if path.exists() and not (args.overwrite and _is_ours(out)):
+            hint = 'give --overwrite or another --out' if _is_ours(out) else 'give another --out'
+            raise FileExistsError(f'{path} exists; {hint}')
     if not out.parent.is_dir():
         raise FileNotFoundError(f'{out.parent}: the folder of --out does not exist; make it')
     # Standard output is for the result; the host prints there while it reads annotations.
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         result = _rebalance(args, out)
         if result['verdict'] == 'worse':
             # Of an earlier call: they would contradict this result.
-            for path in (out, out.with_suffix('.png')):
+            for path in (out, picture):
                 path.unlink(missing_ok=True)
         else:
             _write(result, out)
@@ -75,20 +80,38 @@ def run(args: argparse.Namespace) -> int:
     return 1 if result['verdict'] == 'worse' else 0
 
 
+def _is_ours(out: Path) -> bool:
+    """Whether an earlier call wrote it, so that it may be replaced."""
+    try:
+        return {'gamma', 'shifts'} <= json.loads(out.read_text(encoding='utf-8')).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     import torch
 
-    from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
+    from mmdet_softpl.datasets.annotation_checks import (
+        check_annotations,
+        check_num_classes,
+        check_same_categories,
+    )
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
     from mmdet_softpl.datasets.class_statistics import class_statistics
-    from mmdet_softpl.engine.class_biases import check_softmax
+    from mmdet_softpl.engine.class_biases import box_heads
     from mmdet_softpl.engine.config_parts import annotation_path, labelled_file_of
     from mmdet_softpl.engine.device import chosen_device
     from mmdet_softpl.engine.held_out import held_out_dataset, training_images_held_out
     from mmdet_softpl.engine.load_teacher import read_checkpoint
     from mmdet_softpl.engine.part_folder import claim_folder
     from mmdet_softpl.engine.plain_detector import plain_detector, training_config
-    from mmdet_softpl.engine.rebalancing import GAMMAS, choose_strength, detections_in_parts
+    from mmdet_softpl.engine.rebalancing import (
+        GAMMAS,
+        check_replayable,
+        choose_strength,
+        detections_in_parts,
+        halves_of,
+    )
     from mmdet_softpl.evaluation.teacher_dump import file_key, images_key
     from mmdet_softpl.functional import rebalancing_shifts
     from mmdet_softpl.progress import Progress
@@ -97,12 +120,17 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     loaded = read_checkpoint(args.checkpoint)
     cfg = training_config(loaded, args.checkpoint, args.config)
     detector = plain_detector(cfg, loaded['state_dict'], args.network, args.checkpoint).model
-    check_softmax(detector)
+    check_replayable(detector)
     dataset, leaf = held_out_dataset(cfg, args.held_out, args.held_out_images)
     classes, path = dataset.metainfo.get('classes') or (), annotation_path(leaf)
     labelled_file = labelled_file_of(cfg)
     labelled = check_annotations(labelled_file, classes=classes or None)
+    for head in box_heads(detector):
+        check_num_classes(labelled, head.num_classes)
     check_same_categories(labelled, check_annotations(path, classes=classes or None))
+    data = load_annotation_file(path)
+    img_ids = [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
+    halves = halves_of(data, img_ids, args.seed, path)
     warnings = training_images_held_out(cfg, path)
     for warning in warnings:
         print(f'warning: {warning}', file=sys.stderr)
@@ -115,6 +143,7 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         labelled=file_key(labelled_file),
         images=images_key(dataset),
         config=cfg.pretty_text,
+        shifts=shifts.tolist(),
     )
     folder = out.with_name(out.name + '.parts')
     claim_folder(folder, json.loads(json.dumps(key)))
@@ -129,7 +158,8 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     )
     found = choose_strength(
         records,
-        load_annotation_file(path),
+        data,
+        halves,
         labelled.classes,
         labelled_file,
         folder,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
@@ -28,22 +29,30 @@ def class_bias_names(names: Iterable[str]) -> list[str]:
     found = [name for name in names if _BIAS.fullmatch(name)]
     if not found:
         raise ClassBiasError(
-            'the detector has no roi_head.bbox_head.fc_cls with a bias; a two-stage detector whose '
-            'classifier has one is needed.'
+            'the detector has no roi_head.bbox_head.fc_cls with a bias, which would be shifted; '
+            'give a checkpoint of a two-stage detector whose classifier has one.'
         )
     return found
+
+
+def box_heads(detector: Any) -> list[Any]:
+    """Of a two-stage detector; of every stage of a cascade."""
+    heads = detector.roi_head.bbox_head
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
 def check_softmax(detector: nn.Module) -> None:
     """Raise :class:`ClassBiasError` for scores that are no softmax over the classes."""
     if not isinstance(detector, TwoStageDetector):
-        raise ClassBiasError(f'{type(detector).__name__} is no two-stage detector of MMDetection.')
-    heads = detector.roi_head.bbox_head
-    for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+        raise ClassBiasError(
+            f'{type(detector).__name__} is no two-stage detector of MMDetection; give a checkpoint '
+            'of one.'
+        )
+    for head in box_heads(detector):
         if getattr(head.loss_cls, 'use_sigmoid', False):
             raise ClassBiasError(
-                f'{type(head).__name__} has sigmoid scores, in which classes do not compete; there '
-                'is no balance between them to be changed.'
+                f'{type(head).__name__} has sigmoid scores, in which classes do not compete, so '
+                'there is no balance to be changed; keep the detector as it is.'
             )
 
 
@@ -61,13 +70,18 @@ def shifted(state_dict: Mapping[str, Tensor], shifts: Tensor) -> dict[str, Tenso
     """
     changed = dict(state_dict)
     for name in class_bias_names(state_dict):
-        bias = state_dict[name].clone()
-        if len(bias) not in (len(shifts) + 1, len(shifts) + 2):
-            raise ClassBiasError(
-                f'{name} has {len(bias)} outputs, which are not those of {len(shifts)} classes.'
-            )
-        bias[: len(shifts)] += shifts.to(bias)
-        changed[name] = bias
+        changed[name] = _plus(state_dict[name], shifts, name)
+    return changed
+
+
+def _plus(bias: Tensor, shifts: Tensor, name: str) -> Tensor:
+    if len(bias) not in (len(shifts) + 1, len(shifts) + 2):
+        raise ClassBiasError(
+            f'{name} has {len(bias)} outputs, which are not those of {len(shifts)} classes; give '
+            'the labelled file and the checkpoint of one training.'
+        )
+    changed = bias.clone()
+    changed[: len(shifts)] += shifts.to(bias)
     return changed
 
 
@@ -84,12 +98,15 @@ class ShiftedBiases:
     def __init__(self, detector: nn.Module) -> None:
         check_softmax(detector)
         parameters = dict(detector.named_parameters())
-        self._parameters = [parameters[name] for name in class_bias_names(parameters)]
-        self._own = [parameter.detach().clone() for parameter in self._parameters]
+        self._parameters = {name: parameters[name] for name in class_bias_names(parameters)}
+        self._own = {name: one.detach().clone() for name, one in self._parameters.items()}
 
     @torch.no_grad()
     def set(self, shifts: Tensor) -> None:
-        """Own biases plus ``shifts`` (C,)."""
-        for parameter, own in zip(self._parameters, self._own, strict=True):
-            parameter.copy_(own)
-            parameter[: len(shifts)] += shifts.to(own)
+        """Own biases plus ``shifts`` (C,).
+
+        Raises:
+            ClassBiasError: The classifier has another number of classes.
+        """
+        for name, parameter in self._parameters.items():
+            parameter.copy_(_plus(self._own[name], shifts, name))

@@ -108,8 +108,9 @@ def labelled_file_of(cfg: Config) -> str:
         files = {hook[1]['labeled_ann_file']}
     if len(files) != 1:
         raise ConfigPartError(
-            f'the config has {len(files)} labelled annotation files, of one of which the classes '
-            'are counted; give the config of a training that has one.'
+            f'{cfg.filename}: {len(files)} labelled annotation files ({", ".join(sorted(files))}), '
+            'but the classes are counted in one; give a RareBoostPseudoLabeler with '
+            "labeled_ann_file='...', or a config whose training set reads one file."
         )
     (file,) = files
     if not os.path.isfile(file):

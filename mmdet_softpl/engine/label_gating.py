@@ -134,8 +134,9 @@ def gate_labels(
     num_right = made.count('right')
     if min(num_right, len(made) - num_right) < MIN_LABELS:
         raise ValueError(
-            f'{held_out_file}: {len(made)} labels are too few to fit a gate, {2 * MIN_LABELS} or '
-            'more are needed, and images with room for a wrong one. Hold out more images.'
+            f'{held_out_file}: {num_right} labels, beside which {len(made) - num_right} wrong ones '
+            f'were made, are too few to fit a gate; {MIN_LABELS} or more of each are needed. Hold '
+            'out more images.'
         )
     prepare()
     evidence = {}
@@ -176,7 +177,7 @@ def gate_labels(
             f'gate: no threshold reaches a precision of {precision} on {held_out_file}. Lower '
             '--precision, or train the teacher longer.'
         )
-    info = _describe(gate, threshold, weights, kinds, precision, wrong_share)
+    info = _describe(gate, threshold, weights, kinds, importance, precision, wrong_share)
     return _judge(data, evidence['generated'], gate, threshold, summary.category_ids) | {
         'gate': info
     }
@@ -304,13 +305,20 @@ def _describe(
     threshold: float,
     weights: Tensor,
     kinds: list[str],
+    importance: Tensor,
     precision: float | None,
     wrong_share: float,
 ) -> dict[str, Any]:
     """How the labels were judged: ``threshold``, ``wrong_share``, ``precision`` asked for (or
-    None), ``coefficients`` by evidence, and ``held_out``: the number of labels and the share
-    that was kept, by kind."""
+    None), ``coefficients`` by evidence, ``held_out``: the number of labels and the share that was
+    kept, by kind, and ``expected``: ``right_kept`` and ``wrong_dropped``, were the held-out classes
+    as often as the generated ones."""
     keep = weights >= threshold
+    right = torch.tensor([kind == 'right' for kind in kinds])
+    expected = {
+        name: round(float((importance * chosen)[of].sum() / importance[of].sum()), 4)
+        for name, chosen, of in (('right_kept', keep, right), ('wrong_dropped', ~keep, ~right))
+    }
     shares = {}
     for kind in ('right', *JUDGED_KINDS):
         chosen = torch.tensor([k == kind for k in kinds])
@@ -325,4 +333,5 @@ def _describe(
         wrong_share=wrong_share,
         coefficients=dict(bias=bias, **dict(zip(EVIDENCE, coefficients, strict=False))),
         held_out=shares,
+        expected=expected,
     )

@@ -75,7 +75,8 @@ def training_config(loaded: Mapping[str, Any], checkpoint: str, config: str | No
     text = loaded.get('meta', {}).get('cfg')
     if not text:
         raise ExportError(f"{checkpoint} has no config in its 'meta'; give one with --config")
-    return Config.fromstring(text, '.py')
+    # Messages name the config by its file.
+    return Config(Config.fromstring(text, '.py').to_dict(), cfg_text=text, filename=checkpoint)
 
 
 def plain_detector(

@@ -6,6 +6,7 @@ Shape legend: C foreground classes, G strengths, I images, K detections of an im
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmengine.dataset import BaseDataset, pseudo_collate
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.load_items import load_items
-from mmdet_softpl.engine.class_biases import ShiftedBiases
+from mmdet_softpl.engine.class_biases import ClassBiasError, ShiftedBiases, check_softmax
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.evaluation.resampled_ap import draw_aps, quiet_logger
 
@@ -31,6 +32,53 @@ MIN_IMAGES = 4
 _KEYS = ('bbox_AP', 'bbox_APr', 'bbox_APc', 'bbox_APf')
 
 Report = Callable[[int, int], None]
+
+
+def check_replayable(detector: nn.Module) -> None:
+    """Raise ``ClassBiasError`` where boxes do not come from features and proposals alone."""
+    check_softmax(detector)
+    roi_head = detector.roi_head
+    extra = [name for name in ('with_semantic', 'with_glbctx') if getattr(roi_head, name, False)]
+    if extra or not detector.with_rpn:
+        what = f'a branch beside its boxes ({extra[0]})' if extra else 'no RPN'
+        raise ClassBiasError(
+            f'{type(detector).__name__} has {what}, which rebalance cannot replay; keep the '
+            'detector as it is.'
+        )
+
+
+def halves_of(
+    data: dict[str, Any], img_ids: Sequence[int], seed: int, path: str
+) -> dict[str, set[int]]:
+    """Images to choose the strength on, and others to judge it on.
+
+    Args:
+        data: Annotations.
+        img_ids: Of the images that are looked at.
+        seed: Of the halves.
+        path: Of the annotations, for messages.
+
+    Returns:
+        ``choose`` and ``report``.
+
+    Raises:
+        ValueError: Fewer than 4 images, or a half without an object.
+    """
+    if len(img_ids) < MIN_IMAGES:
+        raise ValueError(
+            f'{path}: {len(img_ids)} images are too few to choose on one half of them and judge '
+            'on the other; give some hundred.'
+        )
+    order = np.random.default_rng(seed).permutation(sorted(img_ids)).tolist()
+    halves = dict(choose=set(order[::2]), report=set(order[1::2]))
+    shown = {a['image_id'] for a in data['annotations'] if not a.get('iscrowd')}
+    for half in halves.values():
+        if not half & shown:
+            raise ValueError(
+                f'{path}: one half of its {len(img_ids)} images shows no labelled object; give '
+                'more images, or another --seed.'
+            )
+    return halves
 
 
 def detections_in_parts(
@@ -120,6 +168,7 @@ def _look(
 def choose_strength(
     records: Sequence[list[dict[str, Any]]],
     data: dict[str, Any],
+    halves: dict[str, set[int]],
     classes: Sequence[str],
     labeled_ann_file: str,
     folder: Path,
@@ -131,11 +180,12 @@ def choose_strength(
 
     Args:
         records: Of ``detections_in_parts``, for each of ``GAMMAS``.
-        data: Annotations of these images.
+        data: Annotations, of further images too.
+        halves: Of ``halves_of``.
         classes: (C,) names.
         labeled_ann_file: json of the labelled set, which gives the frequency groups.
         folder: Gets the annotations of the halves.
-        seed: Of halves and draws.
+        seed: Of the draws.
         progress: Of the draws, done and in all.
 
     Returns:
@@ -143,18 +193,7 @@ def choose_strength(
         the half that it was chosen on; ``report``, ``old`` and ``new`` on the other half;
         ``interval``, 95 % of the difference of box AP there; ``verdict``: ``'better'``,
         ``'worse'`` or ``'cannot tell'``; ``images`` of both halves.
-
-    Raises:
-        ValueError: Fewer than 4 images.
     """
-    img_ids = sorted(image['id'] for image in data['images'])
-    if len(img_ids) < MIN_IMAGES:
-        raise ValueError(
-            f'rebalance: {len(img_ids)} held-out images are too few to choose on one half of them '
-            'and judge on the other; give some hundred.'
-        )
-    order = np.random.default_rng(seed).permutation(img_ids).tolist()
-    halves = dict(choose=set(order[::2]), report=set(order[1::2]))
     parts, metrics = {}, {}
     for name, chosen in halves.items():
         parts[name] = dict(
@@ -196,29 +235,48 @@ def choose_strength(
     )
 
 
-def read_shifts(file: str, classes: Sequence[str]) -> Tensor:
-    """(C,) shifts of a json that ``rebalance`` wrote.
+def read_shifts(
+    file: str, classes: Sequence[str], network: str, checkpoint: str
+) -> tuple[Tensor, list[str]]:
+    """(C,) shifts of a json that ``rebalance`` wrote, and what is doubtful about them.
 
     Args:
         file: Path.
         classes: (C,) names of the detector.
+        network: ``'teacher'`` or ``'student'``, which gets the shifts.
+        checkpoint: Path of its checkpoint.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such json, or of other classes.
+        ValueError: It is no such json, or of other classes or of the other network.
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f'--rebalance {file}: there is no such file')
     try:
         content = json.loads(Path(file).read_text(encoding='utf-8'))
-        shifts, theirs = torch.tensor(content['shifts'], dtype=torch.float32), content['classes']
+        shifts = torch.tensor(content['shifts'], dtype=torch.float32)
+        theirs, made_for = list(content['classes']), content['network']
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'--rebalance {file}: no json of `rebalance` with `classes` and `shifts` ({error})'
+            f'--rebalance {file}: no json of `rebalance` with `classes`, `network` and `shifts` '
+            f'({error})'
         ) from error
-    if list(theirs) != list(classes) or shifts.shape != (len(theirs),):
+    if theirs != list(classes) or shifts.shape != (len(theirs),) or not shifts.isfinite().all():
         raise ValueError(
             f'--rebalance {file}: made for other classes ({len(theirs)}, the detector has '
-            f'{len(classes)}, or in another order); make it with this checkpoint.'
+            f'{len(classes)}, or in another order), or damaged; make it with this checkpoint.'
         )
-    return shifts
+    if made_for != network:
+        raise ValueError(
+            f'--rebalance {file}: made for the {made_for}, but the {network} is exported; give '
+            'both commands the same --from.'
+        )
+    doubts = []
+    if os.path.basename(content.get('checkpoint', '')) != os.path.basename(checkpoint):
+        doubts.append(f'{file} was made with {content.get("checkpoint")}, not with {checkpoint}')
+    if content.get('verdict') != 'better':
+        doubts.append(
+            f'{file} says {content.get("verdict")!r}: there is no evidence that it helps on '
+            'images that the strength was not chosen on'
+        )
+    return shifts, doubts

@@ -113,11 +113,12 @@ def rebalancing_shifts(image_counts: Tensor, gamma: float) -> Tensor:
     (t = 1), which raises background. Here t is the median count, whose class stays where it is.
 
     Args:
-        image_counts: (C,) labelled images m_c that show the class, >= 0; 0 counts as 1.
+        image_counts: (C,) labelled images m_c that show the class, >= 0.
         gamma: in [0, 1]; 0 changes nothing, 1 takes the frequencies out.
 
     Returns:
-        (C,) float32. At gamma = 1 the median of the classes that have a labelled image gets 0.
+        (C,) float32. The median of the classes that have a labelled image gets 0, and so does a
+        class without one: nothing says that it is there to be found.
 
     Raises:
         ValueError: gamma is outside its range.
@@ -127,4 +128,5 @@ def rebalancing_shifts(image_counts: Tensor, gamma: float) -> Tensor:
     counts = at_least_float32(image_counts)
     seen = counts > 0
     target = counts[seen].quantile(0.5) if bool(seen.any()) else counts.new_ones(())
-    return -gamma * (counts.clamp_min(1) / target).log()
+    shifts = -gamma * (counts.clamp_min(1) / target).log()
+    return torch.where(seen, shifts, torch.zeros_like(shifts))

@@ -105,6 +105,7 @@ def test_from_the_command_to_the_data_set(folder: Path, teacher: list[str], caps
     assert sum(record['labels'] for record in summary['classes'].values()) == len(judged)
     held_out = gated['gate']['held_out']
     assert held_out['right']['kept'] == 1 and held_out['look_alike']['kept'] == 0
+    assert gated['gate']['expected'] == dict(right_kept=1, wrong_dropped=1)
     regions = [a for a in gated['annotations'] if a.get('source') == 'teacher']
     assert summary['unnamed_objects'] == len(regions) > 0
     assert all(a['iscrowd'] and a['category_id'] == 2 for a in regions)

@@ -80,6 +80,17 @@ def test_table_and_picture(
     assert written['shifts'] == rebalancing_shifts(torch.tensor([3, 3, 3, 3, 0]), 0.4).tolist()
     assert run(folder) == 2
     assert 'exists; give --overwrite' in capsys.readouterr().err
+    assert run(folder, '--overwrite') == 0
+    # Files of others stay.
+    labelled = folder / 'annotations/instances_train2017.json'
+    before = labelled.read_text()
+    assert run(folder, '--overwrite', '--out', str(labelled)) == 2
+    assert 'exists; give another --out' in capsys.readouterr().err
+    assert labelled.read_text() == before
+    picture = folder / 'mine.png'
+    picture.write_text('a picture')
+    assert run(folder, '--overwrite', '--out', str(folder / 'mine.json')) == 2
+    assert picture.read_text() == 'a picture'
 
 
 def test_worse_writes_nothing(
@@ -91,7 +102,7 @@ def test_worse_writes_nothing(
     )
     out = folder / 'rebalance.json'
     # Of an earlier checkpoint, say: it would contradict this result.
-    out.write_text('{}')
+    out.write_text('{"gamma": 1, "shifts": []}')
     assert run(folder, '--overwrite') == 1
     assert 'keep the detector as it is' in capsys.readouterr().out
     assert not out.exists() and not out.with_suffix('.png').exists()
@@ -119,6 +130,10 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture) -> None:
         return capsys.readouterr().err
 
     assert 'must lie in [1, inf), got 0' in error('--batch-size', '0')
+    assert 'ends in .json' in error('--out', str(folder / 'a.png'))
+    labelled = json.loads((folder / 'annotations/instances_train2017.json').read_text())
+    few = labelled['annotations'][:1]
+    assert 'shows no labelled object' in error(*held(folder, annotations=few))
     assert 'belong together' in error('--held-out', 'nowhere.json')
     assert 'nowhere.py' in error('--config', str(folder / 'nowhere.py'))
     assert 'the folder of --out does not exist' in error('--out', str(folder / 'no' / 'a.json'))
@@ -126,10 +141,30 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture) -> None:
     with open(folder / 'other.py', 'a') as file:
         file.write("train_dataloader = dict(_delete_=True, dataset=dict(type='A', ann_file=''))\n")
     assert '0 labelled annotation files' in error('--config', str(folder / 'other.py'))
-    labelled = folder / 'annotations/instances_train2017.json'
-    content = json.loads(labelled.read_text())
-    content['categories'][0]['name'] = 'bat'
-    other = folder / 'held.json'
-    other.write_text(json.dumps(content))
-    images = ('--held-out-images', str(folder / 'train2017'))
-    assert 'cat' in error('--held-out', str(other), *images)
+    categories = [dict(id=i + 1, name=name) for i, name in enumerate(('bat', *CLASSES[1:]))]
+    assert 'cat' in error(*held(folder, categories=categories))
+
+
+def held(folder: Path, **changed: list) -> tuple[str, ...]:
+    """Arguments for the training's images with other annotations."""
+    labelled = json.loads((folder / 'annotations/instances_train2017.json').read_text())
+    path = folder / 'held.json'
+    path.write_text(json.dumps(labelled | changed))
+    return '--held-out', str(path), '--held-out-images', str(folder / 'train2017')
+
+
+@pytest.mark.parametrize('count', [4, 6])
+def test_a_checkpoint_of_other_classes(
+    folder: Path, capsys: pytest.CaptureFixture, count: int
+) -> None:
+    names = [*CLASSES, 'elk'][:count]
+    path = folder / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
+    path.write_text(json.dumps(content))
+    cfg = Config.fromfile(folder / 'config.py')
+    cfg.train_dataloader.dataset.datasets[0].metainfo = dict(classes=names)
+    cfg.val_dataloader.dataset.metainfo = dict(classes=names)
+    cfg.dump(str(folder / 'other.py'))
+    assert run(folder, '--config', str(folder / 'other.py')) == 2
+    assert f'gives {count} classes, but the model has num_classes=5' in capsys.readouterr().err

@@ -74,6 +74,8 @@ def test_what_cannot_be_shifted() -> None:
     state_dict = build().state_dict()
     with pytest.raises(ClassBiasError, match='has 5 outputs, which are not those of 7 classes'):
         shifted(state_dict, torch.zeros(7))
+    with pytest.raises(ClassBiasError, match='has 5 outputs, which are not those of 5 classes'):
+        ShiftedBiases(build()).set(torch.zeros(5))
     with pytest.raises(ClassBiasError, match='no two-stage detector'):
         check_softmax(torch.nn.Linear(1, 1))
     detector = build()

@@ -12,13 +12,15 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
-from mmdet_softpl.engine.class_biases import shifted
+from mmdet_softpl.engine.class_biases import ClassBiasError, shifted
 from mmdet_softpl.engine.held_out import held_out_dataset
 from mmdet_softpl.engine.plain_detector import PlainDetector, plain_detector
 from mmdet_softpl.engine.rebalancing import (
     GAMMAS,
+    check_replayable,
     choose_strength,
     detections_in_parts,
+    halves_of,
     read_shifts,
 )
 from tests.support.tiny_trained import CLASSES, write_trained
@@ -109,7 +111,12 @@ def test_the_best_strength_is_chosen(tmp_path: Path, best: int) -> None:
     data, records = made_up(40, best)
     labelled = tmp_path / 'labelled.json'
     labelled.write_text(json.dumps(data))
-    found = choose_strength(records, data, CLASSES, str(labelled), tmp_path)
+    # Of images that nobody looked at nothing is known.
+    unseen = dict(data['images'][0], id=99)
+    more = dict(data, images=[*data['images'], unseen])
+    more['annotations'] = [*data['annotations'], dict(data['annotations'][0], id=99, image_id=99)]
+    halves = halves_of(more, range(40), 0, 'held.json')
+    found = choose_strength(records, more, halves, CLASSES, str(labelled), tmp_path)
     assert found['gamma'] == GAMMAS[best]
     assert [point['gamma'] for point in found['curve']] == list(GAMMAS)
     assert found['curve'][best]['AP'] > 0.99 > found['curve'][1]['AP']
@@ -133,29 +140,69 @@ def test_a_choice_that_does_not_hold_is_worse(tmp_path: Path) -> None:
     records[0] = [wrong[i] if i in chosen else right[i] for i in range(40)]
     labelled = tmp_path / 'labelled.json'
     labelled.write_text(json.dumps(data))
-    found = choose_strength(records, data, CLASSES, str(labelled), tmp_path)
+    halves = halves_of(data, range(40), 0, 'held.json')
+    assert halves['choose'] == set(chosen)
+    found = choose_strength(records, data, halves, CLASSES, str(labelled), tmp_path)
     assert found['gamma'] == 0.4 and found['verdict'] == 'worse'
 
 
-def test_too_few_images(tmp_path: Path) -> None:
-    data, records = made_up(3, 0)
-    with pytest.raises(ValueError, match='3 held-out images are too few'):
-        choose_strength(records, data, CLASSES, '', tmp_path)
+def test_images_that_cannot_be_halved() -> None:
+    data, _ = made_up(8, 0)
+    with pytest.raises(ValueError, match='3 images are too few'):
+        halves_of(data, [0, 1, 2], 0, 'held.json')
+    data['annotations'] = data['annotations'][:1]
+    with pytest.raises(ValueError, match='one half of its 8 images shows no'):
+        halves_of(data, range(8), 0, 'held.json')
+    data['annotations'][0]['iscrowd'] = 1
+    with pytest.raises(ValueError, match='shows no labelled object'):
+        halves_of(data, range(8), 0, 'held.json')
+
+
+def test_detectors_that_need_more_than_proposals(trained: tuple[Config, PlainDetector]) -> None:
+    _, plain = trained
+    check_replayable(plain.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(plain.model.roi_head), 'with_semantic', True, raising=False)
+        with pytest.raises(ClassBiasError, match='a branch beside its boxes'):
+            check_replayable(plain.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(plain.model), 'with_rpn', False)
+        with pytest.raises(ClassBiasError, match='has no RPN'):
+            check_replayable(plain.model)
+
+
+GOOD = dict(
+    classes=['a', 'b'], shifts=[0, 1.5], network='teacher', checkpoint='t.pth', verdict='better'
+)
+
+
+def test_shifts_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / 'r.json'
+    path.write_text(json.dumps(GOOD))
+    shifts, doubts = read_shifts(str(path), ('a', 'b'), 'teacher', 'work_dirs/t.pth')
+    assert shifts.tolist() == [0, 1.5] and doubts == []
+    path.write_text(json.dumps(GOOD | dict(verdict='cannot tell')))
+    _, doubts = read_shifts(str(path), ('a', 'b'), 'teacher', 'other.pth')
+    assert 'was made with t.pth, not with other.pth' in doubts[0]
+    assert "says 'cannot tell'" in doubts[1]
 
 
 @pytest.mark.parametrize(
-    ('content', 'message'),
+    ('changed', 'message'),
     [
-        ('{', 'no json of `rebalance`'),
-        ('{"classes": ["a"]}', "no json of `rebalance` with `classes` and `shifts` .'shifts'."),
-        ('{"classes": ["b", "a"], "shifts": [0, 1]}', 'made for other classes'),
-        ('{"classes": ["a", "b"], "shifts": [0]}', 'made for other classes'),
+        (None, 'no json of `rebalance`'),
+        (dict(shifts=None), 'no json of `rebalance`'),
+        (dict(classes=None), 'no json of `rebalance`'),
+        (dict(classes=['b', 'a']), 'made for other classes'),
+        (dict(shifts=[0]), 'made for other classes'),
+        (dict(shifts=[0, float('nan')]), 'or damaged'),
+        (dict(network='student'), 'made for the student, but the teacher is exported'),
     ],
 )
-def test_wrong_files(tmp_path: Path, content: str, message: str) -> None:
+def test_wrong_files(tmp_path: Path, changed: dict | None, message: str) -> None:
     path = tmp_path / 'r.json'
-    path.write_text(content)
+    path.write_text('{' if changed is None else json.dumps(GOOD | changed))
     with pytest.raises(ValueError, match=message):
-        read_shifts(str(path), ('a', 'b'))
+        read_shifts(str(path), ('a', 'b'), 'teacher', 't.pth')
     with pytest.raises(FileNotFoundError, match='there is no such file'):
-        read_shifts(str(tmp_path / 'nowhere.json'), ('a', 'b'))
+        read_shifts(str(tmp_path / 'nowhere.json'), ('a', 'b'), 'teacher', 't.pth')

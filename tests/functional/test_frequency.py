@@ -173,12 +173,12 @@ def test_a_larger_boost_takes_from_the_other_classes_only(seed, extra):
 
 @pytest.mark.parametrize('gamma', [0.0, 0.4, 1.0])
 def test_rebalancing_shifts_divide_scores_by_the_frequencies(gamma):
-    counts = torch.tensor([1, 10, 100, 0])
+    counts = torch.tensor([1, 10, 100, 0])  # the last class was never seen, and stays
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     shifts = torch.cat([rebalancing_shifts(counts, gamma), torch.zeros(1)])
     found = (logits + shifts).softmax(1)
     # NorCal's quotient with the median 10 as unit; background keeps its exponential.
-    units = [1 / 10, 10 / 10, 100 / 10, 1 / 10, 1.0]
+    units = [1 / 10, 10 / 10, 100 / 10, 1.0, 1.0]
     mass = torch.tensor([[math.exp(z) / u**gamma for z, u in zip(row, units, strict=True)]
                          for row in logits.tolist()], dtype=torch.double)  # fmt: skip
     torch.testing.assert_close(found, mass / mass.sum(1, keepdim=True), rtol=1e-6, atol=1e-8)
