@@ -24,7 +24,7 @@ from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.evaluation.resampled_ap import draw_aps, quiet_logger
 
 #: Strengths that are tried; 0 is the detector as it is.
-GAMMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+GAMMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
 PART_SIZE = 64
 #: Draws of images for the interval.
 DRAWS = 100

@@ -114,7 +114,8 @@ def rebalancing_shifts(image_counts: Tensor, gamma: float) -> Tensor:
 
     Args:
         image_counts: (C,) labelled images m_c that show the class, >= 0.
-        gamma: in [0, 1]; 0 changes nothing, 1 takes the frequencies out.
+        gamma: in [0, 2]; 0 changes nothing, 1 takes the frequencies out, and more takes out what
+            a detector adds to them that has learnt from its own labels.
 
     Returns:
         (C,) float32. The median of the classes that have a labelled image gets 0, and so does a
@@ -123,8 +124,8 @@ def rebalancing_shifts(image_counts: Tensor, gamma: float) -> Tensor:
     Raises:
         ValueError: gamma is outside its range.
     """
-    if not 0 <= gamma <= 1:
-        raise ValueError(f'gamma of the rebalancing must lie in [0, 1], got {gamma}')
+    if not 0 <= gamma <= 2:
+        raise ValueError(f'gamma of the rebalancing must lie in [0, 2], got {gamma}')
     counts = at_least_float32(image_counts)
     seen = counts > 0
     target = counts[seen].quantile(0.5) if bool(seen.any()) else counts.new_ones(())
