@@ -187,6 +187,40 @@ def test_script_of_mim_is_the_hosts(installed: Path, tmp_path: Path) -> None:
     assert '--local-rank' in process.stdout and '--local_rank' in process.stdout
 
 
+@pytest.mark.parametrize('script', ['train', 'test'])
+def test_script_of_mim_takes_the_name_of_a_config(
+    installed: Path, tmp_path: Path, script: str
+) -> None:
+    """As `mim run` gives it; a file of the user goes before."""
+    name = 'calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes.py'
+    (tmp_path / 'mine.py').write_text('')
+    path = installed / 'mmdet_softpl' / '.mim' / 'tools' / f'{script}.py'
+    code = (
+        'import json, runpy, sys\n'
+        'run = runpy.run_path\n'
+        'runpy.run_path = lambda *args, **kwargs: print(json.dumps(sys.argv[1:]))\n'
+        'sys.argv = ["script", *sys.argv[2:]]\n'
+        f'run({str(path)!r}, run_name="__main__")\n'
+    )
+
+    def arguments(*given: str) -> list[str]:
+        process = subprocess.run(
+            [sys.executable, '-c', code, '', *given],
+            env=os.environ | {'PYTHONPATH': str(installed)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(process.stdout.splitlines()[-1])
+
+    shipped, *rest = arguments(name, '--work-dir', name)
+    assert Path(shipped).is_relative_to(installed) and Path(shipped).name == name
+    assert rest == ['--work-dir', name]
+    for given in ('mine.py', 'unknown.py', '--help'):
+        assert arguments(given) == [given]
+
+
 def test_sdist_can_build_the_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
     archive = build('sdist', source, tmp_path / 'sdist')
     with tarfile.open(archive) as opened:

@@ -72,6 +72,16 @@ def config_path(name: str) -> Path:
     raise UnknownConfigError(f'no shipped config is called {name!r}; {hint}')
 
 
+def given_or_shipped(config: str) -> str:
+    """``config`` if there is such a file, or none of that name is shipped; else the shipped one."""
+    if Path(config).is_file():
+        return config
+    try:
+        return str(config_path(config))
+    except UnknownConfigError:
+        return config
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = 'example: python -m mmdet_softpl config-path --list'
