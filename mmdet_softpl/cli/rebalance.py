@@ -189,9 +189,11 @@ def _write(result: dict[str, Any], out: Path) -> None:
         f'chosen on {result["images"]["choose"]} images; on {result["images"]["report"]} others '
         f'box AP changes by {low:+.1f} to {high:+.1f} (95 %): {result["verdict"]}'
     )
-    figure = draw_rebalancing(result['curve'], result['gamma'], verdict)
-    result['picture'] = str(save_figure(figure, out.with_suffix('.png')))
+    result['picture'] = str(out.with_suffix('.png'))
+    # The json first: it says that the picture is ours, should we be interrupted.
     write_json(out, result, indent=1)
+    figure = draw_rebalancing(result['curve'], result['gamma'], verdict)
+    save_figure(figure, result['picture'])
 
 
 def _print(result: dict[str, Any], args: argparse.Namespace, out: Path) -> None:
