@@ -98,7 +98,6 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     )
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
     from mmdet_softpl.datasets.class_statistics import class_statistics
-    from mmdet_softpl.engine.class_biases import box_heads
     from mmdet_softpl.engine.config_parts import annotation_path, labelled_file_of
     from mmdet_softpl.engine.device import chosen_device
     from mmdet_softpl.engine.held_out import held_out_dataset, training_images_held_out
@@ -114,6 +113,7 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     )
     from mmdet_softpl.evaluation.teacher_dump import file_key, images_key
     from mmdet_softpl.functional import rebalancing_shifts
+    from mmdet_softpl.models.roi_adapter import stages_of
     from mmdet_softpl.progress import Progress
 
     device = chosen_device(args.device)
@@ -125,8 +125,8 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     classes, path = dataset.metainfo.get('classes') or (), annotation_path(leaf)
     labelled_file = labelled_file_of(cfg)
     labelled = check_annotations(labelled_file, classes=classes or None)
-    for head in box_heads(detector):
-        check_num_classes(labelled, head.num_classes)
+    for stage in stages_of(detector.roi_head):
+        check_num_classes(labelled, stage.bbox_head.num_classes)
     check_same_categories(labelled, check_annotations(path, classes=classes or None))
     data = load_annotation_file(path)
     img_ids = [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
 from torch import Tensor, nn
+
+from mmdet_softpl.models.roi_adapter import stages_of
 
 _BIAS = re.compile(r'(?:(?:teacher|student)\.)?roi_head\.bbox_head\.(?:\d+\.)?fc_cls\.bias')
 
@@ -35,12 +36,6 @@ def class_bias_names(names: Iterable[str]) -> list[str]:
     return found
 
 
-def box_heads(detector: Any) -> list[Any]:
-    """Of a two-stage detector; of every stage of a cascade."""
-    heads = detector.roi_head.bbox_head
-    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
-
-
 def check_softmax(detector: nn.Module) -> None:
     """Raise :class:`ClassBiasError` for scores that are no softmax over the classes."""
     if not isinstance(detector, TwoStageDetector):
@@ -48,7 +43,8 @@ def check_softmax(detector: nn.Module) -> None:
             f'{type(detector).__name__} is no two-stage detector of MMDetection; give a checkpoint '
             'of one.'
         )
-    for head in box_heads(detector):
+    for stage in stages_of(detector.roi_head):
+        head = stage.bbox_head
         if getattr(head.loss_cls, 'use_sigmoid', False):
             raise ClassBiasError(
                 f'{type(head).__name__} has sigmoid scores, in which classes do not compete, so '

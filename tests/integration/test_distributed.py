@@ -133,19 +133,19 @@ def build(name: str, smoothed: bool = True, **cfg: Any) -> Any:
     """The same tiny detector with the same weights on every rank."""
     from mmdet.registry import MODELS
 
-    from tests.support.tiny import GENEROUS, detector_config, semi_config, use_smoothed_head
+    from tests.support.tiny import (
+        GENEROUS,
+        detector_config,
+        lively,
+        semi_config,
+        use_smoothed_head,
+    )
 
     torch.manual_seed(0)
     detector = detector_config(name)
     if smoothed:
         use_smoothed_head(detector, warmup_iters=0, refresh_interval=2)
-    model = MODELS.build(semi_config(detector, **{**GENEROUS, **cfg}))
-    with torch.no_grad():
-        for parameter in model.student.parameters():
-            if parameter.dim() > 1:
-                parameter.add_(0.02 * torch.randn_like(parameter))
-    model.teacher.load_state_dict(model.student.state_dict())
-    return model.train()
+    return lively(MODELS.build(semi_config(detector, **{**GENEROUS, **cfg})))
 
 
 def labeler(ann_file: str, detector: Any) -> Any:
