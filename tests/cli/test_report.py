@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from mmdet_softpl.__main__ import main
-from mmdet_softpl.cli import demo
-from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
-from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from mmdet_softpl.engine import look_at_run
 from mmdet_softpl.engine.label_examples import KINDS
-from tests.support.tiny_report import NAMES, write_run
-from tests.support.tiny_runs import shrink_model
-
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-PROBE = """<script>
-const errors = [];
-addEventListener('error', (event) => errors.push(event.message));
-addEventListener('securitypolicyviolation', (event) => errors.push(event.blockedURI));
-addEventListener('load', () => {
-  const table = document.getElementById('classes');
-  const column = (i) => Array.from(table.tBodies[0].rows, (row) => row.cells[i].textContent);
-  const press = (i) => { table.querySelectorAll('th button')[i].click(); return column(i); };
-  const found = {
-    width: innerWidth, content: document.documentElement.scrollWidth,
-    images: document.images.length,
-    broken: Array.from(document.images).filter((image) => !image.naturalWidth).length,
-    change: [press(5), press(5)], names: [press(0), press(0)],
-    sort: table.querySelectorAll('th')[0].getAttribute('aria-sort'),
-  };
-  const filter = document.querySelector('input');
-  filter.value = 'BEE';
-  filter.dispatchEvent(new Event('input'));
-  found.shown = Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).length;
-  found.errors = errors;
-  const pre = document.createElement('pre');
-  pre.textContent = `PROBE${JSON.stringify(found)}EBORP`;
-  document.body.append(pre);
-});
-</script>"""
+from tests.support.tiny_report import NAMES, write_run, write_trained_run
 
 
 class Page(HTMLParser):
@@ -166,78 +131,11 @@ def test_bad_arguments_write_nothing(
     assert sorted(tmp_path.rglob('*')) == before
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason='no chromium (apt-get install chromium)')
-@pytest.mark.parametrize('width', [375, 1280])
-def test_in_a_browser(tmp_path: Path, width: int) -> None:
-    """No error, no sideways scrolling, tables sort and filter."""
-    path = write_run(tmp_path / 'run', tuple(f'a rather long class name {n}' for n in NAMES))
-    assert report(path, '--images', '0') == 0
-    page = path / 'report.html'
-    (tmp_path / 'page.html').write_text(page.read_text().replace('<head>', f'<head>{PROBE}', 1))
-    # A frame is as wide as it is told to be; a window may have a least width.
-    frame = tmp_path / 'frame.html'
-    frame.write_text(
-        f'<iframe src="page.html" style="width:{width}px;height:800px;border:0"></iframe><script>'
-        "addEventListener('load', () => setTimeout(() => { document.title = 'x'; "
-        'document.body.append(frames[0].document.body.lastChild.textContent); }, 50));</script>'
-    )
-    process = subprocess.run(
-        [
-            str(CHROMIUM),
-            *('--headless', '--no-sandbox', '--disable-gpu', '--no-first-run'),
-            *('--disable-background-networking', '--allow-file-access-from-files'),
-            *(f'--user-data-dir={tmp_path / "profile"}', '--virtual-time-budget=5000'),
-            *('--window-size=1400,900', '--enable-logging=stderr', '--dump-dom'),
-            frame.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=True,
-    )
-    match = re.search('PROBE(.*?)EBORP', process.stdout)
-    assert match, process.stderr[-2000:]
-    found = json.loads(match[1].replace('&gt;', '>').replace('&lt;', '<').replace('&amp;', '&'))
-    assert found['errors'] == [] and 'CONSOLE' not in process.stderr
-    assert found['width'] == width and found['content'] <= width
-    assert found['broken'] == 0
-    names = sorted(f'a rather long class name {n}' for n in NAMES)
-    assert found['names'] == [names, names[::-1]] and found['sort'] == 'descending'
-    assert found['change'] == [
-        ['+25.0', '+0.0', '-20.0', '-'],
-        ['-20.0', '+0.0', '+25.0', '-'],
-    ], 'what is unknown comes last either way'
-    assert found['shown'] == 1
-
-
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A work directory with a checkpoint of a tiny detector that keeps everything."""
+    """The work directory of ``write_trained_run``."""
     monkeypatch.chdir(tmp_path)
-    work = tmp_path / 'work'
-    args = argparse.Namespace(supervised_iters=3, iters=6, seed=0)
-    cfg = demo.load_config(args, work)
-    generate_longtail_shapes(
-        cfg.data_root,
-        ShapesConfig(num_train=28, num_unlabeled=8, num_val=6),
-        progress=False,
-        workers=1,
-    )
-    shrink_model(cfg.model)
-    cfg.model.semi_train_cfg.update(score_floor=0.0)
-    vis = work / '20260101_000000' / 'vis_data'
-    vis.mkdir(parents=True)
-    cfg.dump(vis / 'config.py')
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        detector = MODELS.build(cfg.model)
-    detector.init_weights()
-    state = detector.class_state
-    state.thresholds.fill_(0.08)
-    state.boosts[0] = 4
-    state.groups.copy_(torch.arange(len(state.groups)) % 3)
-    torch.save(dict(state_dict=detector.state_dict(), meta={}), work / 'iter_6.pth')
-    return work
+    return write_trained_run(tmp_path / 'work')
 
 
 def test_with_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture) -> None:

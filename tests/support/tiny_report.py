@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+
+from mmdet_softpl.cli import demo
+from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
+from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from mmdet_softpl.run_records import append_record
+from tests.support.tiny_runs import shrink_model
 
 NAMES = ('ant', 'bee <b>', 'cat', 'dog')
 GROUPS = (0, 0, 1, 2)
@@ -98,3 +107,36 @@ def write_run(path: Path, names: tuple[str, ...] = NAMES) -> Path:
     ]
     (path / 'pseudo_label_audit.json').write_text(json.dumps(dict(classes=classes)))
     return path
+
+
+def write_trained_run(work: Path) -> Path:
+    """A work directory with a checkpoint of a tiny detector that keeps everything, and its data.
+
+    The config has paths below the current folder.
+
+    Returns:
+        ``work``.
+    """
+    args = argparse.Namespace(supervised_iters=3, iters=6, seed=0)
+    cfg = demo.load_config(args, work)
+    generate_longtail_shapes(
+        cfg.data_root,
+        ShapesConfig(num_train=28, num_unlabeled=8, num_val=6),
+        progress=False,
+        workers=1,
+    )
+    shrink_model(cfg.model)
+    cfg.model.semi_train_cfg.update(score_floor=0.0)
+    vis = work / '20260101_000000' / 'vis_data'
+    vis.mkdir(parents=True)
+    cfg.dump(vis / 'config.py')
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = MODELS.build(cfg.model)
+    detector.init_weights()
+    state = detector.class_state
+    state.thresholds.fill_(0.08)
+    state.boosts[0] = 4
+    state.groups.copy_(torch.arange(len(state.groups)) % 3)
+    torch.save(dict(state_dict=detector.state_dict(), meta={}), work / 'iter_6.pth')
+    return work
