@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: the command's own, 2 for bad input (``ValueError`` or ``OSError``,
-        printed as one message) and for a package that is missing, 130 after Ctrl-C.
+        printed as one message) and for a package that is missing or of a version that mmdet
+        refuses, 130 after Ctrl-C.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -74,21 +75,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone; without this Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except ImportError as error:
-        if args.debug:
+    except (ImportError, ValueError, OSError, AssertionError) as error:
+        wrong_stack = _is_of_the_stack(error)
+        if args.debug or (isinstance(error, AssertionError) and not wrong_stack):
             raise
         hint = ''
-        if (error.name or '').split('.')[0] in STACK:
-            hint = '`python -m mmdet_softpl doctor` says what is missing and how to install it '
+        if wrong_stack:
+            hint = '`python -m mmdet_softpl doctor` says what is wrong and how to install it '
         print(
             f'softpl {args.command}: {error}\n{hint}(--debug shows the traceback)', file=sys.stderr
         )
         return BAD_INPUT
-    except (ValueError, OSError) as error:
-        if args.debug:
-            raise
-        print(f'softpl {args.command}: {error}\n(--debug shows the traceback)', file=sys.stderr)
-        return BAD_INPUT
+
+
+def _is_of_the_stack(error: Exception) -> bool:
+    """Whether a package is missing, or mmdet refuses the version of one on its import."""
+    if isinstance(error, ImportError):
+        return (error.name or '').split('.')[0] in STACK
+    return isinstance(error, AssertionError) and str(error).startswith(('MMCV==', 'MMEngine=='))
 
 
 if __name__ == '__main__':

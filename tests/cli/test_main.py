@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import subprocess
 import sys
 import types
 import warnings
 from pathlib import Path
 
+import mmcv
+import mmdet
 import pytest
 
 from mmdet_softpl import __main__ as entry
@@ -80,6 +83,21 @@ def test_a_missing_package_is_one_message(outcome, capsys) -> None:
         assert ('mmdet_softpl doctor' in message) == known and 'Traceback' not in message
 
 
+def test_versions_that_mmdet_refuses_are_one_message(monkeypatch, capsys) -> None:
+    def run(args: argparse.Namespace) -> int:
+        monkeypatch.setattr(mmcv, '__version__', '2.2.0')
+        importlib.reload(mmdet)
+        return 0
+
+    command = fake_command(0)
+    command.run = run
+    monkeypatch.setattr(entry, 'commands', lambda: [command])
+    assert main(['fake']) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('softpl fake: MMCV==2.2.0 is used but incompatible')
+    assert 'mmdet_softpl doctor' in message
+
+
 @pytest.mark.parametrize('arguments', [['--debug', 'fake'], ['fake', '--debug']])
 def test_debug_shows_the_traceback(outcome, arguments: list[str]) -> None:
     outcome(ValueError('bad'))
@@ -87,9 +105,10 @@ def test_debug_shows_the_traceback(outcome, arguments: list[str]) -> None:
         main(arguments)
 
 
-def test_a_defect_of_ours_is_not_hidden(outcome) -> None:
-    outcome(AttributeError('defect'))
-    with pytest.raises(AttributeError):
+@pytest.mark.parametrize('kind', [AttributeError, AssertionError])
+def test_a_defect_of_ours_is_not_hidden(outcome, kind: type[Exception]) -> None:
+    outcome(kind('defect'))
+    with pytest.raises(kind):
         main(['fake'])
 
 
