@@ -108,7 +108,8 @@ def proxies(
     from mmdet_softpl.evaluation.ground_truth import GroundTruth
     from mmdet_softpl.evaluation.label_replay import LabelSettings
     from mmdet_softpl.evaluation.label_search import LabelSearch
-    from mmdet_softpl.evaluation.teacher_dump import dump_teacher, file_key
+    from mmdet_softpl.evaluation.teacher_dump import dump_teacher
+    from mmdet_softpl.file_keys import file_key
 
     from . import parts  # noqa: F401
     from .measure import split_dataset

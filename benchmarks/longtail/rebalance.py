@@ -24,7 +24,7 @@ from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.engine.class_biases import ShiftedBiases
 from mmdet_softpl.engine.part_folder import claim_folder
 from mmdet_softpl.engine.rebalancing import GAMMAS, choose_strength, detections_in_parts, halves_of
-from mmdet_softpl.evaluation.teacher_dump import file_key, images_key
+from mmdet_softpl.file_keys import file_key, images_key
 from mmdet_softpl.functional import rebalancing_shifts
 from mmdet_softpl.progress import Progress
 

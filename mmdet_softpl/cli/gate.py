@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.engine.label_gating import gate_labels
     from mmdet_softpl.engine.load_teacher import load_teacher, read_config
     from mmdet_softpl.engine.part_folder import claim_folder
+    from mmdet_softpl.file_keys import file_key
     from mmdet_softpl.progress import Progress
 
     if os.path.abspath(args.ann_file) == os.path.abspath(args.held_out):
@@ -94,10 +95,10 @@ def run(args: argparse.Namespace) -> int:
     detector.to(device)
     folder = out.with_name(out.name + '.evidence')
 
-    def prepare() -> None:
+    def prepare(key: dict[str, Any]) -> None:
         for warning in training_images_held_out(cfg, args.held_out):
             print(f'warning: {warning}', file=sys.stderr)
-        claim_folder(folder, _key(args))
+        claim_folder(folder, dict(key, checkpoint=file_key(args.checkpoint)))
 
     bars = {name: Progress(f'looking at {name} images') for name in ('held-out', 'generated')}
     result = gate_labels(
@@ -119,25 +120,6 @@ def run(args: argparse.Namespace) -> int:
     summary = _summary(result, str(out))
     print(json.dumps(summary)) if args.json else _print(summary, folder)
     return 0
-
-
-def _key(args: argparse.Namespace) -> dict[str, Any]:
-    """All that the teacher's evidence depends on."""
-    from mmdet_softpl.engine.label_evidence import EVIDENCE
-    from mmdet_softpl.engine.label_gating import WRONG_PER_RIGHT
-
-    files = (args.config, args.checkpoint, args.ann_file, args.held_out)
-    key: dict[str, Any] = {
-        os.path.abspath(file): [os.path.getsize(file), os.path.getmtime(file)] for file in files
-    }
-    folders = [os.path.abspath(args.images), os.path.abspath(args.held_out_images)]
-    return dict(
-        files=key,
-        folders=folders,
-        seed=args.seed,
-        evidence=list(EVIDENCE),
-        wrong_per_right=WRONG_PER_RIGHT,
-    )
 
 
 def _summary(result: dict[str, Any], out: str) -> dict[str, Any]:

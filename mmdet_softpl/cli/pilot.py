@@ -92,7 +92,7 @@ def _pilot(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     from mmdet_softpl.engine.held_out import held_out_dataset
     from mmdet_softpl.engine.load_teacher import read_config
     from mmdet_softpl.engine.pilot_runs import given_runs, plan_runs
-    from mmdet_softpl.evaluation.teacher_dump import images_key
+    from mmdet_softpl.file_keys import images_key
 
     cfg = read_config(args.config)
     # Held-out images and given trainings are looked at before anything is written or trained.

@@ -111,7 +111,7 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         detections_in_parts,
         halves_of,
     )
-    from mmdet_softpl.evaluation.teacher_dump import file_key, images_key
+    from mmdet_softpl.file_keys import file_key, images_key, seen_key
     from mmdet_softpl.functional import rebalancing_shifts
     from mmdet_softpl.models.roi_adapter import stages_of
     from mmdet_softpl.progress import Progress
@@ -139,14 +139,12 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     key = dict(
         checkpoint=file_key(args.checkpoint),
         network=args.network,
-        ann_file=file_key(path),
         labelled=file_key(labelled_file),
-        images=images_key(dataset),
-        config=cfg.pretty_text,
         shifts=shifts.tolist(),
+        **seen_key(cfg, path, images_key(dataset), leaf.get('pipeline')),
     )
     folder = out.with_name(out.name + '.parts')
-    claim_folder(folder, json.loads(json.dumps(key)))
+    claim_folder(folder, key)
     (folder / 'held-out').mkdir(exist_ok=True)
     records = detections_in_parts(
         detector.to(device),

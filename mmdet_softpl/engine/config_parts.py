@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 
 from mmdet_softpl.config_file import type_name
-from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets, joined
+from mmdet_softpl.datasets.config_sets import LABELLED, ConfiguredSet, configured_sets, joined
 
 
 class ConfigPartError(ValueError):
@@ -73,6 +74,29 @@ def annotation_path(dataset: Mapping) -> str:
     """Path of a data set's json, joined with its ``data_root`` as mmengine does."""
     path = dataset.get('ann_file') or ''
     return joined(dataset.get('data_root') or '', path) if path else ''
+
+
+def training_set(cfg: Config, role: str, or_else: str = '') -> tuple[ConfiguredSet, dict[str, Any]]:
+    """The first training set of a role, and a copy of its config.
+
+    Args:
+        cfg: Of a training.
+        role: ``'labelled'`` or ``'unlabelled'``.
+        or_else: What else the user can do, for the message.
+
+    Raises:
+        ConfigPartError: The config has none.
+    """
+    found = next((one for one in configured_sets(cfg) if one.role == role), None)
+    if found is None:
+        raise ConfigPartError(
+            f'{cfg.filename}: train_dataloader has no {role} set. Give the config of a '
+            f'semi-supervised training{or_else}.'
+        )
+    node: Any = cfg.to_dict()
+    for name, position in re.findall(r'(\w+)|\[(\d+)\]', found.key):
+        node = node[name] if name else node[int(position)]
+    return found, dict(node)
 
 
 def labelled_leaves(cfg: Config, labeled_ann_file: str) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,12 +24,8 @@ from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.evaluation.class_mix import mix_difference, mix_weights
 from mmdet_softpl.evaluation.ground_truth import GroundTruth
 from mmdet_softpl.evaluation.label_replay import LabelSettings
-from mmdet_softpl.evaluation.teacher_dump import (
-    TeacherDump,
-    dump_teacher,
-    file_key,
-    images_key,
-)
+from mmdet_softpl.evaluation.teacher_dump import TeacherDump, dump_teacher
+from mmdet_softpl.file_keys import file_key, images_key, seen_key
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.progress import Progress
 
@@ -136,10 +131,7 @@ def look_at_held_out(
         out,
         dict(
             checkpoint=file_key(checkpoint),
-            ann_file=file_key(path),
-            images=image_files,
-            model=json.dumps(cfg.model.to_dict(), sort_keys=True, default=str),
-            pipeline=json.dumps(leaf.get('pipeline'), sort_keys=True, default=str),
+            **seen_key(cfg, path, image_files, leaf.get('pipeline')),
         ),
         batch_size=batch_size,
         progress=Progress('looking at held-out images'),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 from pycocotools import mask as mask_utils
 from torch import Tensor
@@ -33,7 +34,9 @@ from mmdet_softpl.datasets.annotation_file import (
 from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
 from mmdet_softpl.datasets.findings import examples
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, right_and_wrong_labels
+from mmdet_softpl.engine.config_parts import test_pipeline
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
+from mmdet_softpl.file_keys import images_key, seen_key
 from mmdet_softpl.functional.label_gate import (
     balanced_threshold,
     class_importance,
@@ -62,7 +65,7 @@ def gate_labels(
     held_out_root: str,
     folder: Path,
     *,
-    prepare: Callable[[], object] = lambda: None,
+    prepare: Callable[[dict[str, Any]], object] = lambda key: None,
     precision: float | None = None,
     wrong_share: float = 0.25,
     seed: int = 0,
@@ -82,7 +85,8 @@ def gate_labels(
         held_out_file, held_out_root: Of labelled images that the teacher was not trained on.
         folder: Of the teacher's evidence, made if missing; an interrupted call goes on from it,
             and a call with another ``precision`` or ``wrong_share`` needs no teacher.
-        prepare: Called when the input is found sound, before anything is written.
+        prepare: Called when the input is found sound, before anything is written, with all that
+            the evidence depends on, but for the teacher's weights.
         precision: Share of right labels that the kept ones should have, in (0, 1]; None: the
             threshold keeps as large a share of the right labels as it drops of the wrong ones.
         wrong_share: Share of the generated labels that is assumed to be wrong, in (0, 1).
@@ -138,14 +142,27 @@ def gate_labels(
             f'were made, are too few to fit a gate; {MIN_LABELS} or more of each are needed. Hold '
             'out more images.'
         )
-    prepare()
+    pipeline = test_pipeline(cfg)
+    datasets = {
+        'held-out': _images(cfg, held_out_file, held_out_root, summary.classes, pipeline),
+        'generated': _images(cfg, ann_file, image_root, summary.classes, pipeline),
+    }
+    files = {'held-out': held_out_file, 'generated': ann_file}
+    prepare(
+        dict(
+            {
+                name: seen_key(cfg, files[name], images_key(dataset), pipeline)
+                for name, dataset in datasets.items()
+            },
+            seed=seed,
+            evidence=list(EVIDENCE),
+            wrong_per_right=WRONG_PER_RIGHT,
+        )
+    )
     evidence = {}
-    for name, part, file, root in (
-        ('held-out', spoilt, held_out_file, held_out_root),
-        ('generated', data, ann_file, image_root),
-    ):
+    for name, part in (('held-out', spoilt), ('generated', data)):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        dataset = _images(cfg, file, root, summary.classes)
+        dataset = datasets[name]
         evidence[name] = evidence_in_parts(
             detector,
             dataset,
@@ -196,11 +213,9 @@ def _report(progress: Callable[[str, int, int], None], name: str, total: int, do
     progress(name, done, total)
 
 
-def _images(cfg: Config, ann_file: str, root: str, classes: tuple[str, ...]) -> Any:
-    """The images of a json, through the config's test pipeline."""
-    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
-    if not loader or 'pipeline' not in loader['dataset']:
-        raise ValueError(f'{cfg.filename}: val_dataloader.dataset.pipeline is missing; add one.')
+def _images(
+    cfg: Config, ann_file: str, root: str, classes: tuple[str, ...], pipeline: list[dict[str, Any]]
+) -> BaseDataset:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
         return DATASETS.build(
             dict(
@@ -209,7 +224,7 @@ def _images(cfg: Config, ann_file: str, root: str, classes: tuple[str, ...]) -> 
                 data_prefix=dict(img=os.path.abspath(root)),
                 metainfo=dict(classes=classes),
                 test_mode=True,
-                pipeline=loader['dataset']['pipeline'],
+                pipeline=pipeline,
             )
         )
 

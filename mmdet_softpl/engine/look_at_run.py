@@ -12,18 +12,17 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
-from mmdet_softpl.config_file import type_name
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
-from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
+from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, configured_sets
 from mmdet_softpl.datasets.findings import examples
 from mmdet_softpl.datasets.image_ids import image_ids_by_file
 from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
 from mmdet_softpl.engine.config_parts import (
     annotation_path,
-    dataset_leaves,
     find_hook,
     held_out_set,
     test_pipeline,
+    training_set,
 )
 from mmdet_softpl.engine.label_examples import Example, find_examples
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
@@ -67,7 +66,7 @@ class RunModel:
             ValueError: The config has no unlabelled set.
             OSError: Its images are not there.
         """
-        dataset = self._build(_unlabelled_leaf(self.cfg))
+        dataset = self._build(training_set(self.cfg, UNLABELLED)[1])
         indices = self._spread(dataset)
         found = find_examples(
             self.detector, dataset, indices, progress=Progress('looking at unlabelled images')
@@ -86,10 +85,10 @@ class RunModel:
             OSError: A file is not there.
         """
         if hidden_ann_file is None:
-            leaf: Any = held_out_set(self.cfg)
+            leaf = held_out_set(self.cfg)
             ann_file, what = annotation_path(leaf), 'validation images'
         else:
-            leaf = _unlabelled_leaf(self.cfg)
+            leaf = training_set(self.cfg, UNLABELLED)[1]
             ann_file, what = hidden_ann_file, 'unlabelled images with hidden labels'
         dataset = self._build(leaf)
         indices = self._spread(dataset)
@@ -106,9 +105,8 @@ class RunModel:
         )
         return f'{len(indices)} {what}', found
 
-    def _build(self, leaf: Any) -> BaseDataset:
-        plain = leaf.to_dict() if hasattr(leaf, 'to_dict') else dict(leaf)
-        plain.update(pipeline=test_pipeline(self.cfg), test_mode=True)
+    def _build(self, leaf: dict[str, Any]) -> BaseDataset:
+        plain = dict(leaf, pipeline=test_pipeline(self.cfg), test_mode=True)
         plain.pop('indices', None)
         # Unlabelled images need no classes in training, and then have none.
         own = (plain.get('metainfo') or {}).get('classes')
@@ -125,16 +123,6 @@ class RunModel:
     def _spread(self, dataset: BaseDataset) -> Sequence[int]:
         count = min(self.max_images, len(dataset))
         return np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
-
-
-def _unlabelled_leaf(cfg: Config) -> Any:
-    leaves = list(dataset_leaves(cfg.train_dataloader.dataset))
-    unlabelled = [leaf for leaf in leaves if type_name(leaf.type) == 'UnlabeledImageDataset']
-    # mmdet's own recipes read unlabelled images as a CocoDataset, behind the labelled one.
-    found = unlabelled or leaves[1:]
-    if not found:
-        raise ValueError(f'{cfg.filename}: train_dataloader has no unlabelled data set.')
-    return found[0]
 
 
 def _hidden_ids(dataset: BaseDataset, indices: Sequence[int], hidden_ann_file: str) -> list[int]:

@@ -21,7 +21,7 @@ from mmdet_softpl.engine.short_training import (
 )
 from mmdet_softpl.engine.tuned_config import apply_settings
 from mmdet_softpl.evaluation.label_replay import LabelSettings
-from mmdet_softpl.evaluation.teacher_dump import file_key
+from mmdet_softpl.file_keys import file_key
 from mmdet_softpl.progress import Progress
 
 VALIDATIONS = 4

@@ -22,6 +22,8 @@ def claim_folder(folder: Path, key: dict[str, Any]) -> bool:
     Raises:
         FileExistsError: The folder holds something else.
     """
+    # As it comes back from the file, where a tuple is a list.
+    key = json.loads(json.dumps(key))
     marker = folder / 'settings.json'
     if folder.exists() and any(folder.iterdir()) and not marker.is_file():
         raise FileExistsError(

@@ -5,7 +5,6 @@ Shape letters: **R** draws, **S** labelled sizes, **I** images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from mmdet_softpl.evaluation.labelling_proxy import (
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.evaluation.resampled_ap import draw_aps
 from mmdet_softpl.evaluation.sensitivity import sensitivity
-from mmdet_softpl.evaluation.teacher_dump import file_key, images_key
+from mmdet_softpl.file_keys import file_key, images_key, seen_key
 from mmdet_softpl.functional import GROUP_NAMES
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.progress import Progress
@@ -88,10 +87,7 @@ def evaluate_runs(
             out / 'predictions' / f'{run.name}.json',
             dict(
                 checkpoint=file_key(checkpoint),
-                ann_file=file_key(path),
-                images=image_files,
-                model=json.dumps(run.cfg.model.to_dict(), sort_keys=True, default=str),
-                pipeline=json.dumps(leaf.get('pipeline'), sort_keys=True, default=str),
+                **seen_key(run.cfg, path, image_files, leaf.get('pipeline')),
             ),
             batch_size=batch_size,
             progress=Progress(f'evaluating {run.name}'),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -41,19 +40,18 @@ from mmdet_softpl.datasets.config_sets import (
     LABELLED,
     UNLABELLED,
     ConfiguredSet,
-    configured_sets,
 )
 from mmdet_softpl.datasets.review_files import (
     coco_export,
     label_studio_config,
     label_studio_tasks,
 )
-from mmdet_softpl.engine.config_parts import test_pipeline
+from mmdet_softpl.engine.config_parts import test_pipeline, training_set
 from mmdet_softpl.engine.device import chosen_device
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
 from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
-from mmdet_softpl.evaluation.teacher_dump import images_key
+from mmdet_softpl.file_keys import images_key
 from mmdet_softpl.functional import frequency_boost
 
 MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
@@ -136,11 +134,11 @@ def export_review(
             'a new or empty folder as --out.'
         )
     cfg = read_config(config)
-    labelled = _one_set(cfg, LABELLED, config)
+    labelled, _ = training_set(cfg, LABELLED)
     summary = check_annotations(labelled.ann_file, classes=_class_names(labelled))
     detector, doubts = load_teacher(cfg, checkpoint)
     check_num_classes(summary, detector.num_classes)
-    dataset, image_root = _unlabeled_dataset(cfg, config, options.images)
+    dataset, image_root = _unlabeled_dataset(cfg, options.images)
 
     key = _key(cfg, checkpoint, dataset, options)
     labels_file = out / KEY
@@ -240,16 +238,6 @@ def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
     return records
 
 
-def _one_set(cfg: Config, role: str, config: str) -> ConfiguredSet:
-    found = [one for one in configured_sets(cfg) if one.role == role]
-    if not found:
-        raise ReviewError(
-            f'{config}: train_dataloader has no {role} set. Give the config of a semi-supervised '
-            'training' + (', or a folder with --images.' if role == UNLABELLED else '.')
-        )
-    return found[0]
-
-
 def _class_names(labelled: ConfiguredSet) -> tuple[str, ...] | None:
     if isinstance(labelled.classes, str):
         raise ReviewError(
@@ -259,26 +247,18 @@ def _class_names(labelled: ConfiguredSet) -> tuple[str, ...] | None:
     return labelled.classes
 
 
-def _unlabeled_dataset(cfg: Config, config: str, images: str | None) -> tuple[BaseDataset, str]:
+def _unlabeled_dataset(cfg: Config, images: str | None) -> tuple[BaseDataset, str]:
     """The unlabelled images with the test pipeline, and the folder they are in."""
     pipeline = test_pipeline(cfg)
     if images is not None:
         dataset: dict[str, Any] = dict(type='mmdet_softpl.UnlabeledImageDataset', data_root=images)
         root = images
     else:
-        unlabelled = _one_set(cfg, UNLABELLED, config)
-        dataset, root = _at(cfg, unlabelled.key), unlabelled.image_root
+        unlabelled, dataset = training_set(cfg, UNLABELLED, ', or a folder with --images')
+        root = unlabelled.image_root
     dataset.update(pipeline=pipeline, test_mode=True)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
         return DATASETS.build(dataset), root
-
-
-def _at(cfg: Config, key: str) -> dict[str, Any]:
-    """A copy of what a config has at a key such as ``train_dataloader.dataset.datasets[1]``."""
-    node: Any = cfg.to_dict()
-    for name, position in re.findall(r'(\w+)|\[(\d+)\]', key):
-        node = node[name] if name else node[int(position)]
-    return dict(node)
 
 
 def _key(

@@ -129,7 +129,7 @@ def dump_teacher(
             ``scale_factor``.
         truth: The annotations of these images.
         parent: Folder of the dumps; made if missing.
-        source: What identifies checkpoint and images (see :func:`file_key`), plain values.
+        source: What identifies checkpoint and images (``mmdet_softpl.file_keys``), plain values.
         batch_size: Images in a forward pass.
         progress: Called with the images done and all images.
 
@@ -169,36 +169,6 @@ def dump_teacher(
         images += _read_shard(path)
         progress(indices.stop, len(dataset))
     return TeacherDump(truth.class_names, temperatures, tuple(images))
-
-
-def file_key(path: str | os.PathLike) -> dict[str, Any]:
-    """What tells a file from another one: name, size and time of change."""
-    status = os.stat(path)
-    return dict(
-        path=os.path.abspath(path), bytes=status.st_size, changed=status.st_mtime_ns // 1_000_000
-    )
-
-
-def images_key(dataset: BaseDataset) -> str:
-    """What tells the images of a data set from others: a hash of their files' names and states.
-
-    Raises:
-        FileNotFoundError: One is not where the config says.
-    """
-    digest = hashlib.sha256()
-    for i in range(len(dataset)):
-        path = dataset.get_data_info(i)['img_path']
-        if '://' in path:
-            digest.update(path.encode())
-            continue
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f'{path}: this image of {getattr(dataset, "ann_file", "the data set")} is not '
-                'there; give the folder of its images (--images or --held-out-images, or '
-                'data_prefix of the config).'
-            )
-        digest.update(repr(file_key(path)).encode())
-    return digest.hexdigest()[:16]
 
 
 def _prototype_head(detector: CalibratedSoftTeacher) -> SmoothedCEHead | None:

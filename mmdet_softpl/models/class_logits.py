@@ -1,4 +1,4 @@
-"""mmdet's Seesaw loss in a box head: its outputs as logits of classes and background.
+"""The class loss of a box head, softmax cross entropy or mmdet's Seesaw loss, and its logits.
 
 Shape legend: N RoIs, C foreground classes (background has index C).
 """
@@ -10,10 +10,11 @@ from inspect import signature
 from typing import Any
 
 import torch
-from mmdet.models.losses import SeesawLoss
+from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmdet_softpl.checks import UNUSED_INDEX
 from mmdet_softpl.config_file import type_name
 from mmdet_softpl.functional import joint_logits
 
@@ -26,6 +27,37 @@ def has_objectness(bbox_head: BBoxHead) -> bool:
 def class_logits(bbox_head: BBoxHead, cls_score: Tensor) -> Tensor:
     """(N, C+1) float32 logits of a head's ``cls_score`` (N, C+1), or (N, C+2) with objectness."""
     return joint_logits(cls_score) if has_objectness(bbox_head) else cls_score.float()
+
+
+def check_cross_entropy(
+    loss: nn.Module, owner: str, purpose: str, consequence: str, way_out: str = ''
+) -> None:
+    """Refuse a class loss that is no plain softmax cross entropy.
+
+    Args:
+        loss: Of a box head.
+        owner: Begins each message.
+        purpose: What needs the softmax, before "needs loss_cls=...".
+        consequence: What weights or an ignored class would do, behind the name of the setting.
+        way_out: What else the user can do, behind "remove it".
+
+    Raises:
+        ValueError: Names the setting and its value.
+    """
+    if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid or loss.use_mask:
+        raise ValueError(
+            f"{owner}: {purpose} needs loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False) "
+            f'or SeesawLoss, got {type(loss).__name__}; change loss_cls{way_out}.'
+        )
+    if loss.class_weight is not None:
+        raise ValueError(
+            f'{owner}: loss_cls.class_weight {consequence} (got {len(loss.class_weight)} weights); '
+            f'remove it{way_out}.'
+        )
+    if loss.ignore_index not in (None, UNUSED_INDEX):
+        raise ValueError(
+            f'{owner}: loss_cls.ignore_index={loss.ignore_index} {consequence}; remove it{way_out}.'
+        )
 
 
 @torch.no_grad()

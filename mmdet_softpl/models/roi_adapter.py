@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
-from mmdet.models.losses import CrossEntropyLoss
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
@@ -21,8 +20,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from mmdet_softpl.checks import UNUSED_INDEX
-from mmdet_softpl.models.class_logits import class_logits, has_objectness
+from mmdet_softpl.models.class_logits import check_cross_entropy, class_logits, has_objectness
 from mmdet_softpl.models.class_masks import class_mask_logits, predicts_one_class
 
 # Subclasses that change how losses are made; ours would silently drop what they add.
@@ -67,7 +65,6 @@ def check_two_stage(detector: nn.Module) -> None:
         )
     for stage in stages_of(roi_head):
         head = stage.bbox_head
-        loss = head.loss_cls
         if not isinstance(head, BBoxHead):
             raise ValueError(
                 f'CalibratedSoftTeacher: bbox_head of type {type(head).__name__} is not supported; '
@@ -76,7 +73,12 @@ def check_two_stage(detector: nn.Module) -> None:
         if has_objectness(head):
             _check_seesaw(stage)
         else:
-            _check_cross_entropy(loss)
+            check_cross_entropy(
+                head.loss_cls,
+                'CalibratedSoftTeacher',
+                'learning from soft targets',
+                'would act on labelled images alone',
+            )
         if stage.with_mask and not isinstance(stage.mask_head, FCNMaskHead):
             raise ValueError(
                 f'CalibratedSoftTeacher: mask_head of type {type(stage.mask_head).__name__} is not '
@@ -92,24 +94,6 @@ def _check_seesaw(stage: RoIStage) -> None:
         raise ValueError(
             'CalibratedSoftTeacher: OHEMSampler cannot rank RoIs by a SeesawLoss; use '
             'RandomSampler, or SmoothedCEHead with smoothing.'
-        )
-
-
-def _check_cross_entropy(loss: nn.Module) -> None:
-    if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid:
-        raise ValueError(
-            f'CalibratedSoftTeacher: soft targets need loss_cls=CrossEntropyLoss('
-            f'use_sigmoid=False) or SeesawLoss, got {type(loss).__name__}.'
-        )
-    if loss.class_weight is not None:
-        raise ValueError(
-            'CalibratedSoftTeacher: loss_cls.class_weight would act on labelled images alone '
-            f'(got {len(loss.class_weight)} weights); remove it.'
-        )
-    if loss.ignore_index not in (None, UNUSED_INDEX):
-        raise ValueError(
-            f'CalibratedSoftTeacher: loss_cls.ignore_index={loss.ignore_index} would act on '
-            'labelled images alone; remove it.'
         )
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.losses import CrossEntropyLoss, accuracy
+from mmdet.models.losses import accuracy
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from mmdet_softpl.checks import UNUSED_INDEX, check_choice, check_range
+from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import (
     ClassSimilarity,
     SmoothingTable,
@@ -35,6 +35,7 @@ from mmdet_softpl.functional import (
     update_prototypes,
 )
 from mmdet_softpl.models.class_logits import (
+    check_cross_entropy,
     class_logits,
     has_objectness,
     objectness_accuracy,
@@ -136,8 +137,14 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         self.warmup_iters = warmup_iters
         self.refresh_interval = refresh_interval
         self.prototype_momentum = prototype_momentum
-        if self.smooths:
-            self._check_loss()
+        if self.smooths and not has_objectness(self):
+            check_cross_entropy(
+                self.loss_cls,
+                owner,
+                'smoothing',
+                'is not supported with smoothing',
+                ' or set smoothing=0',
+            )
 
         c, k = self.num_classes, self.topk
         self._iter = 0
@@ -406,27 +413,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         k = similarity.indices.shape[1]
         self.similarity_indices.zero_()[:, :k] = similarity.indices
         self.similarity_weights.zero_()[:, :k] = similarity.weights
-
-    def _check_loss(self) -> None:
-        loss = self.loss_cls
-        if has_objectness(self):
-            return
-        if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid or loss.use_mask:
-            raise ValueError(
-                f'{type(self).__name__}: smoothing needs loss_cls=dict('
-                "type='CrossEntropyLoss', use_sigmoid=False) or SeesawLoss, got "
-                f'{type(loss).__name__}; change loss_cls or set smoothing=0.'
-            )
-        if loss.class_weight is not None:
-            raise ValueError(
-                f'{type(self).__name__}: loss_cls.class_weight is not supported with smoothing '
-                f'(got {len(loss.class_weight)} weights); remove it or set smoothing=0.'
-            )
-        if loss.ignore_index not in (None, UNUSED_INDEX):
-            raise ValueError(
-                f'{type(self).__name__}: loss_cls.ignore_index={loss.ignore_index} is not '
-                'supported with smoothing; remove it or set smoothing=0.'
-            )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         # That of another ``topk`` is no reason to refuse weights that fit. Columns that are missing

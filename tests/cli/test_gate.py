@@ -33,7 +33,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / 'generated.json').write_text(json.dumps(spoil_labels(content, 0.4, 7)))
     (tmp_path / 'config.py').write_text(
         "model = dict(type='mmdet_softpl.CalibratedSoftTeacher')\n"
-        'val_dataloader = dict(dataset=dict(pipeline=[]))\n'
+        "steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]\n"
+        'val_dataloader = dict(dataset=dict(times=1, dataset=dict(pipeline=steps)))\n'
     )
     (tmp_path / 'teacher.pth').write_text('not read')
     return tmp_path
@@ -159,6 +160,31 @@ def test_another_precision_needs_no_teacher(folder: Path, teacher: list[str], ca
     assert gate['precision'] == 0.9 and gate['wrong_share'] == 0.5
     # Other labels are other evidence.
     assert run(folder, '--overwrite', '--seed', '1') == 0
+    assert teacher == ['held-out', 'generated'] * 2
+
+
+@pytest.mark.parametrize('what', ['image', 'checkpoint', 'json', 'model', 'pipeline'])
+def test_evidence_of_something_else_is_looked_for_anew(
+    folder: Path, teacher: list[str], what: str
+) -> None:
+    assert run(folder) == 0
+    config = folder / 'config.py'
+    if what == 'image':
+        image = next((folder / 'data' / 'train2017').iterdir())
+        image.write_bytes(image.read_bytes() + b'more')
+    elif what == 'checkpoint':
+        (folder / 'teacher.pth').write_text('another one')
+    elif what == 'json':
+        path = folder / 'generated.json'
+        path.write_text(path.read_text() + ' ')
+    elif what == 'model':
+        # A base counts as the file itself.
+        config.rename(folder / 'base.py')
+        config.write_text("_base_ = 'base.py'\nmodel = dict(semi_train_cfg=dict(mirror=True))\n")
+    else:
+        text = config.read_text()
+        config.write_text(text.replace("type='LoadAnnotations'", "type='Pad', size_divisor=32"))
+    assert run(folder, '--overwrite') == 0
     assert teacher == ['held-out', 'generated'] * 2
 
 

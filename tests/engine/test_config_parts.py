@@ -16,6 +16,7 @@ from mmdet_softpl.engine.config_parts import (
     held_out_set,
     labelled_leaves,
     labeller_of,
+    training_set,
 )
 
 
@@ -67,6 +68,25 @@ def test_leaves_and_paths() -> None:
     with pytest.raises(ConfigPartError, match=r'data/a/train\.json'):
         labelled_leaves(cfg, 'data/a/train.json')
     assert list(dataset_leaves(None)) == []
+
+
+def test_training_sets() -> None:
+    labelled, leaf = training_set(config(), 'labelled')
+    assert labelled.ann_file == 'data/a/train.json' and leaf['ann_file'] == 'a/train.json'
+    assert training_set(config(), 'unlabelled')[1]['type'] == 'UnlabeledImageDataset'
+    # By what they are, not by where they stand: mmdet's recipes read both kinds as CocoDataset.
+    views = dict(type='MultiBranch', unsup_teacher=[], unsup_student=[])
+    sets = [
+        dict(type='CocoDataset', ann_file='unlabelled.json', pipeline=[views]),
+        dict(type='CocoDataset', ann_file='labelled.json', pipeline=[]),
+        dict(type='mmdet_softpl.GeneratedImageDataset', ann_file='generated.json', pipeline=[]),
+    ]
+    for order in (sets, sets[::-1]):
+        cfg = config(train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=order)))
+        assert training_set(cfg, 'unlabelled')[1]['ann_file'] == 'unlabelled.json'
+    cfg = config(train_dataloader=dict(dataset=sets[1]))
+    with pytest.raises(ConfigPartError, match=r'my\.py.*no unlabelled set.*training, or else\.'):
+        training_set(cfg, 'unlabelled', ', or else')
 
 
 def test_held_out(tmp_path: Path) -> None:

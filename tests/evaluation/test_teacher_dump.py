@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.evaluation import teacher_dump
-from mmdet_softpl.evaluation.teacher_dump import dump_teacher, file_key
+from mmdet_softpl.evaluation.teacher_dump import dump_teacher
 from mmdet_softpl.functional import prototype_log_evidence
 from mmdet_softpl.models.mirror_view import MirrorView
 from tests.support import tiny_labelling
@@ -174,12 +174,3 @@ def test_bad_input(tmp_path: Path) -> None:
         dump_teacher(
             detector, dataset, tiny_labelling.ground_truth(ann_file), tmp_path / 'dumps', {}
         )
-
-
-def test_key_of_a_file_changes_with_it(tmp_path: Path) -> None:
-    path = tmp_path / 'a'
-    path.write_text('1')
-    first = file_key(path)
-    assert file_key(path) == first
-    path.write_text('12')
-    assert file_key(path) != first

@@ -517,6 +517,8 @@ def test_a_missing_teacher_checkpoint_is_named_at_construction() -> None:
         (dict(score_thr=1.2), ['score_thr', '1.2']),
         (dict(score_floor=-0.1), ['score_floor', '-0.1']),
         (dict(iou_thr=0.0), ['iou_thr', '0.0']),
+        (dict(mirror='False'), ['mirror', "'False'"]),
+        (dict(student_correction='False'), ['student_correction', "'False'"]),
         (dict(unsup_weight=-1), ['unsup_weight', '-1']),
         (dict(refresh_interval=0), ['refresh_interval', '0']),
         (dict(max_per_img=0), ['max_per_img']),
@@ -554,6 +556,10 @@ def test_heads_with_another_loss_are_refused() -> None:
     detector = detector_config()
     detector.roi_head.bbox_head.loss_cls = dict(type='FocalLoss', use_sigmoid=True)
     with pytest.raises(ValueError, match='FocalLoss'):
+        MODELS.build(semi_config(detector))
+    # Cross entropy on one output per RoI: there is nothing to be soft about.
+    detector.roi_head.bbox_head.loss_cls = dict(type='CrossEntropyLoss', use_mask=True)
+    with pytest.raises(ValueError, match='use_sigmoid=False'):
         MODELS.build(semi_config(detector))
 
 
