@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmdet_softpl.datasets.class_statistics import ClassStatistics
-from mmdet_softpl.functional import GROUP_NAMES
+from mmdet_softpl.functional import GROUP_NAMES, uncalibrated
 from mmdet_softpl.models.class_state import ClassState
 
 
@@ -81,9 +80,7 @@ def build_audit(
 def _precision_above(reliability: Tensor, thresholds: Tensor) -> list[float | None]:
     """(C,) precision of the detections in the bins whose centre is above the threshold."""
     count, correct, _ = reliability
-    bins = count.shape[1]
-    centres = (torch.arange(bins) + 0.5) / bins
-    above = centres[None] > thresholds[:, None]
+    above = uncalibrated(*count.shape) > thresholds[:, None]
     counts, hits = (count * above).sum(1), (correct * above).sum(1)
     return [
         round(float(hit / n), 4) if n > 0 else None for hit, n in zip(hits, counts, strict=True)

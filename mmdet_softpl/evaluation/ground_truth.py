@@ -20,7 +20,7 @@ from mmdet_softpl.datasets.annotation_entries import Faults
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
-from mmdet_softpl.functional.matching import match_indices
+from mmdet_softpl.functional.matching import judge_matches, match_indices
 
 
 @dataclass(frozen=True)
@@ -142,20 +142,15 @@ def judge_detections(
     """Which detections of one image can be judged, and which of those are right.
 
     A detection is right if it takes an object of its class in the greedy matching of
-    :func:`~mmdet_softpl.functional.matching.match_indices`. Not judged are detections of classes
-    the image says nothing about, those on crowd regions, and those that find nothing where the
-    class is not annotated exhaustively.
+    :func:`~mmdet_softpl.functional.matching.match_indices`; what can be judged says
+    :func:`~mmdet_softpl.functional.matching.judge_matches`.
 
     Shape: (N, 4), (N,), (N,) -> (N,) bool judged, (N,) bool correct (False where not judged).
     """
     matched = match_indices(
         bboxes, scores, labels, truth.bboxes, truth.labels, iou_thr, ignore=truth.crowd
     )
-    found = matched >= 0
-    on_crowd = torch.zeros_like(found)
-    on_crowd[found] = truth.crowd[matched[found]]
-    judged = truth.judged[labels] & ~on_crowd & (found | ~truth.not_exhaustive[labels])
-    return judged, judged & found
+    return judge_matches(matched, truth.crowd, truth.judged[labels], truth.not_exhaustive[labels])
 
 
 def frequency_letters(labeled_ann_file: str) -> dict[str, str]:

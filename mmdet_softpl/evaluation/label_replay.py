@@ -27,10 +27,8 @@ from mmdet_softpl.functional import (
     FREQUENT,
     apply_calibrator,
     boost_scores,
-    histogram_calibrator,
-    never_raising,
+    calibration_table,
     reliability_counts,
-    temperature_calibrator,
 )
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
 from mmdet_softpl.models.label_policy import LabelPolicy, by_group
@@ -250,18 +248,6 @@ def candidates_of(
     return found
 
 
-def fit_calibration(settings: LabelSettings, reliability: Tensor, groups: Tensor) -> Tensor:
-    """(C, B) table as the detector makes it in training, from reliability (3, C, B)."""
-    mode = settings.calibration
-    if mode == 'none':
-        return ClassState(len(groups), 0.5).calibration
-    if mode == 'histogram':
-        table = histogram_calibrator(reliability, groups)
-    else:
-        table = temperature_calibrator(reliability, groups, mode == 'group_temperature')
-    return table if settings.held_out else never_raising(table)
-
-
 def cross_calibrated(found: Replay, settings: LabelSettings, folds: Tensor) -> Tensor:
     """(D,) calibrated scores, each from a table that its own fold of images had no part in.
 
@@ -273,7 +259,12 @@ def cross_calibrated(found: Replay, settings: LabelSettings, folds: Tensor) -> T
     target_scores = torch.zeros_like(found.scores)
     side = folds[found.image]
     for fold in (False, True):
-        table = fit_calibration(settings, found.reliability(rows=side != fold), found.state.groups)
+        table = calibration_table(
+            found.reliability(rows=side != fold),
+            found.state.groups,
+            settings.calibration,
+            settings.held_out,
+        )
         calibrated = apply_calibrator(found.scores, found.labels, table)
         target_scores = torch.where(side == fold, calibrated, target_scores)
     return target_scores

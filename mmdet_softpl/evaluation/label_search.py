@@ -21,7 +21,6 @@ from mmdet_softpl.evaluation.label_replay import (
     LabelSettings,
     Replay,
     cross_calibrated,
-    fit_calibration,
     replay,
 )
 from mmdet_softpl.evaluation.labelling_proxy import (
@@ -33,8 +32,13 @@ from mmdet_softpl.evaluation.labelling_proxy import (
     total,
 )
 from mmdet_softpl.evaluation.teacher_dump import TeacherDump
-from mmdet_softpl.functional import GROUP_NAMES, THRESHOLD_MODES, apply_calibrator
-from mmdet_softpl.models.semi_train_cfg import CALIBRATION_MODES
+from mmdet_softpl.functional import (
+    CALIBRATION_MODES,
+    GROUP_NAMES,
+    THRESHOLD_MODES,
+    apply_calibrator,
+    calibration_table,
+)
 from mmdet_softpl.models.teacher_labels import LabelingCfg
 
 # Lower and upper bound, and whether the scale is logarithmic. A config's own values widen them.
@@ -137,7 +141,9 @@ class LabelSearch:
     def report(self, settings: LabelSettings) -> tuple[dict[str, float], GroupStatistics]:
         """The proxy and its parts on the second half, which no search has seen."""
         first = self._replay(settings, self.tune_half)
-        table = fit_calibration(settings, first.reliability(), first.state.groups)
+        table = calibration_table(
+            first.reliability(), first.state.groups, settings.calibration, settings.held_out
+        )
         found = self._replay(settings, self.report_half)
         calibrated = apply_calibrator(found.scores, found.labels, table)
         statistics = self._statistics(found, calibrated, settings)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmdet_softpl.evaluation.label_replay import LabelSettings
-from mmdet_softpl.functional import THRESHOLD_MODES
-from mmdet_softpl.models.semi_train_cfg import CALIBRATION_MODES
+from mmdet_softpl.functional import CALIBRATION_MODES, THRESHOLD_MODES
 
 # alpha, quantile and fixed_thr are read by one mode each and varied in the mode that reads them.
 GRIDS: dict[str, tuple[Any, ...]] = {

@@ -2,12 +2,15 @@
 
 from .alignment import align_boosts, follow_labelled_shares, wanted_mass
 from .calibration import (
+    CALIBRATION_MODES,
     apply_calibrator,
+    calibration_table,
     histogram_calibrator,
     isotonic,
     never_raising,
     soft_targets,
     temperature_calibrator,
+    uncalibrated,
 )
 from .frequency import (
     COMMON,
@@ -22,7 +25,7 @@ from .frequency import (
 )
 from .group_statistics import group_mean, shrink_to_groups
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mask_boxes, warp_points
-from .matching import match_indices
+from .matching import judge_matches, match_indices
 from .reliability import (
     chance_ece,
     class_conditional_ece,
@@ -63,6 +66,7 @@ from .thresholds import (
 )
 
 __all__ = [
+    'CALIBRATION_MODES',
     'COMMON',
     'FREQUENCY_LETTERS',
     'FREQUENT',
@@ -74,6 +78,7 @@ __all__ = [
     'align_boosts',
     'apply_calibrator',
     'boost_scores',
+    'calibration_table',
     'cap_inflow',
     'chance_ece',
     'class_conditional_ece',
@@ -89,6 +94,7 @@ __all__ = [
     'histogram_calibrator',
     'isotonic',
     'joint_logits',
+    'judge_matches',
     'mask_quality',
     'match_indices',
     'never_raising',
@@ -116,6 +122,7 @@ __all__ = [
     'student_offsets',
     'sum_features',
     'temperature_calibrator',
+    'uncalibrated',
     'update_prototypes',
     'wanted_mass',
     'warp_boxes',

@@ -17,9 +17,44 @@ from torch import Tensor
 from ._tensor import at_least_float32, bin_centres, cumulative_sum
 from .group_statistics import group_sums, shrink_to_groups
 
+#: Of ``calibration_table``.
+CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')
+
 _MAX_TEMPERATURE = 10.0
 _GRID_SIZE = 2001
 _NO_MASS = 1e-12
+
+
+def calibration_table(reliability: Tensor, groups: Tensor, mode: str, held_out: bool) -> Tensor:
+    """The table of a mode: in training and wherever it is foretold.
+
+    Args:
+        reliability: (3, C, B).
+        groups: (C,) int64 in [0, G).
+        mode: One of ``CALIBRATION_MODES``.
+        held_out: Whether the network is not trained on the images of ``reliability``; else the
+            table is ``never_raising``.
+
+    Returns:
+        (C, B) table in [0, 1]; with ``'none'`` that of ``uncalibrated``.
+
+    Raises:
+        ValueError: An unknown mode.
+    """
+    if mode not in CALIBRATION_MODES:
+        raise ValueError(f'calibration must be one of {CALIBRATION_MODES}, got {mode!r}')
+    if mode == 'none':
+        return uncalibrated(*reliability.shape[1:]).to(at_least_float32(reliability))
+    if mode == 'histogram':
+        table = histogram_calibrator(reliability, groups)
+    else:
+        table = temperature_calibrator(reliability, groups, mode == 'group_temperature')
+    return table if held_out else never_raising(table)
+
+
+def uncalibrated(num_classes: int, num_bins: int) -> Tensor:
+    """(C, B) the table that leaves scores as they are: the centres of the bins."""
+    return bin_centres(num_bins, torch.empty(0)).repeat(num_classes, 1)
 
 
 def isotonic(values: Tensor, weights: Tensor) -> Tensor:

@@ -83,6 +83,30 @@ def match_indices(
     return torch.empty_like(matched).scatter_(0, order, matched)
 
 
+def judge_matches(
+    matched: Tensor, crowd: Tensor, spoken_of: Tensor, loose: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which detections of an image can be judged, and which of those are right.
+
+    Not judged are detections of classes that the image says nothing about, those on crowd regions,
+    and those that find nothing where the class is not annotated exhaustively (LVIS: Gupta et al.,
+    arXiv 1908.03195).
+
+    Args:
+        matched: (N,) from :func:`match_indices` with the labels.
+        crowd: (M,) bool, the ``ignore`` given there.
+        spoken_of: (N,) bool, whether the image speaks of the class of each detection.
+        loose: (N,) bool, whether that class is not annotated exhaustively in the image.
+
+    Returns:
+        (N,) bool judged, (N,) bool correct (False where not judged). No host synchronisation.
+    """
+    # Row -1, of what takes nothing, is the one that is added.
+    on_crowd = torch.nn.functional.pad(crowd.bool(), (0, 1))[matched]
+    judged = spoken_of & ~on_crowd & ((matched >= 0) | ~loose)
+    return judged, judged & (matched >= 0)
+
+
 def _overlaps(bboxes: Tensor, gt_bboxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Intersections (N, M), detection areas (N, 1) and unions (N, M), in square pixels."""
     top_left = torch.maximum(bboxes[:, None, :2], gt_bboxes[None, :, :2])

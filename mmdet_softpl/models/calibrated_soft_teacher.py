@@ -18,12 +18,10 @@ from torch import Tensor
 
 from mmdet_softpl.checks import check_choice
 from mmdet_softpl.functional import (
-    histogram_calibrator,
-    never_raising,
+    calibration_table,
     score_histogram,
     soft_targets,
     student_offsets,
-    temperature_calibrator,
 )
 from mmdet_softpl.models.batch_norm import check_statistics_moved, trains_batch_norm
 from mmdet_softpl.models.checkpoint_parts import check_head, load_into_teacher
@@ -349,21 +347,17 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         decay = 0.0 if self.held_out else cfg['reliability_decay']
         state.reliability.mul_(decay).add_(state.new_reliability)
         state.clear('new_reliability')
-        mode, reliability = cfg['calibration'], state.reliability
-        if mode == 'histogram':
-            state.calibration.copy_(histogram_calibrator(reliability, state.groups))
-        elif mode != 'none':
-            per_group = mode == 'group_temperature'
-            state.calibration.copy_(temperature_calibrator(reliability, state.groups, per_group))
-        if not self.held_out:
-            state.calibration.copy_(never_raising(state.calibration))
+        table = calibration_table(
+            state.reliability, state.groups, cfg['calibration'], bool(self.held_out)
+        )
+        state.calibration.copy_(table)
         if cfg['student_correction']:
             sum_over_ranks(state.offset_counts)
             expected, observed = state.offset_counts
             step = student_offsets(expected, observed, state.groups)
             state.offsets.add_(step).clamp_(-MAX_OFFSET, MAX_OFFSET)
         state.clear('offset_counts')
-        count, correct, confidence = reliability.sum((1, 2)).tolist()
+        count, correct, confidence = state.reliability.sum((1, 2)).tolist()
         if count:
             # The student trains on the labelled batch, so the teacher's precision is optimistic.
             source, note = ('held-out', '') if self.held_out else ('labelled', ' (optimistic)')

@@ -9,6 +9,8 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
+from mmdet_softpl.functional import uncalibrated
+
 SCORE_BINS = 100
 CONFIDENCE_BINS = 15
 
@@ -84,7 +86,7 @@ class ClassState(nn.Module):
         self.register_buffer('wanted_boosts', torch.ones(c), persistent=False)
         self.register_buffer('prototype_weights', torch.zeros(c))
         self.register_buffer('thresholds', torch.full((c,), float(score_thr)))
-        self.register_buffer('calibration', uncalibrated(c))
+        self.register_buffer('calibration', uncalibrated(c, CONFIDENCE_BINS))
         self.register_buffer('offsets', torch.zeros(c))
         self.register_buffer('reliability', torch.zeros(3, c, b))
         self.register_buffer('score_histogram', torch.zeros(c, SCORE_BINS))
@@ -108,15 +110,10 @@ class ClassState(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         # Switched off in the config of a training that goes on from one that had it.
         if not self.calibrates:
-            self.calibration.copy_(uncalibrated(self.num_classes))
+            self.calibration.copy_(uncalibrated(self.num_classes, CONFIDENCE_BINS))
         if not self.corrects:
             self.clear('offsets')
         # A checkpoint holds rank 0's share of the accumulators; every rank going on with it
         # would count it world_size times.
         if get_rank() > 0:
             self.clear(*self.ACCUMULATORS)
-
-
-def uncalibrated(num_classes: int) -> Tensor:
-    """(C, B) the table that leaves scores as they are: the centres of the bins."""
-    return ((torch.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS).repeat(num_classes, 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmdet_softpl.functional import (
     expected_counts,
+    judge_matches,
     match_indices,
     reliability_counts,
     soft_targets,
@@ -45,9 +46,9 @@ def observe_image(
         labels = torch.cat([labels, ignored.labels])
     crowd = torch.arange(len(labels), device=labels.device) >= len(truth)
     matched = match_indices(seen.bboxes, seen.scores, seen.labels, bboxes, labels, ignore=crowd)
-    correct = (matched >= 0) & (matched < len(truth))
-    told = judged(seen.labels, correct, federated, sample.metainfo.get('img_id'))
-    told = told & (matched < len(truth))
+    told, correct = judge_matches(
+        matched, crowd, *spoken_of(seen.labels, federated, sample.metainfo.get('img_id'))
+    )
     state.new_reliability += reliability_counts(
         seen.scores,
         seen.labels,
@@ -66,26 +67,23 @@ def observe_image(
     state.offset_counts[1] += torch.bincount(labels[found[is_object]], minlength=state.num_classes)
 
 
-def judged(labels: Tensor, correct: Tensor, federated: Federated, img_id: int | None) -> Tensor:
-    """Detections that an image says anything about.
-
-    Those of classes known to be present or absent there, without misses in classes that are
-    not annotated exhaustively.
+def spoken_of(labels: Tensor, federated: Federated, img_id: int | None) -> tuple[Tensor, Tensor]:
+    """Whether an image speaks of a class, and whether it does so without naming every object.
 
     Args:
         labels: (K,) in [0, C).
-        correct: (K,) bool, matched with an instance of their class.
         federated: As in :func:`observe_image`.
         img_id: The image.
 
     Returns:
-        (K,) bool.
+        (K,) bool: the class is known to be present or absent; (K,) bool: it is not annotated
+        exhaustively.
     """
     known, not_exhaustive = federated.get(img_id, (None, None))
-    told = torch.ones_like(correct)
+    told = torch.ones_like(labels, dtype=torch.bool)
     if known is not None:
         told = torch.isin(labels, torch.as_tensor(known, device=labels.device))
+    loose = torch.zeros_like(told)
     if not_exhaustive is not None:
         loose = torch.isin(labels, torch.as_tensor(not_exhaustive, device=labels.device))
-        told = told & (correct | ~loose)
-    return told
+    return told, loose

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from mmengine.config import ConfigDict
 
 from mmdet_softpl.checks import check_choice, check_range
+from mmdet_softpl.functional import CALIBRATION_MODES
 from mmdet_softpl.models.teacher_labels import LabelingCfg
 
 # Names of mmdet's pipelines.
@@ -15,7 +16,6 @@ TEACHER_BRANCH, STUDENT_BRANCH = 'unsup_teacher', 'unsup_student'
 # Of mmdet's SemiBaseDetector.
 TEST_KEYS = ('predict_on', 'forward_on', 'extract_feat_on')
 LABEL_MODES = ('soft', 'hard')
-CALIBRATION_MODES = ('none', 'temperature', 'group_temperature', 'histogram')
 DEFAULTS = dict(
     freeze_teacher=True,
     sup_weight=1.0,

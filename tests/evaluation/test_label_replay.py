@@ -12,14 +12,14 @@ from mmengine.registry import init_default_scope
 
 from mmdet_softpl.evaluation.label_replay import (
     LabelSettings,
+    Replay,
     candidates_of,
     cross_calibrated,
-    fit_calibration,
     initial_state,
     replay,
 )
 from mmdet_softpl.evaluation.teacher_dump import dump_teacher
-from mmdet_softpl.functional import per_class_thresholds, score_histogram
+from mmdet_softpl.functional import calibration_table, per_class_thresholds, score_histogram
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS
 from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects, teacher_detect
 from tests.support import tiny_labelling
@@ -37,6 +37,12 @@ SETTINGS = (
     ),
 )  # fmt: skip
 STATISTICS = tiny_labelling.statistics()
+
+
+def table_of(settings: LabelSettings, found: Replay) -> torch.Tensor:
+    return calibration_table(
+        found.reliability(), found.state.groups, settings.calibration, settings.held_out
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +145,7 @@ def test_calibration_of_a_fold_knows_nothing_of_it() -> None:
     none = LabelSettings(threshold_mode='fixed', calibration='none')
     torch.testing.assert_close(cross_calibrated(found, none, folds), found.scores)
     grouped = LabelSettings(threshold_mode='fixed', calibration='group_temperature', held_out=True)
-    table = fit_calibration(grouped, found.reliability(), found.state.groups)
+    table = table_of(grouped, found)
     # Overconfident: the calibrated confidence of a high score is lower.
     assert (table[:, -2] < 0.9).all()
 
@@ -153,10 +159,8 @@ def test_calibration_raises_scores_only_where_training_does() -> None:
         LabelingCfg(),
     )
     centres = (torch.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS
-    both = fit_calibration(HISTOGRAM, found.reliability(), found.state.groups)
-    lower = fit_calibration(
-        LabelSettings(threshold_mode='fixed'), found.reliability(), found.state.groups
-    )
+    both = table_of(HISTOGRAM, found)
+    lower = table_of(LabelSettings(threshold_mode='fixed'), found)
     assert (both > centres + 0.01).any()
     torch.testing.assert_close(lower, torch.minimum(both, centres))
 

@@ -11,7 +11,9 @@ from netcal.metrics import ECE
 from scipy.optimize import isotonic_regression, minimize_scalar
 
 from mmdet_softpl.functional import (
+    CALIBRATION_MODES,
     apply_calibrator,
+    calibration_table,
     chance_ece,
     class_conditional_ece,
     expected_calibration_error,
@@ -25,6 +27,7 @@ from mmdet_softpl.functional import (
     soft_targets,
     student_offsets,
     temperature_calibrator,
+    uncalibrated,
 )
 
 GROUPS = torch.tensor([0, 1, 1, 2, 2])
@@ -574,3 +577,26 @@ def test_never_raising_lowers_as_the_table_does_and_leaves_the_rest(num_classes)
     for c in range(num_classes):
         labels = torch.full((101,), c)
         assert (apply_calibrator(scores, labels, lowering) <= scores + 1e-6).all()
+
+
+@pytest.mark.parametrize('num_classes', [1, 5])
+@pytest.mark.parametrize('held_out', [True, False])
+def test_the_table_of_a_mode(num_classes, held_out):
+    """By hand from its parts; without a held-out part no score is raised."""
+    reliability = exact_reliability(torch.sqrt, num_classes, per_point=1)
+    groups = torch.arange(num_classes) % 3
+    identity = centres(20).repeat(num_classes, 1)
+    parts = {
+        'none': identity,
+        'histogram': histogram_calibrator(reliability, groups),
+        'temperature': temperature_calibrator(reliability, groups, per_group=False),
+        'group_temperature': temperature_calibrator(reliability, groups, per_group=True),
+    }
+    assert set(parts) == set(CALIBRATION_MODES)
+    for mode, table in parts.items():
+        expected = table if held_out else torch.minimum(table, identity)
+        found = calibration_table(reliability, groups, mode, held_out)
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(uncalibrated(num_classes, 20), identity)
+    with pytest.raises(ValueError, match='platt'):
+        calibration_table(reliability, groups, 'platt', held_out)

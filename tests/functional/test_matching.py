@@ -6,7 +6,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_softpl.functional.matching import match_indices
+from mmdet_softpl.functional.matching import judge_matches, match_indices
 
 
 def match_detections(*args, ignore=None, **kwargs):
@@ -192,3 +192,23 @@ def test_a_crowd_takes_any_number_and_is_measured_by_the_detection_area():
         small, torch.rand(3), zeros, crowd, zeros[:1], ignore=torch.tensor([True])
     )
     assert matched.tolist() == [0, 0, -1]
+
+
+@pytest.mark.parametrize('num_dets, num_gts', [(40, 15), (0, 3), (3, 0), (0, 0)])
+def test_what_is_judged_by_the_rules_in_words(num_dets, num_gts):
+    gen = torch.Generator().manual_seed(num_dets + num_gts)
+    matched = torch.randint(-1, num_gts, (num_dets,), generator=gen)
+    crowd, spoken_of, loose = (
+        torch.rand(size, generator=gen) < 0.4 for size in (num_gts, num_dets, num_dets)
+    )
+    judged, correct = judge_matches(matched, crowd, spoken_of, loose)
+    for i, gt in enumerate(matched.tolist()):
+        takes_object = gt >= 0 and not crowd[gt]
+        expected = bool(spoken_of[i])
+        if gt >= 0 and crowd[gt]:
+            expected = False
+        if loose[i] and not takes_object:
+            expected = False
+        assert judged[i].item() == expected
+        assert correct[i].item() == (expected and takes_object)
+    assert judged.shape == correct.shape == (num_dets,)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mmdet_softpl.models.labelled_statistics import judged
+from mmdet_softpl.models.labelled_statistics import spoken_of
 
 
 def test_federated_images_judge_only_what_they_say() -> None:
     labels = torch.tensor([0, 1, 2, 2, 3])
-    correct = torch.tensor([True, False, False, True, False])
     # Known: 0 and 2 (2 not exhaustively), 3; nothing is said about 1.
     federated = {7: (np.array([0, 2, 3]), np.array([2])), 9: (np.array([], dtype=np.int64), None)}
-    assert judged(labels, correct, federated, 7).tolist() == [True, False, False, True, True]
-    assert judged(labels, correct, federated, 8).all()
-    assert not judged(labels, correct, federated, 9).any()
-    assert judged(labels[:0], correct[:0], federated, 7).shape == (0,)
+    told, loose = spoken_of(labels, federated, 7)
+    assert told.tolist() == [True, False, True, True, True]
+    assert loose.tolist() == [False, False, True, True, False]
+    told, loose = spoken_of(labels, federated, 8)
+    assert told.all() and not loose.any()
+    told, loose = spoken_of(labels, federated, 9)
+    assert not told.any() and not loose.any()
+    assert [part.shape for part in spoken_of(labels[:0], federated, 7)] == [(0,), (0,)]
