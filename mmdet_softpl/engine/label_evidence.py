@@ -5,7 +5,6 @@ Shape legend: K given labels of an image, C foreground classes, E kinds of evide
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
-from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.load_items import load_items
+from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.functional import boost_scores
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois, stages_of
@@ -28,7 +27,6 @@ from mmdet_softpl.models.teacher_labels import evidence_of, teacher_detect
 
 #: Kinds of evidence, in the order of the columns; the last one needs a mask head and masks.
 EVIDENCE = ('class', 'rival', 'object', 'box', 'mask')
-PART_SIZE = 64
 
 
 def evidence_in_parts(
@@ -61,23 +59,14 @@ def evidence_in_parts(
         ``objects``, what the teacher takes for objects there: dicts of ``bbox``
         [x, y, width, height] in pixels of the original image, ``label``, ``confidence``.
     """
-    records: list[dict[str, Any]] = []
-    for start in range(0, len(dataset), PART_SIZE):
-        path = folder / f'part-{start:07d}.json'
-        indices = range(start, min(start + PART_SIZE, len(dataset)))
-        if path.is_file():
-            part = json.loads(path.read_text(encoding='utf-8'))
-        else:
-            part = []
-            for first in range(indices.start, indices.stop, batch_size):
-                items = load_items(dataset, indices[first - start : first - start + batch_size])
-                given = [annotations.get(item['data_samples'].img_id, []) for item in items]
-                part += _look(detector, items, given, labels, with_masks)
-                progress(min(first + batch_size, indices.stop))
-            write_json(path, part)
-        records += part
-        progress(indices.stop)
-    return records
+
+    def look(batch: range) -> list[dict[str, Any]]:
+        items = load_items(dataset, batch)
+        given = [annotations.get(item['data_samples'].img_id, []) for item in items]
+        return _look(detector, items, given, labels, with_masks)
+
+    parts = in_parts(len(dataset), folder, look, batch_size=batch_size, progress=progress)
+    return [record for part in parts for record in part]
 
 
 @torch.no_grad()

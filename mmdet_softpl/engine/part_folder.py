@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mmdet_softpl.atomic_json import write_json
+
+PART_SIZE = 64
 
 
 def claim_folder(folder: Path, key: dict[str, Any]) -> bool:
@@ -37,3 +40,40 @@ def claim_folder(folder: Path, key: dict[str, Any]) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(marker, key)
     return same
+
+
+def in_parts(
+    total: int,
+    folder: Path,
+    look: Callable[[range], list[Any]],
+    *,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[list[Any]]:
+    """What ``look`` makes of ``total`` items, in parts of 64 of which a finished one is read again.
+
+    The caller sees to it that ``folder`` belongs to these items, see ``claim_folder``.
+
+    Args:
+        total: Number of items.
+        folder: Of the files ``part-0000000.json``, ..., named by their first item; must exist.
+        look: Makes, of the indices of a batch, what json can hold, for each item one.
+        batch_size: Items that are looked at together.
+        progress: Called with the number of items done, those of earlier calls included.
+
+    Yields:
+        The parts, in order.
+    """
+    for start in range(0, total, PART_SIZE):
+        path, stop = folder / f'part-{start:07d}.json', min(start + PART_SIZE, total)
+        if path.is_file():
+            part = json.loads(path.read_text(encoding='utf-8'))
+        else:
+            part = []
+            for first in range(start, stop, batch_size):
+                batch = range(first, min(first + batch_size, stop))
+                part += look(batch)
+                progress(batch.stop)
+            write_json(path, part)
+        yield part
+        progress(stop)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.engine.class_biases import ClassBiasError, ShiftedBiases, check_softmax
+from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.evaluation.resampled_ap import draw_aps, quiet_logger
 
 #: Strengths that are tried; 0 is the detector as it is.
 GAMMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
-PART_SIZE = 64
 #: Draws of images for the interval.
 DRAWS = 100
 MIN_IMAGES = 4
@@ -109,18 +109,13 @@ def detections_in_parts(
     biases = ShiftedBiases(detector)
     records: list[list[dict[str, Any]]] = [[] for _ in shifts]
     total = len(dataset)
-    for start in range(0, total, PART_SIZE):
-        path = folder / f'part-{start:07d}.json'
-        indices = range(start, min(start + PART_SIZE, total))
-        if path.is_file():
-            part = json.loads(path.read_text(encoding='utf-8'))
-        else:
-            part = []
-            for first in range(indices.start, indices.stop, batch_size):
-                items = load_items(dataset, range(first, min(first + batch_size, indices.stop)))
-                part += _look(detector, biases, items, shifts)
-                progress(min(first + batch_size, indices.stop), total)
-            write_json(path, part)
+
+    def look(batch: range) -> list[dict[str, Any]]:
+        return _look(detector, biases, load_items(dataset, batch), shifts)
+
+    for part in in_parts(
+        total, folder, look, batch_size=batch_size, progress=lambda done: progress(done, total)
+    ):
         for image in part:
             for found, mine in zip(image['found'], records, strict=True):
                 mine.append(
@@ -131,7 +126,6 @@ def detections_in_parts(
                         labels=np.array(found['labels'], np.int32),
                     )
                 )
-        progress(indices.stop, total)
     return records
 
 

@@ -18,9 +18,9 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.datasets.review_masks import encode_mask
+from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.evaluation.review_choice import view_disagreement
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.roi_adapter import stages_of
@@ -28,7 +28,6 @@ from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_d
 from mmdet_softpl.reporting.pseudo_labels import paste_roi_masks
 
 PROJECTED_SIZE = 32
-PART_SIZE = 64
 LIKELY_CLASSES = 5
 
 
@@ -48,7 +47,7 @@ def label_in_parts(
     Args:
         detector: in any mode; put into evaluation mode.
         dataset: with a test pipeline that ends in ``PackDetInputs``.
-        folder: of the parts ``part-00000.json``, ...; must exist.
+        folder: of the parts; must exist.
         min_confidence: labels of at least this calibrated confidence are shown, in [0, 1], beside
             those that are kept for training.
         batch_size: images in a forward pass.
@@ -62,28 +61,12 @@ def label_in_parts(
         there is an object, ``feature`` (P numbers) and, for a detector with masks, ``rle``.
     """
     detector.eval()
-    records: list[dict[str, Any]] = []
-    for number, start in enumerate(range(0, len(dataset), PART_SIZE)):
-        path = folder / f'part-{number:05d}.json'
-        indices = range(start, min(start + PART_SIZE, len(dataset)))
-        if path.is_file():
-            part = _read_part(path)
-        else:
-            part = []
-            for first in range(indices.start, indices.stop, batch_size):
-                batch = range(first, min(first + batch_size, indices.stop))
-                part += _label_batch(detector, dataset, batch, min_confidence)
-                progress(batch.stop)
-            write_json(path, part)
-        records += part
-        progress(indices.stop)
-    return records
 
+    def look(batch: range) -> list[dict[str, Any]]:
+        return _label_batch(detector, dataset, batch, min_confidence)
 
-def _read_part(path: Path) -> list[dict[str, Any]]:
-    import json
-
-    return json.loads(path.read_text(encoding='utf-8'))
+    parts = in_parts(len(dataset), folder, look, batch_size=batch_size, progress=progress)
+    return [record for part in parts for record in part]
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from torch import Tensor
 
-from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.atomic_json import replaced_together, write_json
 from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, ImageTruth
 from mmdet_softpl.models import CalibratedSoftTeacher
@@ -325,15 +324,8 @@ def _write_shard(path: Path, images: Sequence[DumpedImage]) -> None:
     if images[0].evidence is not None:
         arrays['evidence'] = rows([image.evidence for image in images])
         arrays['shifts'] = rows([image.shifts for image in images])
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced_together(path) as (temporary,):
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
 
 def _read_shard(path: Path) -> list[DumpedImage]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from mmdet_softpl.atomic_json import replaced_together
 
 # The eight colours of Okabe and Ito ("Color Universal Design", 2008) that people with any
 # common colour blindness tell apart, without black, which is for text.
@@ -147,16 +148,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
             f'save_figure: {str(path)!r} must end in one of {", ".join(sorted(known))}.'
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        metadata = {'Software': None} if suffix == 'png' else None
-        with any_script(figure):
-            figure.savefig(temporary, format=suffix, metadata=metadata)
-        # mkstemp makes files that only the owner reads; a report is for everybody.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    metadata = {'Software': None} if suffix == 'png' else None
+    with replaced_together(path) as (temporary,), any_script(figure):
+        figure.savefig(temporary, format=suffix, metadata=metadata)
     return path

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.datasets.annotation_checks import check_annotations
 from mmdet_softpl.datasets.review_masks import decode_mask
-from mmdet_softpl.engine import review_labels
+from mmdet_softpl.engine import part_folder, review_labels
 from tests.support.tiny_trained import CLASSES, write_trained
 
 EXPORT = ['--hours', '1', '--min-confidence', '0', '--device', 'cpu', '--batch-size', '3']
@@ -136,7 +136,7 @@ def test_an_interrupted_export_goes_on(
 ) -> None:
     """Ctrl-C after the first part: the second call labels the rest alone, with the same end."""
     _, config, checkpoint = project
-    monkeypatch.setattr(review_labels, 'PART_SIZE', 2)
+    monkeypatch.setattr(part_folder, 'PART_SIZE', 2)
     label, calls = review_labels._label_batch, []
 
     def counted(*args):
@@ -206,7 +206,7 @@ def test_labels_of_another_image_size_are_not_taken(
 def test_labels_that_are_not_all_there_are_refused(exported: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / 'review'
     shutil.copytree(exported, out)
-    part = out / 'labels' / 'part-00000.json'
+    part = out / 'labels' / 'part-0000000.json'
     part.write_text(json.dumps(json.loads(part.read_text())[:-1]))
     files = [tmp_path / name for name in ('merged.json', 'rest.json')]
     command = ['review', 'import', str(out), str(out / 'annotations.json'), '--reviewed', 'all']
