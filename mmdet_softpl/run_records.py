@@ -19,6 +19,8 @@ PSEUDO_LABELS_FILE = 'pseudo_labels.jsonl'
 """Head: ``classes``, ``groups`` (0 rare, 1 common, 2 frequent), ``expected_per_image``. Records,
 one a refresh: ``iter``, ``images``, ``kept_per_image``, ``thresholds``, ``boosts``; lists have one
 value a class."""
+AUDIT_FILE = 'pseudo_label_audit.json'
+"""In the work directory itself, written at the end of the training: what every class got."""
 VALIDATIONS_FILE = 'validations.jsonl'
 """Head: ``classes``, ``groups`` (or None). Records, one a validation: ``iter`` and ``parts``, by
 ``'teacher'``, ``'student'`` or ``'model'``: ``metrics``, and of ``LongTailMetric`` ``class_AP``

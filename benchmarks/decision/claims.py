@@ -23,6 +23,7 @@ from benchmarks.decision.world import (
 from mmdet_softpl.functional import (
     COMMON,
     FREQUENT,
+    MAX_OFFSET,
     RARE,
     apply_calibrator,
     boost_scores,
@@ -235,7 +236,9 @@ def stepped_offsets(
     offsets = torch.zeros(len(groups))
     for _ in range(steps):
         expected = expected_counts(targets, offsets)
-        offsets = (offsets + student_offsets(expected, observed, groups)).clamp(-2, 2)
+        offsets = (offsets + student_offsets(expected, observed, groups)).clamp(
+            -MAX_OFFSET, MAX_OFFSET
+        )
     return offsets
 
 

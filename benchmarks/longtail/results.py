@@ -12,6 +12,8 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
+from mmdet_softpl.run_records import AUDIT_FILE
+
 from .arms import ARMS, MAIN_ARMS
 from .data import SPLITS
 from .job import Job
@@ -65,7 +67,7 @@ def collect(preset: str, out: Path) -> list[Record]:
         if pseudo:
             quality = pseudo['sample']['quality']
             kept[job.arm, job.seed] = set(quality['per_class']) - set(quality['never_labelled'])
-        audit = _read(folder / 'pseudo_label_audit.json')
+        audit = _read(folder / AUDIT_FILE)
         if audit and audit['unlabelled_images_seen']:
             never = sum(len(group['never_labelled']) for group in audit['groups'].values())
             add('unlabeled', {'never_labelled_in_training': never})

@@ -213,6 +213,7 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     from mmdet_softpl.reporting.figure import save_figure
     from mmdet_softpl.reporting.pseudo_labels import draw_pseudo_labels
     from mmdet_softpl.reporting.reliability import draw_reliability
+    from mmdet_softpl.run_records import AUDIT_FILE
 
     detector = runner.model
     unlabeled = dict(cfg.unlabeled_dataset, pipeline=cfg.test_pipeline, test_mode=True)
@@ -255,7 +256,7 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     quality = pseudo_label_quality(seen, hidden, classes, labelled)
     before, after = pseudo_label_reliability(seen, hidden, classes)
     save_figure(draw_reliability(before, groups, after), work_dir / 'reliability.png')
-    audit = json.loads((work_dir / 'pseudo_label_audit.json').read_text())
+    audit = json.loads((work_dir / AUDIT_FILE).read_text())
     counts = [
         sum(int(((s['labels'] == c) & s['kept']).sum()) for s in seen) for c in range(len(classes))
     ]
@@ -267,6 +268,7 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
 
 def _report(metrics: dict, work_dir: Path) -> None:
     from mmdet_softpl.reporting.table import metrics_table
+    from mmdet_softpl.run_records import AUDIT_FILE
 
     print(metrics_table(metrics['stages']))
     quality = metrics['pseudo_labels']
@@ -286,6 +288,6 @@ def _report(metrics: dict, work_dir: Path) -> None:
         'pseudo_labels.png',
         'pseudo_label_counts.png',
         'reliability.png',
-        'pseudo_label_audit.json',
+        AUDIT_FILE,
     ):
         print(work_dir / name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -94,7 +93,9 @@ def run(args: argparse.Namespace) -> int:
             result['online'] = _train(args, held_out, result, out)
             _write(args, held_out, result, out)
     if args.json:
-        print(json.dumps(_finite(result)))
+        from mmdet_softpl.atomic_json import json_text
+
+        print(json_text(result))
     else:
         _print(result, out)
     for warning in held_out.warnings:
@@ -205,12 +206,6 @@ def _write(args: argparse.Namespace, held_out: HeldOut, result: dict[str, Any], 
         # Of an earlier call with fewer trials: it would contradict this result.
         path.unlink()
     write_json(out / 'tune.json', result, indent=1)
-
-
-def _finite(value: Any) -> Any:
-    from mmdet_softpl.atomic_json import finite
-
-    return finite(value)
 
 
 def _comment(result: dict[str, Any]) -> str:

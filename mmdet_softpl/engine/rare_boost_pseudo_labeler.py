@@ -52,7 +52,7 @@ from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.label_policy import LabelPolicy, by_group
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
-from mmdet_softpl.run_records import PSEUDO_LABELS_FILE
+from mmdet_softpl.run_records import AUDIT_FILE, PSEUDO_LABELS_FILE
 
 CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
 # Of a damped class that has no boost left to lose, the threshold rises by this factor.
@@ -99,8 +99,9 @@ class RareBoostPseudoLabeler(Hook):
             ``label_mode='soft'`` alone: others have no soft labels.
         interval: Iterations between two refreshes, >= 1. The first ones come after 1/8, 1/4
             and 1/2 of it. Ranks sum their statistics at a refresh and at no other time.
-        audit_file: Name, in the work directory, of the audit written after training. What every
-            refresh did is in ``TIMESTAMP/pseudo_labels.jsonl`` there (``run_records``).
+
+    After training ``pseudo_label_audit.json`` in the work directory says what every class got;
+    what every refresh did is in ``TIMESTAMP/pseudo_labels.jsonl`` there (``run_records``).
 
     Raises:
         ValueError: At construction, for a value out of its range or an unknown mode; before
@@ -128,7 +129,6 @@ class RareBoostPseudoLabeler(Hook):
         damp_patience: int = 3,
         align_rate: float = 0.5,
         interval: int = 500,
-        audit_file: str = 'pseudo_label_audit.json',
     ) -> None:
         owner = type(self).__name__
         self.policy = LabelPolicy(
@@ -152,7 +152,6 @@ class RareBoostPseudoLabeler(Hook):
         self.damp_factor = damp_factor
         self.damp_patience = damp_patience
         self.interval = interval
-        self.audit_file = audit_file
 
         if not Path(labeled_ann_file).is_file():
             raise FileNotFoundError(
@@ -388,6 +387,6 @@ class RareBoostPseudoLabeler(Hook):
         )
         # Another training may be started in the same folder, or this one extended.
         origin = dict(timestamp=runner.timestamp, iteration=runner.iter)
-        path = Path(runner.work_dir) / self.audit_file
+        path = Path(runner.work_dir) / AUDIT_FILE
         write_json(path, origin | audit, indent=1)
         runner.logger.info(f'pseudo-label audit: {path}')

@@ -53,7 +53,7 @@ from .smoothing import (
     soft_cross_entropy,
     sparse_cross_entropy,
 )
-from .student_correction import expected_counts, student_offsets
+from .student_correction import MAX_OFFSET, expected_counts, student_offsets
 from .thresholds import (
     THRESHOLD_MODES,
     curriculum_thresholds,
@@ -71,6 +71,7 @@ __all__ = [
     'FREQUENCY_LETTERS',
     'FREQUENT',
     'GROUP_NAMES',
+    'MAX_OFFSET',
     'RARE',
     'THRESHOLD_MODES',
     'ClassSimilarity',

@@ -13,6 +13,9 @@ from torch import Tensor
 from ._tensor import at_least_float32
 from .group_statistics import shrink_to_groups
 
+#: Largest offset of a logit, of one step and of their sum; exp(2) is a factor of 7.
+MAX_OFFSET = 2.0
+
 
 def expected_counts(targets: Tensor, offsets: Tensor) -> Tensor:
     """How many instances of each class the teacher's labels expect, seen through offsets d.
@@ -37,11 +40,10 @@ def student_offsets(
     observed: Tensor,
     groups: Tensor,
     prior: float = 20.0,
-    limit: float = 2.0,
 ) -> Tensor:
     """Log-offsets by which the teacher expects too much of each class: one step.
 
-    d_c = clip(log r_c, -limit, limit), r_c = (expected_c + k r_g) / (observed_c + k), and so on
+    d_c = clip(log r_c, -2, 2), r_c = (expected_c + k r_g) / (observed_c + k), and so on
     up through the frequency group to all classes and from there to 1. With ``expected_counts``
     under the offsets so far, repeated steps added up converge to the maximum likelihood of
     d on labelled data, where expected and observed counts are equal. One step from the sums of
@@ -53,7 +55,6 @@ def student_offsets(
         observed: (C,) labelled instances among the same samples.
         groups: (C,) int64 in [0, G).
         prior: pseudo-counts k > 0.
-        limit: largest |d|, >= 0.
 
     Returns:
         (C,) float32; 0 without statistics. The offset of background is 0 by definition.
@@ -62,4 +63,4 @@ def student_offsets(
         ValueError: prior <= 0.
     """
     ratio = shrink_to_groups(expected, observed, groups, prior, base=1.0)
-    return ratio.log().clamp(-limit, limit)
+    return ratio.log().clamp(-MAX_OFFSET, MAX_OFFSET)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmdet_softpl.checks import check_choice
 from mmdet_softpl.functional import (
+    MAX_OFFSET,
     calibration_table,
     score_histogram,
     soft_targets,
@@ -56,8 +57,6 @@ from mmdet_softpl.registry import MODELS
 
 # Iterations in a row without one pseudo-label before a warning says why.
 SILENT_ITERS = 1000
-# Largest logit offset of the student; exp(2) is a factor of 7.
-MAX_OFFSET = 2.0
 # Late enough for any hook to have updated the teacher, early enough to lose nothing.
 BATCH_NORM_CHECK_ITER = 3
 
@@ -246,7 +245,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             due = self._iter == BATCH_NORM_CHECK_ITER and not self.teacher_has_buffers
             if due and self.has_trainable_batch_norm:
                 check_statistics_moved(self.teacher)
-            if not self.held_out and self._iter % self.semi_train_cfg['refresh_interval'] == 0:
+            learns = self.wants_calibration and not self.held_out
+            if learns and self._iter % self.semi_train_cfg['refresh_interval'] == 0:
                 self.refresh_calibration()
         return losses
 

@@ -32,6 +32,8 @@ from mmdet_softpl.models.teacher_labels import TeacherView
 
 # The student sees less than this part of an object: its mask says nothing about the crop.
 MIN_VISIBLE = 0.5
+# Width and height in pixels below which an object is out of sight.
+MIN_SIZE = 2.0
 
 
 @dataclass
@@ -58,22 +60,18 @@ class PseudoBatch:
 
 
 def project(
-    view: TeacherView,
-    teacher_samples: SampleList,
-    student_samples: SampleList,
-    min_size: float = 2.0,
+    view: TeacherView, teacher_samples: SampleList, student_samples: SampleList
 ) -> PseudoBatch:
     """Carry the teacher's instances over into the student's views.
 
     With masks, boxes are those of the projected masks: the hull of a turned box is too large.
-    Instances whose projected box is smaller than ``min_size`` pixels in width or height (out
+    Instances whose projected box is smaller than ``MIN_SIZE`` pixels in width or height (out
     of sight) are left out.
 
     Args:
         view: The teacher's detections; every one of them becomes an instance.
         teacher_samples, student_samples: With ``homography_matrix`` (original image -> view)
             and ``img_shape`` in their metainfo.
-        min_size: In pixels.
     """
     device = view.feats[0].device
     counts = [len(instances) for instances in view.detections]
@@ -90,7 +88,7 @@ def project(
     else:
         boxes = warp_boxes(instances.bboxes, matrices, shapes)
     # One wait for the device, for the whole batch: how many are in sight is known there alone.
-    inside = ((boxes[:, 2:] - boxes[:, :2]) >= min_size).all(1).cpu()
+    inside = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIZE).all(1).cpu()
     counts = torch.bincount(images[inside], minlength=len(counts)).tolist()
     rows = inside.nonzero().squeeze(1).to(device, non_blocking=True)
     instances = instances[rows]

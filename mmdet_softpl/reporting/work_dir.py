@@ -15,6 +15,7 @@ from typing import Any
 from mmdet_softpl.checkpoint_files import last_checkpoint
 from mmdet_softpl.functional.frequency import GROUP_NAMES
 from mmdet_softpl.run_records import (
+    AUDIT_FILE,
     PSEUDO_LABELS_FILE,
     VALIDATIONS_FILE,
     after_restarts,
@@ -22,7 +23,6 @@ from mmdet_softpl.run_records import (
 )
 
 TIMESTAMP = re.compile(r'\d{8}_\d{6}$')
-AUDIT_FILE = 'pseudo_label_audit.json'
 ENVIRONMENT = re.compile(r'System environment:\n(.*?)\n\s*\n?Runtime environment', re.DOTALL)
 PARTS = ('teacher', 'student')
 
