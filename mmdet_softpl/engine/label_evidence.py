@@ -22,7 +22,12 @@ from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.functional import boost_scores
 from mmdet_softpl.models import CalibratedSoftTeacher
-from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois, stages_of
+from mmdet_softpl.models.roi_adapter import (
+    class_boxes,
+    roi_mask_probabilities,
+    score_rois,
+    stages_of,
+)
 from mmdet_softpl.models.teacher_labels import evidence_of, teacher_detect
 
 #: Kinds of evidence, in the order of the columns; the last one needs a mask head and masks.
@@ -151,11 +156,9 @@ def _agreement(
     # The same share is no doubt where the rest is spread, and much where one other class has it.
     others = scores[:, :-1].scatter(1, classes[:, None], 0.0).amax(1)
     rival = scores[rows, classes] / (scores[rows, classes] + others).clamp_min(1e-12)
-    deltas = deltas.unflatten(1, (-1, 4))
-    chosen = deltas[rows, classes if deltas.shape[1] > 1 else torch.zeros_like(classes)]
     head = stages_of(roi_head)[-1].bbox_head
     # Clipped to no image: what a given box has outside counts against it anyway.
-    drawn = head.bbox_coder.decode(rois[:, 1:], chosen)
+    drawn = class_boxes(head, rois[:, 1:], deltas, rows, classes)
     given = bbox2roi(boxes).to(rois)
     columns = [
         named,

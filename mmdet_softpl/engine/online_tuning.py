@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 
 from mmdet_softpl.engine.config_parts import find_hook
@@ -21,6 +21,7 @@ from mmdet_softpl.engine.short_training import (
 )
 from mmdet_softpl.engine.tuned_config import apply_settings
 from mmdet_softpl.evaluation.label_replay import LabelSettings
+from mmdet_softpl.evaluation.rank_correlation import spearman
 from mmdet_softpl.file_keys import file_key
 from mmdet_softpl.progress import Progress
 
@@ -201,16 +202,8 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Spearman's correlation, ties at their mean rank; None below 5 pairs or without variance."""
     if len(a) < MIN_RANKED:
         return None
-    ranks = [_mean_ranks(np.asarray(values, dtype=float)) for values in (a, b)]
-    if any(np.ptp(values) == 0 for values in ranks):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _mean_ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[inverse]
+    correlation = spearman(a, b)
+    return None if math.isnan(correlation) else correlation
 
 
 def _sentence(correlation: float | None, count: int) -> str:

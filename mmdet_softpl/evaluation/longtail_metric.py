@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pycocotools.mask as mask_utils
@@ -54,6 +55,21 @@ COCO_MAX_DETS = 100
 NUM_BINS = 15
 # A class with fewer judged detections says more about chance than about calibration.
 MIN_DETECTIONS_PER_CLASS = 10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation of a ``LongTailMetric`` finds; see there.
+
+    Attributes:
+        metrics: Without the prefix.
+        class_AP: ``'bbox'`` or ``'segm'`` to (C,) AP in [0, 1], -1 for a class without an object.
+        reliability: (3, C, B), or None without ``calibration``.
+    """
+
+    metrics: dict[str, float]
+    class_AP: dict[str, np.ndarray]
+    reliability: Tensor | None
 
 
 @METRICS.register_module()
@@ -180,8 +196,22 @@ class LongTailMetric(BaseMetric):
             AnnotationError: Classes of the data set and of ``ann_file`` differ, or an image that
                 the file does not have.
         """
+        found = self.evaluate_against(*self._load(), results)
+        self.reliability = found.reliability
+        self.evaluations.append(dict(class_AP=found.class_AP, reliability=found.reliability))
+        return found.metrics
+
+    def evaluate_against(self, truth: GroundTruth, api: COCO, results: list[dict]) -> Evaluation:
+        """What ``compute_metrics`` does, against any ground truth and leaving no trace.
+
+        Args:
+            truth, api: One annotation file in both forms.
+            results: Of ``process``.
+
+        Raises:
+            AnnotationError: An image that the file does not have.
+        """
         logger = MMLogger.get_current_instance()
-        truth, api = self._load()
         boxes = _concatenate(results, 'scores')
         truth.check_images(result['img_id'] for result in results)
         groups = None if self.groups is None else self.groups.numpy()
@@ -200,10 +230,11 @@ class LongTailMetric(BaseMetric):
                     class_ap[iou_type] = class_averages(precision)
                 for key, value in summarise(precision, groups).items():
                     metrics[f'{iou_type}_{key}{suffix}'] = value
+        reliability = None
         if self.calibration:
-            metrics.update(self._calibration(boxes, truth))
-        self.evaluations.append(dict(class_AP=class_ap, reliability=self.reliability))
-        return metrics
+            reliability = self._reliability(boxes, truth)
+            metrics.update(self._calibration(reliability))
+        return Evaluation(metrics, class_ap, reliability)
 
     def _load(self) -> tuple[GroundTruth, COCO]:
         """Ground truth, read once and only where metrics are computed."""
@@ -240,8 +271,8 @@ class LongTailMetric(BaseMetric):
             selections.append(('_fixed', fixed, FIXED_DETECTIONS_PER_CLASS))
         return selections
 
-    def _calibration(self, found: Detections, truth: GroundTruth) -> dict[str, float]:
-        """ECE and class-conditional ECE; leaves the counts in ``reliability``."""
+    def _reliability(self, found: Detections, truth: GroundTruth) -> Tensor:
+        """(3, C, B) counts of the detections that count."""
         found = found[found.scores >= self.calibration_score_thr]
         found = found[best_of_each(found.img_ids, found.scores, self._max_dets(truth))]
         found = found[np.argsort(found.img_ids, kind='stable')]
@@ -258,12 +289,15 @@ class LongTailMetric(BaseMetric):
                 truth.image(img_id), bboxes[rows], scores[rows], labels[rows]
             )
         num_classes = len(truth.cat_ids)
-        self.reliability = reliability_counts(
+        return reliability_counts(
             scores[judged], labels[judged], correct[judged], num_classes, NUM_BINS
         )
-        per_class = class_conditional_ece(self.reliability, MIN_DETECTIONS_PER_CLASS)
+
+    def _calibration(self, reliability: Tensor) -> dict[str, float]:
+        """ECE and class-conditional ECE."""
+        per_class = class_conditional_ece(reliability, MIN_DETECTIONS_PER_CLASS)
         values = {
-            'ece': float(expected_calibration_error(self.reliability)),
+            'ece': float(expected_calibration_error(reliability)),
             'cc_ece': float(per_class.nanmean()),
         }
         if self.groups is not None:

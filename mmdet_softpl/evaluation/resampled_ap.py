@@ -14,9 +14,6 @@ from mmengine.logging import MMLogger
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, coco_api
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 
-# What an evaluation leaves in a LongTailMetric, and what it read.
-_LAST_EVALUATION = ('_truth', '_api', 'evaluations', 'reliability')
-
 
 @contextmanager
 def quiet_logger() -> Iterator[None]:
@@ -62,23 +59,16 @@ def draw_aps(
     by_image = [{record['img_id']: record for record in records} for records in predictions]
     img_ids = sorted(set.intersection(*(set(records) for records in by_image)))
     values: list[list[dict[str, float]]] = [[] for _ in predictions]
-    kept = {name: getattr(metric, name) for name in _LAST_EVALUATION}
-    try:
-        for done in range(repeats):
-            drawn = rng.choice(img_ids, len(img_ids)).tolist()
-            drawn_data = _drawn(data, images, annotations, drawn)
-            metric._truth = GroundTruth(drawn_data, metric.dataset_meta['classes'], metric.ann_file)
-            metric._api = coco_api(drawn_data)
-            for records, found in zip(by_image, values, strict=True):
-                results = [
-                    {**records[img_id], 'img_id': new} for new, img_id in enumerate(drawn, 1)
-                ]
-                with quiet_logger():
-                    found.append(metric.compute_metrics(results))
-            progress(done + 1, repeats)
-    finally:
-        for name, value in kept.items():
-            setattr(metric, name, value)
+    for done in range(repeats):
+        drawn = rng.choice(img_ids, len(img_ids)).tolist()
+        drawn_data = _drawn(data, images, annotations, drawn)
+        truth = GroundTruth(drawn_data, metric.dataset_meta['classes'], metric.ann_file)
+        api = coco_api(drawn_data)
+        for records, found in zip(by_image, values, strict=True):
+            results = [{**records[img_id], 'img_id': new} for new, img_id in enumerate(drawn, 1)]
+            with quiet_logger():
+                found.append(metric.evaluate_against(truth, api, results).metrics)
+        progress(done + 1, repeats)
     return [
         {key: np.array([draw[key] for draw in found]) for key in (found[0] if found else ())}
         for found in values

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
+from mmdet_softpl.evaluation.rank_correlation import spearman
 from mmdet_softpl.functional import ClassSimilarity
 
 
@@ -94,7 +94,7 @@ def compare_similarities(
     for row in rows if others >= 2 else ():
         columns = rows[rows != row]
         a, b = first[row, columns], second[row, columns]
-        by_class[row] = _spearman(a, b)
+        by_class[row] = spearman(a, b)
         order_a, order_b = (np.argsort(-v, kind='stable') for v in (a, b))
         for k in ks:
             shares[k].append(len(set(order_a[:k]) & set(order_b[:k])) / k)
@@ -106,11 +106,3 @@ def compare_similarities(
         chance={k: k / others for k in ks},
         by_class=by_class,
     )
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of the ranks, ties averaged; nan where one of them is constant."""
-    ranks = np.stack([rankdata(a), rankdata(b)])
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(ranks, axis=1)
-    return float(ranks[0] @ ranks[1] / norms.prod()) if norms.all() else float('nan')

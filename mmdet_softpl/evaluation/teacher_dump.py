@@ -30,7 +30,7 @@ from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, ImageTruth
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.mirror_view import mirror_view
-from mmdet_softpl.models.roi_adapter import score_rois, stages_of
+from mmdet_softpl.models.roi_adapter import class_boxes, score_rois, stages_of
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.teacher_labels import evidence_of
 
@@ -206,7 +206,6 @@ def _look(
     prototypes = _prototype_head(detector)
     valid = None if prototypes is None else prototypes.prototype_counts > 0
     head = stages_of(teacher.roi_head)[-1].bbox_head
-    deltas = deltas.unflatten(1, (-1, 4))
     # A RoI below the floor stays below it under any boost: class scores sum to its objectness.
     cfg = detector.labeling_cfg
     stored = 1 - scores[:, -1] > cfg.score_floor
@@ -224,13 +223,10 @@ def _look(
         rest = (foreground.sum(1) - kept.sum(1)).clamp(min=0)
         if classes.shape[1] == foreground.shape[1]:
             rest = torch.zeros_like(rest)
-        chosen = deltas[rows]
-        if chosen.shape[1] > 1:
-            chosen = chosen.gather(1, classes[:, :, None].expand(-1, -1, 4))
-        priors = rois[rows, 1:][:, None].expand_as(chosen)
-        decoded = head.bbox_coder.decode(
-            priors.reshape(-1, 4), chosen.reshape(-1, 4), max_shape=meta['img_shape']
-        ).view_as(chosen)
+        # One box for all classes is stored once.
+        drawn = classes if deltas.shape[1] > 4 else classes[:, :1]
+        pairs = rows[:, None].expand_as(drawn).flatten(), drawn.flatten()
+        decoded = class_boxes(head, rois[:, 1:], deltas, *pairs, meta['img_shape'])
         own = shifts = None
         if evidence is not None and valid is not None:
             own = torch.where(valid, evidence[0, rows], torch.nan).gather(1, classes)
@@ -240,7 +236,7 @@ def _look(
                 img_id=int(meta['img_id']),
                 classes=classes.cpu(),
                 scores=torch.cat([kept, rest[:, None], scores[rows, -1:]], 1).cpu(),
-                bboxes=decoded.float().cpu(),
+                bboxes=decoded.view(*drawn.shape, 4).float().cpu(),
                 evidence=None if own is None else own.cpu(),
                 shifts=shifts,
                 truth=_in_view(truth.image(int(meta['img_id'])), meta['scale_factor']),
@@ -256,17 +252,13 @@ def _evidence(
     head = _prototype_head(detector)
     if head is None:
         return None
-    own, values = head.temperature, []
     ones = head.prototype_counts.new_ones(detector.num_classes)
-    try:
-        for temperature in temperatures:
-            head.temperature = temperature
-            values.append(evidence_of(detector.teacher.roi_head, ones, num_rois))
-    finally:
-        head.temperature = own
-    if any(value is None for value in values):
-        return None
-    return torch.stack([value for value in values if value is not None])
+    values = [
+        evidence_of(detector.teacher.roi_head, ones, num_rois, temperature=temperature)
+        for temperature in temperatures
+    ]
+    known = [value for value in values if value is not None]
+    return torch.stack(known) if len(known) == len(values) else None
 
 
 def _shifts(evidence: Tensor, temperatures: Sequence[float]) -> Tensor:

@@ -311,3 +311,30 @@ def select_class_masks(mask_preds: Tensor, labels: Tensor) -> Tensor:
     if mask_preds.shape[1] == 1:
         return mask_preds[:, 0]
     return mask_preds[torch.arange(len(labels), device=labels.device), labels]
+
+
+def class_boxes(
+    head: BBoxHead,
+    priors: Tensor,
+    deltas: Tensor,
+    roi_inds: Tensor,
+    labels: Tensor,
+    img_shape: tuple[int, int] | None = None,
+) -> Tensor:
+    """Boxes of (RoI, class) pairs, whether or not the head draws one for each class.
+
+    Args:
+        head: That predicted ``deltas``.
+        priors: (N, 4) boxes of the RoIs.
+        deltas: (N, 4 * C) or (N, 4).
+        roi_inds: (P,) int64 in [0, N).
+        labels: (P,) int64 in [0, C).
+        img_shape: Height and width that boxes are clipped to; None: they are not.
+
+    Returns:
+        (P, 4), x1 y1 x2 y2 in pixels of the view.
+    """
+    # unflatten: view(-1) cannot tell the shape where there is no RoI.
+    deltas = deltas.unflatten(1, (-1, 4))
+    columns = labels if deltas.shape[1] > 1 else torch.zeros_like(labels)
+    return head.bbox_coder.decode(priors[roi_inds], deltas[roi_inds, columns], max_shape=img_shape)

@@ -22,7 +22,12 @@ from torch import Tensor
 from mmdet_softpl.functional import apply_calibrator, boost_scores, prototype_log_evidence
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.mirror_view import MirrorView, mirror_view
-from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois, stages_of
+from mmdet_softpl.models.roi_adapter import (
+    class_boxes,
+    roi_mask_probabilities,
+    score_rois,
+    stages_of,
+)
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
 
@@ -74,12 +79,17 @@ class TeacherView:
 
 
 def evidence_of(
-    roi_head: BaseRoIHead, weights: Tensor, num_rois: int, rows: Tensor | None = None
+    roi_head: BaseRoIHead,
+    weights: Tensor,
+    num_rois: int,
+    rows: Tensor | None = None,
+    temperature: float | None = None,
 ) -> Tensor | None:
     """Weighted prototype log-evidence (N, C) of the RoIs in the last forward pass.
 
     None where the head keeps no prototypes, or keeps other features than those N RoIs. With
     ``rows`` (n,) only that of these RoIs, (n, C): for many classes it costs as much as the head.
+    ``temperature`` > 0 is the head's own where it is None.
     The blend of classifier and prototypes per class follows DASO (arXiv 2106.05682).
     """
     head = stages_of(roi_head)[-1].bbox_head
@@ -91,7 +101,10 @@ def evidence_of(
     if rows is not None:
         features = features[rows]
     evidence = prototype_log_evidence(
-        features.float(), head.prototypes, head.prototype_counts, head.temperature
+        features.float(),
+        head.prototypes,
+        head.prototype_counts,
+        head.temperature if temperature is None else temperature,
     )
     # Relative to a uniform guess: above 0 where the prototypes speak for a class, so that a
     # class of weight 0 neither gains nor loses on one of weight 1.
@@ -157,12 +170,9 @@ def _select(
     cfg: LabelingCfg,
 ) -> InstanceData:
     """Detections of one image, see ``TeacherView``."""
-    # unflatten: view(-1) cannot tell the shape where there is no RoI.
-    deltas = deltas.unflatten(1, (-1, 4))
 
     def decode(roi_inds: Tensor, labels: Tensor) -> Tensor:
-        chosen = deltas[roi_inds, labels if deltas.shape[1] > 1 else torch.zeros_like(labels)]
-        return head.bbox_coder.decode(priors[roi_inds], chosen, max_shape=meta['img_shape'])
+        return class_boxes(head, priors, deltas, roi_inds, labels, meta['img_shape'])
 
     found = find_candidates(scores[:, : state.num_classes], decode, cfg)
     roi_inds = found.pop('roi_inds')
