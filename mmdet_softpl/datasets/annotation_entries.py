@@ -48,7 +48,7 @@ class Faults:
         more = f' and {count - len(shown)} more' if count > len(shown) else ''
         return f'{kind} ({count}): {"; ".join(shown)}{more}. {self.advice[kind]}'
 
-    def raise_if_any(self, ann_file: str) -> None:
+    def raise_if_any(self, ann_file: str | os.PathLike) -> None:
         """Raise AnnotationError with all kinds, if there is one."""
         if self.counts:
             problems = [self.describe(kind) for kind in self.counts]

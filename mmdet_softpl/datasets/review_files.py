@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from .annotation_checks import MAX_EXAMPLES
-from .annotation_file import AnnotationError, image_file_name
+from .annotation_entries import Faults
+from .annotation_file import MAX_EXAMPLES, AnnotationError, image_file_name
 from .review_masks import (
     decode_brush,
     decode_mask,
@@ -61,28 +61,6 @@ class ReviewedImage:
     objects: list[ReviewedObject] = field(default_factory=list)
     complete: bool | None = None
     reviewer: str | None = None
-
-
-class Problems:
-    """Faults of a file by kind, raised together."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-
-    def add(self, kind: str, example: str) -> None:
-        """Note one fault."""
-        self._found.setdefault(kind, []).append(example)
-
-    def raise_if_any(self, path: str | os.PathLike, advice: str) -> None:
-        """Raise AnnotationError that names file, kinds and the first examples of each."""
-        if not self._found:
-            return
-        lines = []
-        for kind, examples in self._found.items():
-            more = len(examples) - MAX_EXAMPLES
-            shown = '; '.join(examples[:MAX_EXAMPLES]) + (f' and {more} more' if more > 0 else '')
-            lines.append(f'  - {kind} ({len(examples)}): {shown}')
-        raise AnnotationError(f'{path}: cannot be used:\n' + '\n'.join(lines) + f'\n{advice}')
 
 
 def coco_export(manifest: dict[str, Any], masks: str) -> dict[str, Any]:
@@ -249,31 +227,44 @@ class _Reader:
         self.classes = set(manifest['classes'])
         self.with_masks = manifest['masks']
         self.images: dict[str, ReviewedImage] = {}
-        self.problems = Problems()
+        self.problems = Faults()
 
     def _finish(self) -> list[ReviewedImage]:
-        self.problems.raise_if_any(
-            self.path, 'Nothing was written. Correct the file, or give that of this export.'
-        )
+        self.problems.raise_if_any(self.path)
         return list(self.images.values())
 
     def _image(self, name: str) -> ReviewedImage | None:
         # Tools may put a folder or a prefix of their own before the name.
         file = name if name in self.sizes else os.path.basename(name.replace('\\', '/'))
         if file not in self.sizes:
-            self.problems.add('image that is not in the export', repr(name))
+            self.problems.add(
+                'image that is not in the export',
+                repr(name),
+                'Give the file of this export, or take the image out.',
+            )
             return None
         if file in self.images:
-            self.problems.add('image that comes twice', repr(file))
+            self.problems.add('image that comes twice', repr(file), 'Keep one of them.')
             return None
         self.images[file] = ReviewedImage(file)
         return self.images[file]
 
     def _add(self, image: ReviewedImage, where: str, name: Any, found: ReviewedObject) -> None:
         if name not in self.classes:
-            self.problems.add('class that the labelled set does not have', f'{name!r} ({where})')
+            self.problems.add(
+                'class that the labelled set does not have',
+                f'{name!r} ({where})',
+                'Give the object a class of the export.',
+            )
         else:
             image.objects.append(found)
+
+    def _add_broken(self, example: str) -> None:
+        self.problems.add(
+            'broken mask' if self.with_masks else 'broken box',
+            example,
+            'Correct the object, or remove it.',
+        )
 
     def coco(self, content: dict[str, Any]) -> list[ReviewedImage]:
         names = {c.get('id'): c.get('name') for c in content['categories']}
@@ -284,7 +275,11 @@ class _Reader:
             where = f'annotation id={annotation.get("id", f"[{position}]")!r}'
             image_id = annotation.get('image_id')
             if image_id not in by_id:
-                self.problems.add('image id that `images` does not define', f'{where}: {image_id}')
+                self.problems.add(
+                    'image id that `images` does not define',
+                    f'{where}: {image_id}',
+                    'Add the image, or remove the annotation.',
+                )
                 continue
             image = by_id[image_id]
             if image is None:
@@ -293,8 +288,7 @@ class _Reader:
                 name = names.get(annotation.get('category_id'))
                 found = self._coco_object(annotation, name, *self.sizes[image.file])
             except (ValueError, TypeError, KeyError) as error:
-                kind = 'broken mask' if self.with_masks else 'broken box'
-                self.problems.add(kind, f'{where} in {image.file}: {error}')
+                self._add_broken(f'{where} in {image.file}: {error}')
                 continue
             self._add(image, where, name, found)
         return self._finish()
@@ -339,7 +333,11 @@ class _Reader:
         wanted = 'brushlabels' if self.with_masks else 'rectanglelabels'
         where = f'{where}, region {result.get("id")!r} in {image.file}'
         if kind != wanted:
-            self.problems.add(f'region that is none of {wanted}', f'{where}: {kind!r}')
+            self.problems.add(
+                f'region that is none of {wanted}',
+                f'{where}: {kind!r}',
+                'Draw the object anew with the tool of the export, or remove it.',
+            )
             return
         names = value.get(wanted) or [None]
         height, width = self.sizes[image.file]
@@ -360,9 +358,7 @@ class _Reader:
                 box = [x * width / 100, y * height / 100, w * width / 100, h * height / 100]
                 found = ReviewedObject(names[0], _checked_box(box), None, None)
         except (ValueError, TypeError, KeyError) as error:
-            self.problems.add(
-                'broken mask' if self.with_masks else 'broken box', f'{where}: {error}'
-            )
+            self._add_broken(f'{where}: {error}')
             return
         self._add(image, where, names[0], found)
 

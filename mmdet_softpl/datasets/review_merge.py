@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from .annotation_checks import check_annotations
 from .annotation_entries import Faults, check_ids
 from .annotation_file import image_file_name
-from .review_files import Problems, ReviewedImage, ReviewedObject
+from .review_files import ReviewedImage, ReviewedObject
 from .splits import recounted_categories
 
 # A mask this near to the pseudo-label's was left alone: tools round coordinates.
@@ -90,25 +90,27 @@ def merge_review(
             already or ids that are no whole numbers; the result does not pass
             :func:`.check_annotations`.
     """
-    ids = Faults()
-    check_ids(labeled, ids)
-    ids.raise_if_any(labeled_file)
+    problems = Faults()
+    check_ids(labeled, problems)
     category_of = {c['name']: c['id'] for c in labeled['categories']}
     known = {image_file_name(image) for image in labeled['images']}
     places = {image['file']: image for image in manifest['images']}
     chosen = [image for image in reviewed if image.file in complete]
-    problems = Problems()
     for name in manifest['classes']:
         if name not in category_of:
-            problems.add('class of the export that `categories` lacks', repr(name))
+            problems.add(
+                'class of the export that `categories` lacks',
+                repr(name),
+                'Give the labelled file that the export was made with.',
+            )
     for image in chosen:
         if places[image.file]['labeled_file_name'] in known:
-            problems.add('image that is labelled already', image.file)
-    problems.raise_if_any(
-        labeled_file,
-        'Give the labelled file that the export was made with; an import that happened already '
-        'needs no second one.',
-    )
+            problems.add(
+                'image that is labelled already',
+                image.file,
+                'An import that happened already needs no second one.',
+            )
+    problems.raise_if_any(labeled_file)
 
     images, annotations = list(labeled['images']), list(labeled['annotations'])
     federated = any('neg_category_ids' in image for image in labeled['images'])

@@ -255,6 +255,8 @@ def test_faults_are_named_together(manifest: dict, tmp_path: Path) -> None:
         read_reviewed(path, manifest)
     for words in (str(path), "'other.png'", "'crow'", 'three points', 'no mask', 'id=1', '7.png'):
         assert words in str(caught.value)
+    assert len(caught.value.problems) == 3
+    assert all(problem.endswith('.') for problem in caught.value.problems), 'each with its advice'
 
 
 def test_a_byte_order_mark_is_no_fault(manifest: dict, tmp_path: Path) -> None:
