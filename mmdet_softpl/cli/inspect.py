@@ -237,7 +237,7 @@ def _class_table(classes: list[dict[str, Any]], terminal: bool) -> Any:
 
 
 def _settings(report: dict[str, Any]) -> Iterator[str]:
-    from mmdet_softpl.datasets.findings import examples
+    from mmdet_softpl.messages import some_of
 
     labeller, length = report['settings']['labeller'], report['settings']['length']
     if labeller is None and report['settings']['has_labeller']:
@@ -255,7 +255,7 @@ def _settings(report: dict[str, Any]) -> Iterator[str]:
             few = [c['name'] for c in report['classes'] if c['images'] and c['expected_total'] < 1]
             if few:
                 yield (
-                    f'expected less than once: {examples(few)}; raise alpha, or give more '
+                    f'expected less than once: {some_of(few)}; raise alpha, or give more '
                     'unlabelled images'
                 )
     if length is not None:

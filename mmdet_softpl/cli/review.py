@@ -11,6 +11,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from mmdet_softpl.messages import some_of
+
 NAME = 'review'
 HELP = 'give doubtful and rare pseudo-labels to people, and take their corrections back'
 
@@ -269,10 +271,9 @@ def _say_import(result: dict[str, Any], args: argparse.Namespace) -> None:
         'were added.'
     )
     if left_out:
-        more = f' and {len(left_out) - 10} more' if len(left_out) > 10 else ''
         print(
             f'{len(left_out)} images are not complete and stay unlabelled: '
-            f'{", ".join(left_out[:10])}{more}'
+            f'{some_of(left_out, separator=", ")}'
         )
     for name in ('out', 'unlabeled_out'):
         if result[name]:

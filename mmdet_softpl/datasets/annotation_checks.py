@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mmdet_softpl.messages import MAX_EXAMPLES, some_of
+
 from .annotation_entries import (
     BAD_BOX,
     BAD_POLYGON,
@@ -22,7 +24,7 @@ from .annotation_entries import (
     check_images,
     check_instances,
 )
-from .annotation_file import MAX_EXAMPLES, AnnotationError, load_annotation_file
+from .annotation_file import AnnotationError, load_annotation_file
 from .federated import federated_classes
 
 # Official files carry a few unusable instances (COCO train2017: boxes of height 0) which the
@@ -135,9 +137,9 @@ def check_annotations(
     image_ids = check_images(data['images'], image_root, problems)
     image_column, class_column = check_instances(annotations, image_ids, category_ids, problems)
     for kind in (BAD_BOX, BAD_POLYGON):
-        if 0 < problems.counts.get(kind, 0) <= TOLERATED_SHARE * len(annotations):
+        if 0 < len(problems.examples.get(kind, ())) <= TOLERATED_SHARE * len(annotations):
             notes.append(f'{problems.pop(kind)} The host skips them, training goes on.')
-    if require_annotations and annotations and not len(class_column) and not problems.counts:
+    if require_annotations and annotations and not len(class_column) and not problems.examples:
         problems.add(
             'no annotation but crowds',
             f'all {len(annotations)} have iscrowd=1',
@@ -163,11 +165,10 @@ def check_annotations(
     class_names = tuple(names[i] for i in kept)
     empty = [names[i] for i in kept if image_counts[i] == 0]
     if require_annotations and empty:
-        shown = ', '.join(empty[:MAX_EXAMPLES])
-        more = f' and {len(empty) - MAX_EXAMPLES} more' if len(empty) > MAX_EXAMPLES else ''
         notes.append(
-            f'{len(empty)} of {len(class_names)} classes have no labelled image: {shown}{more}. '
-            'They cannot be learned; label some images or leave them out of `classes`.'
+            f'{len(empty)} of {len(class_names)} classes have no labelled image: '
+            f'{some_of(empty, separator=", ")}. They cannot be learned; label some '
+            'images or leave them out of `classes`.'
         )
     notes += _near_equal_names(class_names)
     if require_annotations and declared_images is not None:

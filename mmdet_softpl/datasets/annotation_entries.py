@@ -10,48 +10,43 @@ from typing import Any
 
 import numpy as np
 
-from .annotation_file import MAX_EXAMPLES, AnnotationError, image_file_name
+from mmdet_softpl.messages import MAX_EXAMPLES, some_of
+
+from .annotation_file import AnnotationError, image_file_name
 
 
 @dataclass
 class Faults:
-    """Faults of one file by kind, keeping the first examples of each.
+    """Faults of one file by kind.
 
     Attributes:
         advice: kind -> what to do about it.
-        examples: kind -> the first ones, each with its place in the file and its value.
-        counts: kind -> how many there are.
+        examples: kind -> each fault with its place in the file and its value.
     """
 
     advice: dict[str, str] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, example: str, advice: str) -> None:
         """Note one fault."""
-        shown = self.examples.setdefault(kind, [])
         self.advice[kind] = advice
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        if len(shown) < MAX_EXAMPLES:
-            shown.append(example)
+        self.examples.setdefault(kind, []).append(example)
 
     def pop(self, kind: str) -> str:
         """Describe a kind and forget it."""
         text = self.describe(kind)
-        for store in (self.advice, self.examples, self.counts):
-            store.pop(kind)  # type: ignore[attr-defined]
+        del self.advice[kind], self.examples[kind]
         return text
 
     def describe(self, kind: str) -> str:
-        """Kind, number, examples and advice in one sentence or two."""
-        count, shown = self.counts[kind], self.examples[kind]
-        more = f' and {count - len(shown)} more' if count > len(shown) else ''
-        return f'{kind} ({count}): {"; ".join(shown)}{more}. {self.advice[kind]}'
+        """Kind, number, first examples and advice in one sentence or two."""
+        found = self.examples[kind]
+        return f'{kind} ({len(found)}): {some_of(found)}. {self.advice[kind]}'
 
     def raise_if_any(self, ann_file: str | os.PathLike) -> None:
         """Raise AnnotationError with all kinds, if there is one."""
-        if self.counts:
-            problems = [self.describe(kind) for kind in self.counts]
+        if self.examples:
+            problems = [self.describe(kind) for kind in self.examples]
             lines = '\n'.join(f'  - {problem}' for problem in problems)
             raise AnnotationError(
                 f'{ann_file}: the annotation file cannot be used:\n{lines}', problems

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-MAX_EXAMPLES = 10
+from mmdet_softpl.messages import MAX_EXAMPLES
 
 
 class AnnotationError(ValueError):

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from mmdet_softpl.messages import some_of
+
 from .annotation_checks import AnnotationSummary, check_annotations
 from .annotation_entries import Faults, check_ids
 from .annotation_file import AnnotationError
 from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION, ConfiguredSet
-from .findings import ERROR, WARNING, Finding, examples
+from .findings import ERROR, WARNING, Finding
 from .usable_part import usable_part
 
 NO_VALIDATION_IMAGE = 'class without a validation image'
@@ -42,7 +44,7 @@ def summarise(
     if role in (VALIDATION, TEST):
         ids = Faults()
         check_ids(data, ids)
-        for kind in ids.counts:
+        for kind in ids.examples:
             findings.append(finding_of_message(ERROR, name, kind, f'{path}: {ids.describe(kind)}'))
     if role == UNLABELLED and not data['categories']:
         if not data['images']:
@@ -73,7 +75,7 @@ def summarise(
                 WARNING,
                 name,
                 NO_VALIDATION_IMAGE,
-                f'{path}: {len(empty)} of {len(summary.classes)} classes: {examples(empty)}',
+                f'{path}: {len(empty)} of {len(summary.classes)} classes: {some_of(empty)}',
                 'add images of them: they have no AP (-1), and the mean leaves them out',
                 len(empty),
             )
@@ -95,7 +97,7 @@ def _left_out_classes(
                 configured.name,
                 'classes of a part of an LVIS file',
                 f'{configured.ann_file}: {len(others)} of {len(data["categories"])} categories are '
-                f'not in `metainfo.classes`: {examples(list(others.values()))}',
+                f'not in `metainfo.classes`: {some_of(list(others.values()))}',
                 'take them out of the json, or read it as a CocoDataset: the LVIS data sets number '
                 'all categories of the file, so objects would get the labels of other classes',
                 len(others),
@@ -109,7 +111,7 @@ def _left_out_classes(
             configured.name,
             'class that is not trained',
             f'{configured.ann_file}: {len(shown)} of {len(data["categories"])} categories are not '
-            f'in `metainfo.classes`: {examples(shown)}',
+            f'in `metainfo.classes`: {some_of(shown)}',
             'add them to `classes`, and to num_classes of the heads; otherwise their objects are '
             'taught as background',
             len(shown),

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmdet_softpl.config_file import type_name
+from mmdet_softpl.messages import some_of
 
 from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION
-from .findings import ERROR, WARNING, Finding, examples
+from .findings import ERROR, WARNING, Finding
 from .image_scan import ScannedImage
 from .set_contents import SetContents
 
@@ -299,6 +300,6 @@ def _aspect_groups(
             ERROR,
             subject,
             'empty aspect group',
-            f'{examples(lacking)}; GroupMultiSourceSampler waits for one for ever',
+            f'{some_of(lacking)}; GroupMultiSourceSampler waits for one for ever',
             "use type='MultiSourceSampler'",
         )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from .annotation_checks import MAX_EXAMPLES
 
 ERROR, WARNING = 'error', 'warning'
 
@@ -36,9 +34,3 @@ def errors_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings with those that stop a training first, else in their order."""
     order = (ERROR, WARNING)
     return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
-
-
-def examples(items: Sequence[object], limit: int = MAX_EXAMPLES) -> str:
-    """The first ``limit`` items, separated by semicolons, and how many more there are."""
-    shown = '; '.join(str(item) for item in items[:limit])
-    return f'{shown} and {len(items) - limit} more' if len(items) > limit else shown

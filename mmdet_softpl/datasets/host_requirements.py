@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from mmdet_softpl.messages import some_of
+
 from .annotation_file import declared_size, image_file_name
 from .config_sets import FOLDER, LABELLED, LVIS_V05, LVIS_V1, UNLABELLED, ConfiguredSet
-from .findings import ERROR, WARNING, Finding, examples
+from .findings import ERROR, WARNING, Finding
 from .review_masks import checked_rle
 
 # COCO has 1 in 100; whoever has many more did not mean crowds.
@@ -48,7 +50,7 @@ def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findi
     def note(severity: str, kind: str, items: list, of: str, remedy: str) -> None:
         if items:
             total = len(part['images' if of == 'images' else 'annotations'])
-            detail = f'{path}: {len(items)} of {total} {of}: id {examples(items, 5)}'
+            detail = f'{path}: {len(items)} of {total} {of}: id {some_of(items, 5)}'
             findings.append(Finding(severity, name, kind, detail, remedy, len(items)))
 
     file_key = '`coco_url`' if configured.kind == LVIS_V1 else '`file_name`'
@@ -129,7 +131,7 @@ def _crowd_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Fin
     lost = [f'{names[i]} ({count})' for i, count in ignored.items()]
     detail = f'{configured.ann_file}: `iscrowd` is 1 in {len(crowds)} of {len(used)} annotations'
     if lost:
-        detail += f'; {len(lost)} classes have nothing else: {examples(lost)}'
+        detail += f'; {len(lost)} classes have nothing else: {some_of(lost)}'
     elif len(crowds) <= _USUAL_CROWDS * len(used):
         return []
     # A class without a validation image has no AP, but does not stop anything.

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from mmdet_softpl.messages import some_of
+
 from .annotation_file import load_annotation_file
 from .annotation_findings import NO_VALIDATION_IMAGE
 from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION, ConfiguredSet
-from .findings import ERROR, WARNING, Finding, examples
+from .findings import ERROR, WARNING, Finding
 from .image_scan import scan_image
 from .set_comparisons import class_findings, image_findings, leak_findings
 from .set_contents import SetContents, SetImage, read_set
@@ -278,7 +280,7 @@ def _calibration_on_validation(
             WARNING,
             f'{VALIDATION}, {HELD_OUT}',
             'images in both sets',
-            f'{len(shared)} of {len(paths)}: {examples(shared, 5)}',
+            f'{len(shared)} of {len(paths)}: {some_of(shared, 5)}',
             'the calibration errors of the evaluation look better than they are: take them out of '
             'one of the sets',
             len(shared),
@@ -323,7 +325,7 @@ def _image_findings(one: SetContents, broken: list[tuple[str, str]]) -> list[Fin
         ]
         if not shown:
             continue
-        detail = f'{len(shown)} of {len(one.images)} images: {examples(shown, 5)}'
+        detail = f'{len(shown)} of {len(one.images)} images: {some_of(shown, 5)}'
         kind, remedy = 'unreadable image', 'fetch them again, or take them out of the json'
         if skips:
             remedy = 'the training leaves them out; fetch them again or remove them'

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from mmdet_softpl.messages import MAX_EXAMPLES
+
 from .annotation_entries import Faults
-from .annotation_file import MAX_EXAMPLES, AnnotationError, image_file_name
+from .annotation_file import AnnotationError, image_file_name
 from .review_masks import (
     decode_brush,
     decode_mask,

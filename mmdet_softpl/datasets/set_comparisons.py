@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from itertools import combinations
 
+from mmdet_softpl.messages import some_of
+
 from .annotation_checks import check_same_categories
 from .annotation_file import AnnotationError
 from .config_sets import FOLDER, LABELLED, TEST, UNLABELLED, VALIDATION, ConfiguredSet
-from .findings import ERROR, WARNING, Finding, examples
+from .findings import ERROR, WARNING, Finding
 from .image_scan import HOST_CANNOT, ScannedImage
 from .set_contents import SetContents, SetImage
 
@@ -44,7 +46,7 @@ def image_findings(
 
     def note(severity: str, kind: str, items: Sequence[object], remedy: str) -> None:
         if items:
-            detail = f'{len(items)} of {len(contents.images)} images: {examples(items, 5)}'
+            detail = f'{len(items)} of {len(contents.images)} images: {some_of(items, 5)}'
             findings.append(Finding(severity, name, kind, detail, remedy, len(items)))
 
     present = [image for image in contents.images if os.path.isfile(image.path)]
@@ -160,7 +162,7 @@ def leak_findings(
                 WARNING,
                 f'{a.configured.name}, {b.configured.name}',
                 'images in both sets',
-                f'{len(shared)} of {len(images_a)} and {len(images_b)}: {examples(pairs, 5)}',
+                f'{len(shared)} of {len(images_a)} and {len(images_b)}: {some_of(pairs, 5)}',
                 remedy,
                 len(shared),
             )

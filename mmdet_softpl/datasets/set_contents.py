@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mmdet_softpl.messages import some_of
+
 from .annotation_checks import AnnotationSummary
 from .annotation_file import AnnotationError, declared_size, load_annotation_file
 from .annotation_findings import finding_of_message, summarise
@@ -25,7 +27,7 @@ from .config_sets import (
     OTHER,
     ConfiguredSet,
 )
-from .findings import ERROR, WARNING, Finding, examples
+from .findings import ERROR, WARNING, Finding
 from .host_requirements import host_file_name, host_findings
 from .unlabeled_image_dataset import IMAGE_EXTENSIONS, find_images
 from .usable_part import usable_part
@@ -270,7 +272,7 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
                 WARNING,
                 name,
                 'image without an annotation',
-                f'{path}: {len(empty)} of {len(images)} images: {examples(empty, 5)}; '
+                f'{path}: {len(empty)} of {len(images)} images: {some_of(empty, 5)}; '
                 'filter_cfg.filter_empty_gt=True leaves them out',
                 'if they are not labelled yet, they may be among the unlabelled images; if they '
                 'truly show no object, set `filter_empty_gt` to False and they teach what '

@@ -11,9 +11,9 @@ from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS as MMDET_DATASETS
 from PIL import Image
 
+from mmdet_softpl.messages import some_of
 from mmdet_softpl.registry import DATASETS
 
-from .annotation_checks import MAX_EXAMPLES
 from .annotation_file import declared_size, image_file_name, load_annotation_file
 
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -128,10 +128,9 @@ class UnlabeledImageDataset(BaseDetDataset):
         readable = [(p, s) for p, s in zip(paths, sizes, strict=True) if isinstance(s, tuple)]
         bad = [f'{p} ({s})' for p, s in zip(paths, sizes, strict=True) if isinstance(s, str)]
         if bad:
-            more = f' and {len(bad) - MAX_EXAMPLES} more' if len(bad) > MAX_EXAMPLES else ''
             text = (
                 f'{len(bad)} of {len(paths)} image files below {folder!r} cannot be read: '
-                f'{"; ".join(bad[:MAX_EXAMPLES])}{more}.'
+                f'{some_of(bad)}.'
             )
             if not readable:
                 raise ValueError(f'UnlabeledImageDataset: {text} No image is left.')
@@ -166,10 +165,9 @@ class UnlabeledImageDataset(BaseDetDataset):
                 unsized.append(len(infos))
             infos.append(_data_info(path, image['id'], height or 0, width or 0))
         if missing:
-            more = f' and {len(missing) - MAX_EXAMPLES} more' if len(missing) > MAX_EXAMPLES else ''
             raise FileNotFoundError(
                 f'{self.ann_file}: {len(missing)} of {len(images)} images do not exist: '
-                f'{"; ".join(missing[:MAX_EXAMPLES])}{more}. Correct `data_prefix`, or fetch them.'
+                f'{some_of(missing)}. Correct `data_prefix`, or fetch them.'
             )
         self._read_sizes([infos[i] for i in unsized], len(infos))
         return infos
@@ -185,11 +183,9 @@ class UnlabeledImageDataset(BaseDetDataset):
             else:
                 info['height'], info['width'] = size
         if bad:
-            more = f' and {len(bad) - MAX_EXAMPLES} more' if len(bad) > MAX_EXAMPLES else ''
             raise ValueError(
                 f'{self.ann_file}: {len(bad)} of {total} images have no size there and cannot be '
-                f'read: {"; ".join(bad[:MAX_EXAMPLES])}{more}. Mend them, or take them out of the '
-                'json.'
+                f'read: {some_of(bad)}. Mend them, or take them out of the json.'
             )
 
 

@@ -32,7 +32,6 @@ from mmdet_softpl.datasets.annotation_file import (
     load_annotation_file,
 )
 from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
-from mmdet_softpl.datasets.findings import examples
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, right_and_wrong_labels
 from mmdet_softpl.engine.config_parts import test_pipeline
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
@@ -44,6 +43,7 @@ from mmdet_softpl.functional.label_gate import (
     label_weights,
     precision_threshold,
 )
+from mmdet_softpl.messages import some_of
 from mmdet_softpl.models import CalibratedSoftTeacher
 
 #: A missing label is no label that could be judged.
@@ -254,7 +254,7 @@ def _check_sizes(ann_file: str, images: list[dict[str, Any]]) -> None:
     if unknown:
         raise AnnotationError(
             f'{ann_file}: {len(unknown)} of {len(images)} images without `height` or `width`: '
-            f'{examples(unknown)}. Write the size in pixels into the json.'
+            f'{some_of(unknown)}. Write the size in pixels into the json.'
         )
 
 

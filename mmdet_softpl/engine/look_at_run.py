@@ -14,7 +14,6 @@ from mmengine.registry import DefaultScope
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, configured_sets
-from mmdet_softpl.datasets.findings import examples
 from mmdet_softpl.datasets.image_ids import image_ids_by_file
 from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
 from mmdet_softpl.engine.config_parts import (
@@ -27,6 +26,7 @@ from mmdet_softpl.engine.config_parts import (
 from mmdet_softpl.engine.label_examples import Example, find_examples
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 from mmdet_softpl.functional import FREQUENT
+from mmdet_softpl.messages import some_of
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.progress import Progress
 
@@ -133,7 +133,7 @@ def _hidden_ids(dataset: BaseDataset, indices: Sequence[int], hidden_ann_file: s
     if missing:
         raise AnnotationError(
             f'{hidden_ann_file}: images lacks {len(missing)} of the {len(indices)} unlabelled '
-            f'images that are judged, by `file_name`: {examples(missing)}. '
+            f'images that are judged, by `file_name`: {some_of(missing)}. '
             'Give the labels of these images, with names relative to '
             f'{dataset.data_prefix["img"]!r}.'
         )

@@ -21,6 +21,7 @@ from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
 from mmdet_softpl.functional.matching import judge_matches, match_indices
+from mmdet_softpl.messages import some_of
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def groups_of_classes(
         missing = [name for name in class_names if name not in letters]
         if missing:
             raise AnnotationError(
-                f'labeled_ann_file: categories lacks {_some(missing)}, so their frequency groups '
+                f'labeled_ann_file: categories lacks {_quoted(missing)}, so their frequency groups '
                 'are unknown. Give the file of the labelled training images of these classes.'
             )
     return torch.tensor([FREQUENCY_LETTERS.index(letters[name]) for name in class_names])
@@ -219,8 +220,8 @@ def _category_ids(
     unknown = [name for name in ids if name not in set(class_names)]
     if missing:
         raise AnnotationError(
-            f'{ann_file}: categories lacks {_some(missing)} of the {len(class_names)} classes in '
-            f"dataset_meta['classes']; it has {_some(unknown or list(ids))} instead. Set "
+            f'{ann_file}: categories lacks {_quoted(missing)} of the {len(class_names)} classes in '
+            f"dataset_meta['classes']; it has {_quoted(unknown or list(ids))} instead. Set "
             "metainfo=dict(classes=...) of the validation data set to the file's own names."
         )
     in_file_order = [name for name in ids if name in set(class_names)]
@@ -234,7 +235,7 @@ def _category_ids(
         )
     if unknown:
         print_log(
-            f'{ann_file}: categories {_some(unknown)} are not among the classes of the data set '
+            f'{ann_file}: categories {_quoted(unknown)} are not among the classes of the data set '
             'and are left out of the evaluation.',
             logger='current',
             level=logging.WARNING,
@@ -242,7 +243,5 @@ def _category_ids(
     return [ids[name] for name in class_names]
 
 
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    """Names for a message, the first few of many."""
-    text = ', '.join(repr(name) for name in names[:limit])
-    return text if len(names) <= limit else f'{text} and {len(names) - limit} more'
+def _quoted(names: Sequence[str]) -> str:
+    return some_of([repr(name) for name in names], 8, ', ')

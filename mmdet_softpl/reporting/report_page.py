@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from mmdet_softpl.messages import some_of
 from mmdet_softpl.reporting import run_summary as summary
 from mmdet_softpl.reporting.gallery import Tile
 from mmdet_softpl.reporting.report_charts import (
@@ -145,7 +146,7 @@ def render(
             ('without boost', ''),
         ],
         judged_on=findings.judged_on,
-        never=_names(never),
+        never=some_of(never, 12, ', '),
         pseudo=pseudo_label_charts(run),
         map=ratio_chart(run),
         reliability=reliability_charts(run, findings.check),
@@ -272,11 +273,6 @@ def _boost_sentence(rows: Sequence[Mapping[str, Any]] | None, findings: ModelFin
         more, right = (sum(row[key] for row in rest) for key in ('more_kept', 'more_right'))
         text += f'; those of all other classes changed by {more:+d} ({right:+d} right)'
     return text + '.'
-
-
-def _names(names: Sequence[str], limit: int = 12) -> str:
-    text = ', '.join(names[:limit])
-    return text if len(names) <= limit else f'{text} and {len(names) - limit} more'
 
 
 def _config_text(path: Path | None) -> str:

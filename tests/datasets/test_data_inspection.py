@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_softpl.datasets.data_inspection import inspect_data
-from mmdet_softpl.datasets.findings import ERROR, WARNING, examples
+from mmdet_softpl.datasets.findings import ERROR, WARNING
 from tests.support.tiny_data import write_data
 
 CLASSES = ('a', 'b', 'c', 'd')
@@ -76,8 +76,3 @@ def test_errors_come_first(root: Path) -> None:
     severities = [f.severity for f in inspection.findings]
     assert severities == sorted(severities, key=(ERROR, WARNING).index)
     assert severities[0] == ERROR and severities[-1] == WARNING and not inspection.trains
-
-
-def test_examples() -> None:
-    assert examples(['a', 'b']) == 'a; b'
-    assert examples(range(12), 2) == '0; 1 and 10 more'
