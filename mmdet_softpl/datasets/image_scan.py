@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from .unlabeled_image_dataset import read_image_size
+from .in_threads import map_in_threads
+from .unlabeled_image_dataset import size_or_error
 
 # Of a file that Pillow reads: UnlabeledImageDataset, which asks Pillow, will not leave it out.
 HOST_CANNOT = 'OpenCV, which the host decodes with, cannot read it'
 # Of 255. Data of 12 bits in 16 reach 15, a dark photo rarely stays below 64 everywhere.
 _DARK = 64
-_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,8 @@ def scan_image(path: str | os.PathLike) -> ScannedImage:
     Returns:
         What was found; nothing is raised for a file that cannot be read.
     """
-    try:
-        error = ''
-        read_image_size(path)
-    except OSError as problem:
-        error = 'not an image' if 'cannot identify' in str(problem) else str(problem)
+    found = size_or_error(path)
+    error = found if isinstance(found, str) else ''
     try:
         content = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
@@ -94,14 +90,4 @@ def scan_images(
         What was found, by path.
     """
     wanted = list(dict.fromkeys(paths))
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        scanned = {}
-        for path, image in zip(wanted, pool.map(scan_image, wanted), strict=True):
-            scanned[path] = image
-            if advance is not None:
-                advance()
-        return scanned
-    finally:
-        # After Ctrl-C the files that nobody has begun are left alone.
-        pool.shutdown(cancel_futures=True)
+    return dict(zip(wanted, map_in_threads(scan_image, wanted, advance), strict=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from .annotation_findings import NO_VALIDATION_IMAGE
 from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION, ConfiguredSet
 from .findings import ERROR, WARNING, Finding
 from .image_scan import scan_image
+from .in_threads import map_in_threads
 from .set_comparisons import class_findings, image_findings, leak_findings
 from .set_contents import SetContents, SetImage, read_set
 from .unlabeled_image_dataset import size_or_error
@@ -25,7 +25,6 @@ from .unlabeled_image_dataset import size_or_error
 FILES = ('labeled_json', 'unlabeled_json', 'val_json', 'held_out_json')
 FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
 HELD_OUT = 'held-out'
-_THREADS = 8
 _IMAGE_FOLDERS = {
     LABELLED: 'labeled_images',
     UNLABELLED: 'unlabeled_images',
@@ -297,22 +296,15 @@ def _broken_images(
 
     findings: list[Finding] = []
     sizes: dict[str, tuple[int, int]] = {}
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        for one in sets:
-            paths = [image.path for image in one.images]
-            broken = []
-            for path, found in zip(paths, pool.map(size_or_error, paths), strict=True):
-                if isinstance(found, str):
-                    broken.append((path, found))
-                else:
-                    sizes[path] = found
-                if advance is not None:
-                    advance()
-            findings += _image_findings(one, broken)
-    finally:
-        # After Ctrl-C the files that nobody has begun are left alone.
-        pool.shutdown(cancel_futures=True)
+    for one in sets:
+        paths = [image.path for image in one.images]
+        broken = []
+        for path, found in zip(paths, map_in_threads(size_or_error, paths, advance), strict=True):
+            if isinstance(found, str):
+                broken.append((path, found))
+            else:
+                sizes[path] = found
+        findings += _image_findings(one, broken)
     return findings, sizes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mmdet.datasets.base_det_dataset import BaseDetDataset
@@ -15,6 +14,7 @@ from mmdet_softpl.messages import some_of
 from mmdet_softpl.registry import DATASETS
 
 from .annotation_file import declared_size, image_file_name, load_annotation_file
+from .in_threads import map_in_threads
 
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -22,7 +22,6 @@ _END_MARKERS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 _TAIL_BYTES = 1024
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
-_SCAN_THREADS = 8
 
 
 @MMDET_DATASETS.register_module()
@@ -123,8 +122,7 @@ class UnlabeledImageDataset(BaseDetDataset):
                 f'{", ".join(IMAGE_EXTENSIONS)}, recursively). Correct `data_root` or '
                 '`data_prefix`.'
             )
-        with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-            sizes = list(pool.map(size_or_error, paths))
+        sizes = map_in_threads(size_or_error, paths)
         readable = [(p, s) for p, s in zip(paths, sizes, strict=True) if isinstance(s, tuple)]
         bad = [f'{p} ({s})' for p, s in zip(paths, sizes, strict=True) if isinstance(s, str)]
         if bad:
@@ -174,8 +172,7 @@ class UnlabeledImageDataset(BaseDetDataset):
 
     def _read_sizes(self, infos: list[dict[str, Any]], total: int) -> None:
         """Fill in the sizes that the json does not give."""
-        with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-            sizes = list(pool.map(size_or_error, [info['img_path'] for info in infos]))
+        sizes = map_in_threads(size_or_error, [info['img_path'] for info in infos])
         bad = []
         for info, size in zip(infos, sizes, strict=True):
             if isinstance(size, str):
@@ -271,7 +268,7 @@ def _tail(path: str | os.PathLike) -> bytes:
         return file.read()
 
 
-def size_or_error(path: str) -> tuple[int, int] | str:
+def size_or_error(path: str | os.PathLike) -> tuple[int, int] | str:
     """``read_image_size``, or what is wrong with the image."""
     try:
         return read_image_size(path)
