@@ -152,8 +152,8 @@ def _import(args: argparse.Namespace) -> int:
 
     from mmdet_softpl.atomic_json import json_text, write_texts
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
-    from mmdet_softpl.datasets.review_files import read_reviewed
     from mmdet_softpl.datasets.review_merge import merge_review, rest_of_unlabeled
+    from mmdet_softpl.datasets.review_reading import read_reviewed
     from mmdet_softpl.engine.review_export import read_labels, read_manifest
 
     manifest = read_manifest(args.review)

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from .annotation_checks import check_annotations
 from .annotation_entries import Faults, check_ids
 from .annotation_file import image_file_name
-from .review_files import ReviewedImage, ReviewedObject
+from .review_reading import ReviewedImage, ReviewedObject
 from .splits import recounted_categories
 
 # A mask this near to the pseudo-label's was left alone: tools round coordinates.

@@ -41,7 +41,7 @@ from mmdet_softpl.datasets.config_sets import (
     UNLABELLED,
     ConfiguredSet,
 )
-from mmdet_softpl.datasets.review_files import (
+from mmdet_softpl.datasets.review_writing import (
     coco_export,
     label_studio_config,
     label_studio_tasks,

@@ -14,13 +14,6 @@ from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError
-from mmdet_softpl.datasets.review_files import (
-    UNFINISHED,
-    coco_export,
-    label_studio_config,
-    label_studio_tasks,
-    read_reviewed,
-)
 from mmdet_softpl.datasets.review_masks import (
     decode_mask,
     encode_brush,
@@ -28,6 +21,13 @@ from mmdet_softpl.datasets.review_masks import (
     segmentation_to_rle,
 )
 from mmdet_softpl.datasets.review_merge import merge_review
+from mmdet_softpl.datasets.review_reading import read_reviewed
+from mmdet_softpl.datasets.review_writing import (
+    UNFINISHED,
+    coco_export,
+    label_studio_config,
+    label_studio_tasks,
+)
 
 CLASSES = ['cat', 'dog & <co>', 'owl']
 DATE = '2026-01-02T03:04:05+00:00'
