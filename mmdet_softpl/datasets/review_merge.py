@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ def rest_of_unlabeled(
     images = [
         dict(
             id=record['img_id'],
-            file_name=os.path.relpath(record['path'], image_root or '.'),
+            file_name=Path(os.path.relpath(record['path'], image_root or '.')).as_posix(),
             height=record['height'],
             width=record['width'],
         )
