@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.longtail.data import LONGTAIL_60, make_data
 from mmdet_softpl.datasets.annotation_file import load_annotation_file
-from mmdet_softpl.datasets.class_statistics import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
+from mmdet_softpl.functional import frequency_groups
 
 CROP_SIZE = 40
 # Of the longer side of its box an object gets this much room.
@@ -102,4 +102,4 @@ def _groups(root: Path) -> Tensor:
     pairs = {(a['category_id'], a['image_id']) for a in data['annotations']}
     counts = Counter(category for category, _ in pairs)
     images = torch.tensor([counts[i] for i in sorted(c['id'] for c in data['categories'])])
-    return (images > RARE_MAX_IMAGES).long() + (images > COMMON_MAX_IMAGES).long()
+    return frequency_groups(images)

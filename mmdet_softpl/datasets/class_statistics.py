@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmdet_softpl.frequency_bounds import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
+
 from .annotation_checks import AnnotationSummary, check_annotations
 
-RARE_MAX_IMAGES = 10
-COMMON_MAX_IMAGES = 100
 LEGEND = (
     f'r: rare, up to {RARE_MAX_IMAGES} labelled images; c: common, up to {COMMON_MAX_IMAGES}; '
     'f: frequent (or what an LVIS file says)'

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmdet_softpl.checks import check_range
+from mmdet_softpl.frequency_bounds import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 
-from .class_statistics import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from .shape_classes import MAX_CLASSES, shape_classes
 
 # Shares of the classes that are rare and common; the rest is frequent.

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmdet_softpl.frequency_bounds import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
+
 from ._tensor import at_least_float32
 
 RARE, COMMON, FREQUENT = 0, 1, 2
@@ -18,26 +20,16 @@ GROUP_NAMES = ('rare', 'common', 'frequent')
 FREQUENCY_LETTERS = ('r', 'c', 'f')
 
 
-def frequency_groups(image_counts: Tensor, rare_max: int = 10, common_max: int = 100) -> Tensor:
+def frequency_groups(image_counts: Tensor) -> Tensor:
     """Frequency group of every class (LVIS: rare <= 10 images, common <= 100, else frequent).
 
     Args:
         image_counts: (C,) labelled images that show the class, >= 0.
-        rare_max: most images of a rare class.
-        common_max: most images of a common class.
 
     Returns:
         (C,) int64 of ``RARE``, ``COMMON``, ``FREQUENT``.
-
-    Raises:
-        ValueError: unless ``0 <= rare_max < common_max``.
     """
-    if not 0 <= rare_max < common_max:
-        raise ValueError(
-            f'frequency groups need 0 <= rare_max < common_max, got rare_max={rare_max}, '
-            f'common_max={common_max}'
-        )
-    return (image_counts > rare_max).long() + (image_counts > common_max).long()
+    return (image_counts > RARE_MAX_IMAGES).long() + (image_counts > COMMON_MAX_IMAGES).long()
 
 
 def frequency_boost(
