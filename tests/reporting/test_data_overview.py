@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from mmdet_softpl.reporting.data_overview import draw_class_curve, draw_image_sizes
 from mmdet_softpl.reporting.figure import save_figure
+
+
+def bars(axes: Axes) -> list[float]:
+    """Heights of the bars, without the shades of the groups."""
+    return [bar.get_height() for bar in axes.patches if bar.get_width() == pytest.approx(0.8)]
 
 
 def test_class_curve(tmp_path) -> None:
     names = ['b$x$', 'a', 'a very long name of a class indeed', 'none']
     figure = draw_class_curve(names, [5, 200, 50, 0], [0, 2, 1, 0], [3, 4, 0, 1], [0.4, 9, 2, 0])
     (axes,) = figure.axes
-    bars = [bar.get_height() for bar in axes.patches if bar.get_width() == pytest.approx(0.8)]
-    assert bars == [200, 50, 5, 0]
+    assert bars(axes) == [200, 50, 5, 0]
     validation, expected = (line.get_ydata() for line in axes.lines)
     np.testing.assert_array_equal(validation, [4, np.nan, 3, 1])
     np.testing.assert_array_equal(expected, [9, 2, 0.4, np.nan])
@@ -28,10 +33,17 @@ def test_class_curve(tmp_path) -> None:
 def test_class_curve_of_any_size(count: int) -> None:
     figure = draw_class_curve([f'c{i}' for i in range(count)], [1] * count, [0] * count)
     figure.canvas.draw()
+    (axes,) = figure.axes
+    assert bars(axes) == [1] * count
+    assert [text.get_text() for text in axes.texts] == ([] if count else ['no classes'])
 
 
 def test_nothing_counted() -> None:
-    draw_class_curve(['a'], [0], [0], [0], [0.0]).canvas.draw()
+    figure = draw_class_curve(['a'], [0], [0], [0], [0.0])
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert bars(axes) == [0]
+    np.testing.assert_array_equal([line.get_ydata() for line in axes.lines], [[np.nan]] * 2)
 
 
 @pytest.mark.parametrize('key', ['image_counts', 'groups', 'validation_counts', 'expected_labels'])
@@ -50,4 +62,7 @@ def test_image_sizes() -> None:
     assert labelled.get_label() == 'labelled (2)' and drawn.get_label() == 'many (12,000)'
     assert len(drawn.get_xdata()) <= 5000
     assert axes.get_xlim()[1] > 12_099
-    draw_image_sizes({'labelled': []}).canvas.draw()
+    figure = draw_image_sizes({'labelled': []})
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ['no image']

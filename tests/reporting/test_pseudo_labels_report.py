@@ -137,6 +137,7 @@ def test_texts_at_the_right_stay_inside():
     figure = draw_pseudo_labels([IMAGE], [right], NAMES, columns=1)
     figure.canvas.draw()
     axes = figure.axes[0]
+    assert len(axes.texts) == 2
     for text in axes.texts:
         extent = text.get_window_extent()
         assert axes.bbox.x0 - 5 <= extent.x0
