@@ -99,6 +99,15 @@ def keeps_empty(cfg: Mapping[str, Any], ann_file: str) -> bool:
     )
 
 
+def dataset_leaves(dataset: Any) -> Iterator[Any]:
+    """The very parts of a config that are data sets which read files, without their wrappers.
+
+    Args:
+        dataset: ``dataset`` of a data loader; None has no part.
+    """
+    return (leaf for _, leaf, _ in _leaves(dataset, '', {}))
+
+
 def _leaves(
     dataset: Any, key: str, around: dict[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any], dict[str, Any]]]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
 
 from mmdet_softpl.config_file import type_name
-from mmdet_softpl.datasets.config_sets import LABELLED, ConfiguredSet, configured_sets, joined
+from mmdet_softpl.datasets.config_sets import (
+    LABELLED,
+    ConfiguredSet,
+    configured_sets,
+    dataset_leaves,
+    joined,
+)
 
 
 class ConfigPartError(ValueError):
@@ -39,18 +45,6 @@ def labeller_of(cfg: Config) -> tuple[int, Any]:
             "labeled_ann_file='...')."
         )
     return found
-
-
-def dataset_leaves(dataset: Any) -> Iterator[Any]:
-    """Configs of the data sets inside ConcatDataset, ClassBalancedDataset and the like."""
-    if not isinstance(dataset, Mapping):
-        return
-    inner = dataset.get('datasets') or [dataset.get('dataset')]
-    if inner == [None]:
-        yield dataset
-        return
-    for child in inner:
-        yield from dataset_leaves(child)
 
 
 def test_pipeline(cfg: Config) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmdet_softpl import registry
 from mmdet_softpl.config_file import load_config
+from mmdet_softpl.datasets.config_sets import dataset_leaves
 from mmdet_softpl.engine.load_teacher import without_pretrained
 from mmdet_softpl.models.checkpoint_parts import network_part
 
@@ -157,7 +158,7 @@ def plain_config(cfg: Config) -> Config:
             )
     source['test_cfg'] = {'type': 'TestLoop'}
     # MMDeploy asks for it under this name.
-    source['test_pipeline'] = _pipeline(source['test_dataloader']['dataset'])
+    source['test_pipeline'] = _first_test_set(source).get('pipeline')
     source['model'] = without_pretrained(_plain_model(source['model']))
     source['test_evaluator'] = _plain_evaluator(source['test_evaluator'])
     source['default_scope'] = 'mmdet'
@@ -174,10 +175,12 @@ def plain_config(cfg: Config) -> Config:
     return Config(_stock(kept))
 
 
-def _pipeline(dataset: dict[str, Any]) -> list[dict[str, Any]] | None:
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset.get('pipeline')
+def _first_test_set(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a ``ConcatDataset`` the first, whose classes and, as a rule, pipeline the others have."""
+    leaves = list(dataset_leaves(cfg['test_dataloader']['dataset']))
+    if not leaves:
+        raise ExportError('test_dataloader names no data set')
+    return leaves[0]
 
 
 def _plain_model(model: dict[str, Any]) -> dict[str, Any]:
@@ -274,10 +277,8 @@ def dataset_meta(loaded: dict[str, Any], plain: Config, checkpoint: str) -> dict
     """
     meta = loaded.get('meta', {}).get('dataset_meta') or {}
     if 'classes' not in meta:
-        dataset = plain.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        meta = getattr(DATASETS.get(dataset.type), 'METAINFO', {}) | dataset.get('metainfo', {})
+        dataset = _first_test_set(plain)
+        meta = getattr(DATASETS.get(dataset['type']), 'METAINFO', {}) | dataset.get('metainfo', {})
     classes = meta.get('classes')
     if isinstance(classes, str):
         # As mmengine's data sets do: the path of a text file with one name a line.

@@ -11,13 +11,12 @@ from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.registry import DefaultScope
 
 from mmdet_softpl.config_file import type_name
-from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED
+from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, dataset_leaves
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.set_contents import SetContents
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 
 from .best_checkpoint import configured_fault
-from .config_parts import dataset_leaves
 from .derived_settings import TrainingLength
 from .view_checks import check_views
 

@@ -23,7 +23,12 @@ from mmengine.structures import InstanceData
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.cli.config_path import config_names, config_path
 from mmdet_softpl.engine.export_check import halved, pair_detections
-from mmdet_softpl.engine.plain_detector import ExportError, plain_config, plain_state_dict
+from mmdet_softpl.engine.plain_detector import (
+    ExportError,
+    dataset_meta,
+    plain_config,
+    plain_state_dict,
+)
 
 CLASSES = ('cat', 'dog', 'owl')
 NARROW = dict(depth=18, base_channels=8, init_cfg=None, frozen_stages=-1)
@@ -436,6 +441,20 @@ def test_config_keeps_own_imports_and_stock_metrics(data_root: Path) -> None:
     assert plain.custom_imports.imports == ['my_backbones']
     assert [metric.type for metric in plain.test_evaluator] == ['CocoMetric', 'CocoMetric']
     assert 'custom_hooks' not in plain
+
+
+def test_a_test_set_in_wrappers_is_found(data_root: Path) -> None:
+    cfg = training_config(data_root, None, False)
+    one = cfg.val_dataloader.dataset
+    repeated = dict(type='RepeatDataset', times=1, dataset=one)
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[repeated, one])
+    plain = plain_config(cfg)
+    assert plain.test_pipeline == PIPELINE
+    assert plain.test_dataloader.dataset.type == 'ConcatDataset'
+    assert dataset_meta({}, plain, 'c.pth')['classes'] == CLASSES
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[])
+    with pytest.raises(ExportError, match='no data set'):
+        plain_config(cfg)
 
 
 @pytest.mark.parametrize('name', config_names())

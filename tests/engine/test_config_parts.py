@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmdet_softpl.datasets.config_sets import dataset_leaves
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.engine.config_parts import (
     ConfigPartError,
     annotation_path,
-    dataset_leaves,
     find_hook,
     held_out_set,
     labelled_leaves,
