@@ -154,7 +154,7 @@ def _import(args: argparse.Namespace) -> int:
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
     from mmdet_softpl.datasets.review_merge import merge_review, rest_of_unlabeled
     from mmdet_softpl.datasets.review_reading import read_reviewed
-    from mmdet_softpl.engine.review_export import read_labels, read_manifest
+    from mmdet_softpl.engine.review_folder import read_labels, read_manifest
 
     manifest = read_manifest(args.review)
     labeled_file = args.labeled or manifest['labeled_file']

@@ -137,9 +137,9 @@ def check_annotations(
     image_ids = check_images(data['images'], image_root, problems)
     image_column, class_column = check_instances(annotations, image_ids, category_ids, problems)
     for kind in (BAD_BOX, BAD_POLYGON):
-        if 0 < len(problems.examples.get(kind, ())) <= TOLERATED_SHARE * len(annotations):
+        if 0 < problems.counts.get(kind, 0) <= TOLERATED_SHARE * len(annotations):
             notes.append(f'{problems.pop(kind)} The host skips them, training goes on.')
-    if require_annotations and annotations and not len(class_column) and not problems.examples:
+    if require_annotations and annotations and not len(class_column) and not problems.counts:
         problems.add(
             'no annotation but crowds',
             f'all {len(annotations)} have iscrowd=1',

@@ -17,36 +17,42 @@ from .annotation_file import AnnotationError, image_file_name
 
 @dataclass
 class Faults:
-    """Faults of one file by kind.
+    """Faults of one file by kind, of which a file can have millions.
 
     Attributes:
         advice: kind -> what to do about it.
-        examples: kind -> each fault with its place in the file and its value.
+        examples: kind -> the first ones, each with its place in the file and its value.
+        counts: kind -> how many there are.
     """
 
     advice: dict[str, str] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, example: str, advice: str) -> None:
         """Note one fault."""
         self.advice[kind] = advice
-        self.examples.setdefault(kind, []).append(example)
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        shown = self.examples.setdefault(kind, [])
+        if len(shown) < MAX_EXAMPLES:
+            shown.append(example)
 
     def pop(self, kind: str) -> str:
         """Describe a kind and forget it."""
         text = self.describe(kind)
-        del self.advice[kind], self.examples[kind]
+        del self.advice[kind], self.examples[kind], self.counts[kind]
         return text
 
     def describe(self, kind: str) -> str:
         """Kind, number, first examples and advice in one sentence or two."""
-        found = self.examples[kind]
-        return f'{kind} ({len(found)}): {some_of(found)}. {self.advice[kind]}'
+        count = self.counts[kind]
+        shown = some_of(self.examples[kind], total=count)
+        return f'{kind} ({count}): {shown}. {self.advice[kind]}'
 
     def raise_if_any(self, ann_file: str | os.PathLike) -> None:
         """Raise AnnotationError with all kinds, if there is one."""
-        if self.examples:
-            problems = [self.describe(kind) for kind in self.examples]
+        if self.counts:
+            problems = [self.describe(kind) for kind in self.counts]
             lines = '\n'.join(f'  - {problem}' for problem in problems)
             raise AnnotationError(
                 f'{ann_file}: the annotation file cannot be used:\n{lines}', problems

@@ -44,7 +44,7 @@ def summarise(
     if role in (VALIDATION, TEST):
         ids = Faults()
         check_ids(data, ids)
-        for kind in ids.examples:
+        for kind in ids.counts:
             findings.append(finding_of_message(ERROR, name, kind, f'{path}: {ids.describe(kind)}'))
     if role == UNLABELLED and not data['categories']:
         if not data['images']:

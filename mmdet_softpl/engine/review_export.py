@@ -1,13 +1,4 @@
-"""Choose what people should review and write it down: images, labels, and a manifest.
-
-The folder of an export:
-
-- ``labels/``: what the teacher sees on every unlabelled image, in parts; a later call goes on
-  from them.
-- ``images/``: copies of the chosen images, upright, each under a name of its own.
-- ``annotations.json`` (COCO), or ``tasks.json`` and ``labeling_config.xml`` (Label Studio).
-- ``manifest.json``: what was chosen and why; the import needs it. It is written last.
-"""
+"""Label the unlabelled images, choose what people should review, and write it down."""
 
 from __future__ import annotations
 
@@ -27,9 +18,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
-from PIL import Image, ImageOps
 
-from mmdet_softpl.atomic_json import write_json, write_text
+from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
     check_annotations,
@@ -41,25 +31,21 @@ from mmdet_softpl.datasets.config_sets import (
     UNLABELLED,
     ConfiguredSet,
 )
-from mmdet_softpl.datasets.review_writing import (
-    coco_export,
-    label_studio_config,
-    label_studio_tasks,
-)
 from mmdet_softpl.engine.config_parts import test_pipeline, training_set
 from mmdet_softpl.engine.device import chosen_device
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
+from mmdet_softpl.engine.review_folder import (
+    IMAGES,
+    KEY,
+    MANIFEST,
+    PARTS,
+    ReviewError,
+    write_folder,
+)
 from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
 from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
 from mmdet_softpl.file_keys import images_key
 from mmdet_softpl.functional import frequency_boost
-
-MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
-_EXIF_ORIENTATION = 0x0112
-
-
-class ReviewError(ValueError):
-    """An export or an import cannot be done; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +164,9 @@ def export_review(
         masks=bool(detector.teacher.roi_head.with_mask),
     )
     # Without a manifest the next call goes on with these labels and other choices.
-    files = _write(out, manifest, options) if manifest['images'] else []
+    files = []
+    if manifest['images']:
+        files = write_folder(out, manifest, options.format, options.masks, options.image_url)
     labels = Counter(e['class'] for image in manifest['images'] for e in image['objects'])
     letters = dict(zip(summary.classes, class_statistics(summary).groups, strict=True))
     if not manifest['images']:
@@ -199,43 +187,6 @@ def export_review(
         classes=dict(labels.most_common()),
         warnings=doubts,
     )
-
-
-def read_manifest(out_dir: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of an export.
-
-    Raises:
-        ReviewError: the folder has none.
-    """
-    path = Path(out_dir) / MANIFEST
-    if not path.is_file():
-        what = 'is a file' if Path(out_dir).is_file() else f'has no {MANIFEST}'
-        raise ReviewError(
-            f'{out_dir}: {what}. Give the folder of a finished `review export` first, the '
-            'corrected file second.'
-        )
-    return json.loads(path.read_text(encoding='utf-8'))
-
-
-def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """What the teacher saw on every unlabelled image of an export, see ``label_in_parts``.
-
-    Raises:
-        ReviewError: the folder has no manifest, or its labels are not all there: an export with
-            --overwrite was interrupted.
-    """
-    read_manifest(out_dir)
-    labels_file = Path(out_dir) / KEY
-    parts = sorted((Path(out_dir) / PARTS).glob('part-*.json'))
-    records = [r for part in parts for r in json.loads(part.read_text(encoding='utf-8'))]
-    key = json.loads(labels_file.read_text(encoding='utf-8')) if labels_file.is_file() else {}
-    remedy = 'Let `review export --overwrite` end first, or leave out --unlabeled-out.'
-    if len(records) != key.get('images'):
-        raise ReviewError(
-            f'{labels_file}: images={key.get("images")}, but {PARTS}/ has the labels of '
-            f'{len(records)}, and images would be lost. {remedy}'
-        )
-    return records
 
 
 def _class_names(labelled: ConfiguredSet) -> tuple[str, ...] | None:
@@ -355,32 +306,3 @@ def _unique_names(paths: list[str]) -> list[str]:
     # Some tools and file systems do not tell cases apart.
     count = Counter(name.lower() for name in names)
     return [n if count[n.lower()] == 1 else f'{i:06d}_{n}' for i, n in enumerate(names)]
-
-
-def _write(out: Path, manifest: dict[str, Any], options: ExportOptions) -> list[str]:
-    (out / MANIFEST).unlink(missing_ok=True)
-    folder = out / IMAGES
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    for image in manifest['images']:
-        _copy_upright(image['path'], folder / image['file'])
-    if options.format == 'coco':
-        write_json(out / 'annotations.json', coco_export(manifest, options.masks))
-        files = ['annotations.json']
-    else:
-        write_json(out / 'tasks.json', label_studio_tasks(manifest, options.image_url))
-        text = label_studio_config(manifest['classes'], manifest['masks'])
-        write_text(out / 'labeling_config.xml', text)
-        files = ['tasks.json', 'labeling_config.xml']
-    write_json(out / MANIFEST, manifest, indent=1)
-    return [str(out / name) for name in (*files, IMAGES, MANIFEST)]
-
-
-def _copy_upright(source: str, target: Path) -> None:
-    """Copy an image; one with an EXIF orientation as the detector saw it, since tools differ."""
-    with Image.open(source) as image:
-        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-            ImageOps.exif_transpose(image).save(target, format=image.format, quality=95)
-            return
-    shutil.copyfile(source, target)

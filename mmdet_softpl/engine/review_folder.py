@@ -1,0 +1,113 @@
+"""The folder of a review export.
+
+- ``labels/``: what the teacher sees on every unlabelled image, in parts; a later call goes on
+  from them.
+- ``images/``: copies of the chosen images, upright, each under a name of its own.
+- ``annotations.json`` (COCO), or ``tasks.json`` and ``labeling_config.xml`` (Label Studio).
+- ``manifest.json``: what was chosen and why; the import needs it. It is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from mmdet_softpl.atomic_json import write_json, write_text
+from mmdet_softpl.datasets.review_writing import (
+    coco_export,
+    label_studio_config,
+    label_studio_tasks,
+)
+
+MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
+_EXIF_ORIENTATION = 0x0112
+
+
+class ReviewError(ValueError):
+    """An export or an import cannot be done; the message says what to change."""
+
+
+def read_manifest(out_dir: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of an export.
+
+    Raises:
+        ReviewError: the folder has none.
+    """
+    path = Path(out_dir) / MANIFEST
+    if not path.is_file():
+        what = 'is a file' if Path(out_dir).is_file() else f'has no {MANIFEST}'
+        raise ReviewError(
+            f'{out_dir}: {what}. Give the folder of a finished `review export` first, the '
+            'corrected file second.'
+        )
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """What the teacher saw on every unlabelled image of an export, see ``label_in_parts``.
+
+    Raises:
+        ReviewError: the folder has no manifest, or its labels are not all there: an export with
+            --overwrite was interrupted.
+    """
+    read_manifest(out_dir)
+    labels_file = Path(out_dir) / KEY
+    parts = sorted((Path(out_dir) / PARTS).glob('part-*.json'))
+    records = [r for part in parts for r in json.loads(part.read_text(encoding='utf-8'))]
+    key = json.loads(labels_file.read_text(encoding='utf-8')) if labels_file.is_file() else {}
+    remedy = 'Let `review export --overwrite` end first, or leave out --unlabeled-out.'
+    if len(records) != key.get('images'):
+        raise ReviewError(
+            f'{labels_file}: images={key.get("images")}, but {PARTS}/ has the labels of '
+            f'{len(records)}, and images would be lost. {remedy}'
+        )
+    return records
+
+
+def write_folder(
+    out: Path, manifest: dict[str, Any], format_: str, masks: str, image_url: str
+) -> list[str]:
+    """Write images, labels and, last, the manifest of an export; the former ones go.
+
+    Args:
+        out: the folder.
+        manifest: what was chosen.
+        format_, masks, image_url: see ``ExportOptions``.
+
+    Returns:
+        Paths of what was written.
+
+    Raises:
+        OSError: an image cannot be copied, or a file not be written.
+    """
+    (out / MANIFEST).unlink(missing_ok=True)
+    folder = out / IMAGES
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    for image in manifest['images']:
+        _copy_upright(image['path'], folder / image['file'])
+    if format_ == 'coco':
+        write_json(out / 'annotations.json', coco_export(manifest, masks))
+        files = ['annotations.json']
+    else:
+        write_json(out / 'tasks.json', label_studio_tasks(manifest, image_url))
+        text = label_studio_config(manifest['classes'], manifest['masks'])
+        write_text(out / 'labeling_config.xml', text)
+        files = ['tasks.json', 'labeling_config.xml']
+    write_json(out / MANIFEST, manifest, indent=1)
+    return [str(out / name) for name in (*files, IMAGES, MANIFEST)]
+
+
+def _copy_upright(source: str, target: Path) -> None:
+    """Copy an image; one with an EXIF orientation as the detector saw it, since tools differ."""
+    with Image.open(source) as image:
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            ImageOps.exif_transpose(image).save(target, format=image.format, quality=95)
+            return
+    shutil.copyfile(source, target)
