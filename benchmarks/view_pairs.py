@@ -36,11 +36,11 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import register_all_modules
 
 from mmdet_softpl.cli.config_path import config_path
-from mmdet_softpl.functional import resample_roi_masks, warp_boxes
+from mmdet_softpl.functional import paste_roi_masks, resample_roi_masks, warp_boxes
 from mmdet_softpl.models.student_losses import project
 from mmdet_softpl.models.teacher_labels import TeacherView
 from mmdet_softpl.reporting.figure import save_figure
-from mmdet_softpl.reporting.pseudo_labels import draw_view_pair, paste_roi_masks
+from mmdet_softpl.reporting.pseudo_labels import draw_view_pair
 
 MASK_SIZE = 28
 # Of a smaller object the host's own rounding moves too large a part.
@@ -126,7 +126,7 @@ def view_pair(views: dict[str, Any]) -> ViewPair:
         batch.teacher_shapes[images],
         size=MASK_SIZE,
     )
-    pasted = paste_roi_masks(masks, boxes, student.img_shape[:2])
+    pasted = paste_roi_masks(masks, boxes, student.img_shape[:2]).numpy()
     moved = student.gt_instances.masks.masks[found.index.numpy()].astype(bool)
     large = moved.sum((1, 2)) >= MIN_PIXELS
     overlaps = np.full(len(boxes), np.nan)

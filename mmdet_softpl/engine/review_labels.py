@@ -22,10 +22,10 @@ from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.datasets.review_masks import encode_mask
 from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.evaluation.review_choice import view_disagreement
+from mmdet_softpl.functional import paste_roi_masks
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.roi_adapter import stages_of
 from mmdet_softpl.models.teacher_labels import TeacherView, add_masks, teacher_detect
-from mmdet_softpl.reporting.pseudo_labels import paste_roi_masks
 
 PROJECTED_SIZE = 32
 LIKELY_CLASSES = 5
@@ -187,5 +187,5 @@ def _paste(probabilities: Tensor, bbox: Tensor, height: int, width: int) -> np.n
     if x2 > x1 and y2 > y1:
         moved = bbox - torch.tensor([x1, y1, x1, y1], dtype=bbox.dtype)
         window = (y2 - y1, x2 - x1)
-        mask[y1:y2, x1:x2] = paste_roi_masks(probabilities[None], moved[None], window)[0]
+        mask[y1:y2, x1:x2] = paste_roi_masks(probabilities[None], moved[None], window)[0].numpy()
     return mask

@@ -26,6 +26,7 @@ from .frequency import (
 from .group_statistics import group_mean, shrink_to_groups
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mask_boxes, warp_points
 from .matching import judge_matches, match_indices
+from .pasting import paste_roi_masks
 from .reliability import (
     chance_ece,
     class_conditional_ece,
@@ -100,6 +101,7 @@ __all__ = [
     'match_indices',
     'never_raising',
     'own_coefficients',
+    'paste_roi_masks',
     'per_class_thresholds',
     'prior_thresholds',
     'prototype_log_evidence',

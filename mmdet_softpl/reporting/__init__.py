@@ -5,7 +5,6 @@ from mmdet_softpl.reporting.figure import save_figure
 from mmdet_softpl.reporting.pseudo_labels import (
     draw_pseudo_labels,
     draw_view_pair,
-    paste_roi_masks,
 )
 from mmdet_softpl.reporting.reliability import draw_reliability
 from mmdet_softpl.reporting.table import metrics_table
@@ -16,6 +15,5 @@ __all__ = [
     'draw_reliability',
     'draw_view_pair',
     'metrics_table',
-    'paste_roi_masks',
     'save_figure',
 ]

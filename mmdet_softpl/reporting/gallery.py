@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from mmengine.structures import InstanceData
 from PIL import Image
 
+from mmdet_softpl.functional import paste_roi_masks
 from mmdet_softpl.reporting.figure import figure_pixels
-from mmdet_softpl.reporting.pseudo_labels import draw_close_ups, paste_roi_masks
+from mmdet_softpl.reporting.pseudo_labels import draw_close_ups
 
 if TYPE_CHECKING:
     from mmdet_softpl.engine.label_examples import Example
@@ -117,8 +119,10 @@ def _in_window(
         meant=rows == chosen,
     )
     if 'mask_probs' in seen:
-        masks = seen.mask_probs.float().numpy()[rows]
-        found['masks'] = paste_roi_masks(masks, boxes[rows], (bottom - top, right - left))
+        size = (bottom - top, right - left)
+        found['masks'] = paste_roi_masks(
+            seen.mask_probs[rows], torch.from_numpy(boxes[rows]), size
+        ).numpy()
     return found
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
+from mmdet_softpl.functional import paste_roi_masks
 from mmdet_softpl.reporting.figure import (
     FONT_SIZE,
     GREY,
@@ -140,41 +140,6 @@ def draw_close_ups(
     return figure
 
 
-def paste_roi_masks(
-    masks: np.ndarray | torch.Tensor,
-    bboxes: np.ndarray | torch.Tensor,
-    image_shape: tuple[int, int],
-    threshold: float = 0.5,
-) -> np.ndarray:
-    """Lay RoI masks into their boxes: for pictures only, training never makes such masks.
-
-    The mask is stretched over the box and read bilinearly at the pixel centres (Mask R-CNN,
-    arXiv 1703.06870, section 3.1).
-
-    Shape: (K, S, S) foreground probabilities, (K, 4) -> (K, H, W) bool.
-    """
-    height, width = image_shape
-    probabilities = torch.as_tensor(to_numpy(masks), dtype=torch.float32)
-    boxes = torch.as_tensor(to_numpy(bboxes), dtype=torch.float32).reshape(-1, 4)
-    if len(boxes) == 0:
-        return np.zeros((0, height, width), dtype=bool)
-    # One by one: the grid of a single mask is twice as large as the image already.
-    pairs = zip(probabilities, boxes, strict=True)
-    return np.stack([_pasted(mask, box, height, width) >= threshold for mask, box in pairs])
-
-
-def _pasted(mask: torch.Tensor, box: torch.Tensor, height: int, width: int) -> np.ndarray:
-    """(H, W) probabilities of one mask (S, S)."""
-    x1, y1, x2, y2 = box
-    tiny = torch.finfo(torch.float32).tiny
-    grid_x = (torch.arange(width) + 0.5 - x1) / (x2 - x1).clamp(min=tiny) * 2 - 1
-    grid_y = (torch.arange(height) + 0.5 - y1) / (y2 - y1).clamp(min=tiny) * 2 - 1
-    grid = torch.stack(
-        (grid_x[None, :].expand(height, -1), grid_y[:, None].expand(-1, width)), dim=2
-    )
-    return F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0].numpy()
-
-
 def _draw_instances(
     axes: Axes,
     image: np.ndarray,
@@ -190,7 +155,7 @@ def _draw_instances(
         masks = to_numpy(instances['masks'])
         check_lengths('draw_pseudo_labels', len(arrays['labels']), masks=masks)
         if masks.shape[1:] != image.shape[:2]:
-            masks = paste_roi_masks(masks, arrays['bboxes'], image.shape[:2])
+            masks = _pasted(masks, arrays['bboxes'], image.shape[:2])
         masks = masks.astype(bool)
 
     meant = None if instances.get('meant') is None else to_numpy(instances['meant'])
@@ -263,3 +228,9 @@ def _legend(figure: Figure, colored_by: str) -> None:
         fontsize=FONT_SIZE,
         frameon=False,
     )
+
+
+def _pasted(masks: np.ndarray, bboxes: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    return paste_roi_masks(
+        torch.as_tensor(masks), torch.as_tensor(bboxes).reshape(-1, 4), image_shape
+    ).numpy()

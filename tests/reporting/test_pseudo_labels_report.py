@@ -5,9 +5,8 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
-from mmdet_softpl.reporting import draw_pseudo_labels, draw_view_pair, paste_roi_masks, save_figure
+from mmdet_softpl.reporting import draw_pseudo_labels, draw_view_pair, save_figure
 from mmdet_softpl.reporting.figure import PALETTE
 
 NAMES = ('bolt', 'rivet', 'nut')
@@ -170,19 +169,3 @@ def test_view_pair_gives_an_instance_one_colour_in_both_views():
     assert colors[0] == colors[1]
     assert len(set(colors[0])) == 2, 'two instances of one class are told apart'
     assert figure.legends[0].get_texts()[0].get_text() == 'kept (colour: instance)'
-
-
-def test_paste_equals_the_host():
-    gen = torch.Generator().manual_seed(0)
-    masks = torch.rand(5, 28, 28, generator=gen)
-    corner = torch.rand(5, 2, generator=gen) * 40 - 5
-    bboxes = torch.cat([corner, corner + 3 + torch.rand(5, 2, generator=gen) * 40], dim=1)
-    host, _ = _do_paste_mask(masks[:, None], bboxes, 50, 70, skip_empty=False)
-    ours = paste_roi_masks(masks, bboxes, (50, 70))
-    assert ours.shape == (5, 50, 70)
-    assert np.array_equal(ours, (host >= 0.5).numpy())
-    assert paste_roi_masks(masks[:0], bboxes[:0], (50, 70)).shape == (0, 50, 70)
-
-
-def test_paste_into_a_box_without_area():
-    assert not paste_roi_masks(np.ones((1, 4, 4)), [[5.0, 5, 5, 5]], (10, 10)).any()
