@@ -143,56 +143,8 @@ def returns_of(
     kind = 'segm' if 'segm_AP' in records[0]['metrics'] else 'bbox'
     names = [f'{kind}_{ending}' for ending in metrics]
     names = [n for n in names if all(r['metrics'].get(n, -1) >= 0 for r in records)]
-    points: list[dict[str, Any]] = []
-    keys = sorted({(r['kind'], r['labelled_images']) for r in records})
-    rng = np.random.default_rng(0)
-    for run_kind, size in keys:
-        own = [r for r in records if (r['kind'], r['labelled_images']) == (run_kind, size)]
-        instances = round(float(np.mean([r['labelled_instances'] for r in own])))
-        values = {n: float(np.mean([r['metrics'][n] for r in own])) for n in names}
-        drawn = {n: _mean_draws([_known(r['draws'].get(n)) for r in own], rng) for n in names}
-        intervals = {
-            n: tuple(np.quantile(d, [0.025, 0.975]).tolist()) if len(d) >= MIN_DRAWS else None
-            for n, d in drawn.items()
-        }
-        points.append(
-            dict(
-                kind=run_kind,
-                labelled_images=size,
-                labelled_instances=instances,
-                values=values,
-                intervals=intervals,
-                drawn=drawn,
-            )
-        )
-    curve = sorted(
-        (p for p in points if p['kind'] == 'labelled'), key=lambda p: p['labelled_instances']
-    )
-    semi = [p for p in points if p['kind'] == 'semi']
-    returns: dict[str, list[dict[str, Any]]] = {}
-    # Two splits of one size can have as many instances: the first one stands for both.
-    curve = list({p['labelled_instances']: p for p in reversed(curve)}.values())[::-1]
-    if len(curve) >= 2 and semi:
-        labels = np.array([p['labelled_instances'] for p in curve], dtype=float)
-        for name in names:
-            returns[name] = []
-            for point in sorted(semi, key=lambda p: p['labelled_instances']):
-                sides = [p['drawn'][name] for p in (*curve, point)]
-                count = min(len(side) for side in sides)
-                count = count if count >= MIN_DRAWS else 0
-                found = annotation_return(
-                    labels,
-                    np.array([p['values'][name] for p in curve]),
-                    point['labelled_instances'],
-                    point['values'][name],
-                    curve_draws=np.stack([side[:count] for side in sides[:-1]], axis=1),
-                    ap_draws=sides[-1][:count],
-                    seconds=seconds,
-                )
-                extra = dict(metric=name, title=TITLES[name], ap=point['values'][name])
-                returns[name].append(dict(found, **extra, draws=count))
-    for point in points:
-        del point['drawn']
+    points, draws = _curve_points(records, names)
+    returns = _returns(points, draws, names, seconds)
     missing = (
         ''
         if returns
@@ -202,6 +154,72 @@ def returns_of(
         )
     )
     return points, returns, missing
+
+
+def _curve_points(
+    records: Sequence[dict[str, Any]], names: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
+    """One point for each kind and labelled size, and of each the draws of its mean by metric."""
+    points, draws = [], []
+    rng = np.random.default_rng(0)
+    for kind, size in sorted({(r['kind'], r['labelled_images']) for r in records}):
+        own = [r for r in records if (r['kind'], r['labelled_images']) == (kind, size)]
+        drawn = {n: _mean_draws([_known(r['draws'].get(n)) for r in own], rng) for n in names}
+        points.append(
+            dict(
+                kind=kind,
+                labelled_images=size,
+                labelled_instances=round(float(np.mean([r['labelled_instances'] for r in own]))),
+                values={n: float(np.mean([r['metrics'][n] for r in own])) for n in names},
+                intervals={
+                    n: tuple(np.quantile(d, [0.025, 0.975]).tolist())
+                    if len(d) >= MIN_DRAWS
+                    else None
+                    for n, d in drawn.items()
+                },
+            )
+        )
+        draws.append(drawn)
+    return points, draws
+
+
+def _returns(
+    points: Sequence[dict[str, Any]],
+    draws: Sequence[dict[str, np.ndarray]],
+    names: Sequence[str],
+    seconds: float,
+) -> dict[str, list[dict[str, Any]]]:
+    """Metric to what each training with unlabelled images is worth; empty without a curve."""
+    in_order = sorted(range(len(points)), key=lambda i: points[i]['labelled_instances'])
+    semi = [i for i in in_order if points[i]['kind'] == 'semi']
+    # Two splits of one size can have as many instances: the first one stands for both.
+    curve: dict[int, int] = {}
+    for i in in_order:
+        if points[i]['kind'] == 'labelled':
+            curve.setdefault(points[i]['labelled_instances'], i)
+    if len(curve) < 2:
+        return {}
+    labels, on_curve = np.array(list(curve), dtype=float), list(curve.values())
+    returns: dict[str, list[dict[str, Any]]] = {}
+    for name in names if semi else ():
+        returns[name] = []
+        for i in semi:
+            sides = [draws[j][name] for j in (*on_curve, i)]
+            count = min(len(side) for side in sides)
+            count = count if count >= MIN_DRAWS else 0
+            value = points[i]['values'][name]
+            found = annotation_return(
+                labels,
+                np.array([points[j]['values'][name] for j in on_curve]),
+                points[i]['labelled_instances'],
+                value,
+                curve_draws=np.stack([side[:count] for side in sides[:-1]], axis=1),
+                ap_draws=sides[-1][:count],
+                seconds=seconds,
+            )
+            extra = dict(metric=name, title=TITLES[name], ap=value, draws=count)
+            returns[name].append(dict(found, **extra))
+    return returns
 
 
 def _known(draws: np.ndarray | None) -> np.ndarray:
