@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.engine.load_teacher import read_checkpoint, read_config
-from mmdet_softpl.models.checkpoint_parts import classifier, classifier_text
+from mmdet_softpl.models.checkpoint_parts import classifier, classifier_text, network_part
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
 LEARNED_MODES = ('similarity', 'confusion', 'file')
@@ -96,10 +96,8 @@ def head_state(state_dict: Mapping[str, Any], place: str, network: str) -> dict[
         place: where the detector has the head, such as ``'roi_head.bbox_head.'``.
         network: ``'teacher'`` or ``'student'``; of no effect on a plain detector.
     """
-    prefix = f'{network}.{place}'
-    if not any(key.startswith(prefix) for key in state_dict):
-        prefix = place
-    return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    part = network_part(state_dict, network)
+    return {k[len(place) :]: v for k, v in part.items() if k.startswith(place)}
 
 
 def _check_state(head: SmoothedCEHead, state: dict[str, Any], config: str, who: str) -> None:
