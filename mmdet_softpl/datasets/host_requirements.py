@@ -159,6 +159,8 @@ def _mask_problem(segmentation: Any, size: tuple[int, int]) -> str:
 
 def _is_dropped(annotation: dict[str, Any], size: tuple[int, int]) -> bool:
     """As ``CocoDataset.parse_data_info``."""
+    if annotation.get('ignore', False):
+        return True
     x, y, width, height = annotation['bbox']
     image_width, image_height = size
     if not (image_width and image_height):

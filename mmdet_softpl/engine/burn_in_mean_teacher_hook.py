@@ -36,7 +36,8 @@ class BurnInMeanTeacherHook(Hook):
 
     Args:
         momentum: Share of the student in an update, in (0, 1).
-        interval: Iterations between two updates or copies, >= 1.
+        interval: Optimizer steps between two updates or copies, >= 1: iterations, or with
+            ``accumulative_counts`` as many times that.
         supervised_iters: Length of phase 1, >= 0.
         burn_in_iters: Length of phase 2, >= 0.
         ramp_iters: Iterations over which the unsupervised weight grows linearly to its full
@@ -149,7 +150,9 @@ class BurnInMeanTeacherHook(Hook):
         """Update the teacher as its phase asks."""
         model, done = _semi_model(runner), runner.iter + 1
         frozen_until = self.supervised_iters + self.burn_in_iters
-        due = done % self.interval == 0
+        # Between two steps of the optimizer the student stays where it is.
+        iters_per_step = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        due = done % (self.interval * iters_per_step) == 0
         if done in {self.supervised_iters, frozen_until} or (due and done < self.supervised_iters):
             copy_teacher(model.student, model.teacher)
         elif due and done > frozen_until:

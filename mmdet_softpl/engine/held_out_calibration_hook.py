@@ -18,6 +18,7 @@ from mmdet_softpl.config_file import type_name
 from mmdet_softpl.engine.data_checks import (
     checked_annotations,
     federated_images,
+    instance_counts,
     labelled_files,
     leaves,
     training_classes,
@@ -132,7 +133,12 @@ class HeldOutCalibrationHook(Hook):
                 'Split the labelled file with `python -m mmdet_softpl split --held-out`.'
             )
         summary = checked_annotations(dataset.ann_file, own)
-        counts = _instance_counts(dataset, len(summary.classes))
+        if summary.federated and 'img_id' not in sample.metainfo:
+            raise ValueError(
+                f"{where}: meta_keys of its PackDetInputs has no 'img_id'; add it, since an LVIS "
+                'image speaks of some classes only, and they are looked up by it.'
+            )
+        counts = instance_counts(dataset, len(summary.classes))
         self._absent = counts == 0
         model.federated.update(federated_images(summary))
         model.held_out = True
@@ -180,17 +186,6 @@ def _moves_before_labels(transforms: Sequence[Any]) -> str | None:
         return None
     before = names[: names.index('LoadAnnotations')]
     return next((n for n in before if any(word in n for word in _MOVES)), None)
-
-
-def _instance_counts(dataset: Any, num_classes: int) -> torch.Tensor:
-    """(C,) instances that the data set gives, crowds left out."""
-    labels = [
-        instance['bbox_label']
-        for i in range(len(dataset))
-        for instance in dataset.get_data_info(i)['instances']
-        if not instance['ignore_flag']
-    ]
-    return torch.bincount(torch.tensor(labels, dtype=torch.long), minlength=num_classes)
 
 
 def _image_paths(dataset: Any) -> set[str]:

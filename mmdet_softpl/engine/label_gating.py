@@ -128,7 +128,11 @@ def gate_labels(
     trained = _training_summary(cfg)
     if trained is not None:
         check_same_categories(trained, summary)
-    labels = {category: i for i, category in enumerate(summary.category_ids)}
+    # Names and their order are the same in both files, ids need not be.
+    labels = {
+        name: {category: i for i, category in enumerate(file.category_ids)}
+        for name, file in (('held-out', other), ('generated', summary))
+    }
     with_masks = detector.teacher.roi_head.with_mask and all(
         a.get('segmentation') for part in (data, held_out) for a in part['annotations']
     )
@@ -167,7 +171,7 @@ def gate_labels(
             detector,
             dataset,
             _by_image(part),
-            labels,
+            labels[name],
             folder / name,
             with_masks=with_masks,
             batch_size=batch_size,
@@ -180,8 +184,11 @@ def gate_labels(
     gate = fit_label_gate(given, right, wrong_share)
     weights = label_weights(given, gate)
     classes, classes_elsewhere = (
-        torch.tensor([labels[a['category_id']] for a in part], dtype=torch.long)
-        for part in (order, _in_order(data, evidence['generated']))
+        torch.tensor([labels[name][a['category_id']] for a in part], dtype=torch.long)
+        for name, part in (
+            ('held-out', order),
+            ('generated', _in_order(data, evidence['generated'])),
+        )
     )
     importance = class_importance(classes, classes_elsewhere, num_classes)
     threshold = (

@@ -26,6 +26,7 @@ from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.engine.data_checks import (
     check_datasets,
     check_image_ids,
+    check_trained_instances,
     checked_annotations,
     federated_images,
     keeps_empty_images,
@@ -75,7 +76,7 @@ class RareBoostPseudoLabeler(Hook):
         labeled_ann_file: COCO or LVIS json of the labelled set, source of the frequencies
             (counted; the groups are LVIS's ``frequency`` where its ``image_count`` is right).
         boost_gamma: Exponent of the boost ``(t / m_c) ** gamma``, >= 0; 0 for none.
-        max_boost: Upper bound of the boost, >= 1.
+        max_boost: Upper bound of the boost by frequency, >= 1; ``align_rate`` may go on to 50.
         prototype_weight: Weight in [0, 1] of the prototype evidence for rare, common and
             frequent classes (one number for all three), where the teacher's head keeps
             prototypes. Tail classes trust prototypes, head classes the classifier (DASO).
@@ -207,6 +208,7 @@ class RareBoostPseudoLabeler(Hook):
         classes = training_classes(runner)
         if classes is not None and tuple(classes) != self.summary.classes:
             self._read_statistics(classes)
+        check_trained_instances(runner, self.summary)
         keeps_empty = keeps_empty_images(runner, self.labeled_ann_file)
         self.statistics = replace(self.statistics, keeps_empty=keeps_empty)
         model = model_of(runner)

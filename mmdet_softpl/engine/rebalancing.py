@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.load_items import load_items
+from mmdet_softpl.datasets.usable_part import usable_part
 from mmdet_softpl.engine.class_biases import ClassBiasError, ShiftedBiases, check_softmax
 from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
@@ -188,6 +189,8 @@ def choose_strength(
         ``interval``, 95 % of the difference of box AP there; ``verdict``: ``'better'``,
         ``'worse'`` or ``'cannot tell'``; ``images`` of both halves.
     """
+    # A few unusable boxes are tolerated in a file, and could be too many for its half.
+    data = usable_part(data)[0]
     parts, metrics = {}, {}
     for name, chosen in halves.items():
         parts[name] = dict(

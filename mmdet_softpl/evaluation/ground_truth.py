@@ -175,11 +175,13 @@ def coco_api(data: dict) -> COCO:
             the library asks for one where images are federated, and we form the means ourselves.
 
     Returns:
-        The index of the file.
+        The index of the file, its annotations numbered from 1: the library takes a match with
+        number 0, or a negative one, for none.
     """
     for category in data['categories']:
         category.setdefault('frequency', FREQUENCY_LETTERS[-1])
-    return COCO(data)
+    annotations = [dict(a, id=number) for number, a in enumerate(data['annotations'], 1)]
+    return COCO(dict(data, annotations=annotations))
 
 
 def groups_of_classes(

@@ -212,8 +212,11 @@ def find_candidates(
     keep = ((sizes > 1).all(1)).nonzero().squeeze(1)
     bboxes, labels, values, roi_inds = bboxes[keep], labels[keep], values[keep], roi_inds[keep]
     if len(bboxes):
+        # The host moves each class by its number times the size of the image: with 13,204 classes
+        # float32 would be left with whole pixels. So the classes that are here are numbered anew.
+        numbers = labels.unique(return_inverse=True)[1]
         _, keep = batched_nms(
-            bboxes.float(), values, labels, dict(type='nms', iou_threshold=cfg.iou_thr)
+            bboxes.float(), values, numbers, dict(type='nms', iou_threshold=cfg.iou_thr)
         )
         keep = keep[: cfg.max_per_img]
         bboxes, labels, values, roi_inds = bboxes[keep], labels[keep], values[keep], roi_inds[keep]

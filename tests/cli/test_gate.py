@@ -163,6 +163,42 @@ def test_another_precision_needs_no_teacher(folder: Path, teacher: list[str], ca
     assert teacher == ['held-out', 'generated'] * 2
 
 
+@pytest.mark.parametrize('new_ids', [(0, 1, 2, 3), (4, 3, 2, 1), (70, 5, 6, 90)])
+def test_each_file_has_ids_of_its_own(
+    folder: Path, teacher: list[str], monkeypatch, new_ids: tuple[int, ...]
+) -> None:
+    asked: dict[str, list[tuple[str, str]]] = {}
+    look = label_gating.evidence_in_parts
+
+    def noting(detector, dataset, annotations, labels, part: Path, **kwargs: Any):
+        names = {c['id']: c['name'] for c in files[part.name]['categories']}
+        asked[part.name] = [
+            (names[a['category_id']], CLASSES[labels[a['category_id']]])
+            for of_image in annotations.values()
+            for a in of_image
+        ]
+        return look(detector, dataset, annotations, labels, part, **kwargs)
+
+    monkeypatch.setattr(label_gating, 'evidence_in_parts', noting)
+    path = folder / 'generated.json'
+    content = json.loads(path.read_text())
+    old = [category['id'] for category in content['categories']]
+    number = dict(zip(old, new_ids, strict=True))
+    for category in content['categories']:
+        category['id'] = number[category['id']]
+    for annotation in content['annotations']:
+        annotation['category_id'] = number[annotation['category_id']]
+    path.write_text(json.dumps(content))
+    held_out = folder / 'data' / 'annotations' / 'instances_train2017.json'
+    files = {'generated': content, 'held-out': json.loads(held_out.read_text())}
+    assert run(folder) == 0
+    assert set(asked) == {'generated', 'held-out'}
+    assert all(is_ == meant for pairs in asked.values() for is_, meant in pairs)
+    assert {
+        a['category_id'] for a in json.loads((folder / 'gated.json').read_text())['annotations']
+    } <= set(new_ids)
+
+
 @pytest.mark.parametrize('what', ['image', 'checkpoint', 'json', 'model', 'pipeline'])
 def test_evidence_of_something_else_is_looked_for_anew(
     folder: Path, teacher: list[str], what: str

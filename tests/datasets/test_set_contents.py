@@ -165,13 +165,15 @@ def test_dropped_annotations_are_those_that_the_host_drops(good, write) -> None:
         extra = dict(good['annotations'][0], id=10 + i, image_id=7, bbox=box)
         good['annotations'].append(extra)
     good['annotations'][-1]['area'] = 0
+    extra = dict(good['annotations'][0], id=20, image_id=7, bbox=[3, 3, 5, 5], ignore=1)
+    good['annotations'].append(extra)
     cfg = _cfg(write(good))
     contents = _read(cfg)
     with DefaultScope.overwrite_default_scope('mmdet'):
         host = DATASETS.build(copy.deepcopy(cfg))
     kept = sum(len(host.get_data_info(i)['instances']) for i in range(len(host)))
     (finding,) = contents.findings
-    assert finding.count == len(good['annotations']) - kept == 4
+    assert finding.count == len(good['annotations']) - kept == 5
     assert finding.severity == WARNING and 'pixels' in finding.remedy
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.engine.hooks import MeanTeacherHook
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmdet_softpl.engine import BurnInMeanTeacherHook
@@ -36,6 +37,7 @@ def make_runner(monkeypatch):
 
     def make(hook, **kwargs) -> SimpleNamespace:
         defaults = dict(model=Semi(), hooks=[hook], iter=0, _load_from=None, _resume=False, cfg={})
+        defaults['optim_wrapper'] = SimpleNamespace(_accumulative_counts=1)
         return SimpleNamespace(**{**defaults, **kwargs})
 
     return make
@@ -256,3 +258,29 @@ def test_the_teacher_moves_every_interval(make_runner) -> None:
         step(hook, runner)
         moved.append(not torch.equal(before, runner.model.teacher.conv.weight))
     assert moved == [False, False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize('accumulative_counts', [1, 4])
+def test_the_teacher_follows_steps_of_the_optimizer(make_runner, accumulative_counts: int) -> None:
+    """The same 12 steps of the student bring the teacher to the same place."""
+    hook = BurnInMeanTeacherHook(momentum=0.1, interval=2)
+    model = Semi()
+    optimizer = torch.optim.SGD(model.student.parameters(), lr=0.1)
+    wrapper = OptimWrapper(optimizer, accumulative_counts=accumulative_counts)
+    iters = 12 * accumulative_counts
+    wrapper.initialize_count_status(model, 0, iters)
+    runner = make_runner(hook, model=model, optim_wrapper=wrapper)
+    with torch.no_grad():
+        model.student.conv.weight.zero_()
+    hook.before_train(runner)
+    for i in range(iters):
+        wrapper.update_params(-model.student.conv.weight.sum())
+        hook.after_train_iter(runner, i)
+        runner.iter += 1
+    student, teacher = torch.tensor(0.0), torch.tensor(0.0)
+    for step in range(1, 13):
+        student = student + 0.1
+        if step % 2 == 0:
+            teacher = 0.9 * teacher + 0.1 * student
+    weight = model.teacher.conv.weight
+    torch.testing.assert_close(weight, teacher.expand_as(weight))

@@ -20,12 +20,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmdet_softpl.datasets.annotation_checks import AnnotationSummary, check_annotations
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine import data_checks
 from mmdet_softpl.engine.data_checks import (
     check_datasets,
     check_image_ids,
+    check_trained_instances,
     checked_annotations,
     training_classes,
     warn_of_shared_ids,
@@ -421,6 +423,46 @@ def test_a_part_of_the_classes_of_an_lvis_file_is_refused(tmp_path: Path, count:
         check_datasets(runner)
     else:
         assert '4 of the 5 categories, but the host numbers all of them' in error_of(runner)
+
+
+def summary_of(dataset: CocoDataset) -> AnnotationSummary:
+    return check_annotations(dataset.ann_file, classes=NAMES)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [dict(area=0), dict(bbox=[0.1, 0.1, 0.5, 0.5]), dict(bbox=[20, 20, 4, 4]), dict(ignore=1)],
+    ids=['area', 'shares', 'outside', 'ignore'],
+)
+@pytest.mark.parametrize('share', ['none', 'one', 'all'])
+def test_objects_that_the_host_leaves_out(
+    tmp_path: Path, log: list[str], change: dict, share: str
+) -> None:
+    files = coco(tmp_path / 'train.json', ONE_EACH)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for annotation in content['annotations'][: dict(none=0, one=1, all=5)[share]]:
+        annotation.update(change)
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    dataset = labelled(files)
+    # What is said is what the host does.
+    given = sum(len(dataset.get_data_info(i)['instances']) for i in range(len(dataset)))
+    assert given == dict(none=5, one=4, all=0)[share]
+    summary = summary_of(dataset)
+    runner = make_runner(concat(dataset, labelled(coco(tmp_path / 'other.json', ONE_EACH))))
+    if share == 'all':
+        with pytest.raises(AnnotationError, match=r'train\.json: the host gives 0 of 5 objects'):
+            check_trained_instances(runner, summary)
+    else:
+        check_trained_instances(runner, summary)
+        assert len(log) == (share == 'one')
+    if share == 'one':
+        assert 'train.json: the host gives 4 of 5 objects' in log[0]
+
+
+def test_of_a_part_of_the_images_no_number_is_expected(tmp_path: Path, log: list[str]) -> None:
+    dataset = labelled(coco(tmp_path / 'train.json', ONE_EACH), indices=2)
+    check_trained_instances(make_runner(dataset), summary_of(dataset))
+    assert not log
 
 
 def test_ids_of_a_federated_file_that_another_has_are_said(tmp_path: Path, log: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,18 @@ def test_refused_before_training(repository: Path, root: Path, tmp_path: Path) -
     loads += [dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
     with pytest.raises(ValueError, match='has Resize before LoadAnnotations'):
         Runner.from_cfg(config(repository, root, tmp_path / 'e', pipeline=loads)).train()
+    # An LVIS image speaks of some classes alone.
+    val = config(repository, root, tmp_path / 'h').val_dataloader.dataset
+    path = root / 'federated.json'
+    content = json.loads((root / val.ann_file).read_text())
+    for image in content['images']:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    path.write_text(json.dumps(content))
+    loads = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+    loads.append(dict(type='PackDetInputs', meta_keys=('img_shape', 'ori_shape')))
+    with pytest.raises(ValueError, match=r"federated\.json.*has no 'img_id'"):
+        cfg = config(repository, root, tmp_path / 'g', pipeline=loads, ann_file=path.name)
+        Runner.from_cfg(cfg).train()
     cfg = config(repository, root, tmp_path / 'f')
     held_out = cfg.custom_hooks[-1]['dataloader']
     held_out['dataset'] = dict(type='ConcatDataset', datasets=2 * [held_out['dataset']])

@@ -146,6 +146,17 @@ def test_a_choice_that_does_not_hold_is_worse(tmp_path: Path) -> None:
     assert found['gamma'] == 0.4 and found['verdict'] == 'worse'
 
 
+def test_what_is_tolerated_in_a_file_is_tolerated_in_its_halves(tmp_path: Path) -> None:
+    data, records = made_up(40, 0)
+    labelled = tmp_path / 'labelled.json'
+    labelled.write_text(json.dumps(data))
+    halves = halves_of(data, range(40), 0, 'held.json')
+    plain = choose_strength(records, data, halves, CLASSES, str(labelled), tmp_path)
+    flat = dict(data['annotations'][0], id=1000, bbox=[5, 5, 0, 5])
+    data['annotations'].append(flat)
+    assert choose_strength(records, data, halves, CLASSES, str(labelled), tmp_path) == plain
+
+
 def test_images_that_cannot_be_halved() -> None:
     data, _ = made_up(8, 0)
     with pytest.raises(ValueError, match='3 images are too few'):

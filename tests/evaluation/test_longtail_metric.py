@@ -269,6 +269,21 @@ def test_by_hand_inside_mmengines_evaluator(write):
     assert evaluator.evaluate(2)['val/bbox_AP'] == values['val/bbox_AP']
 
 
+@pytest.mark.parametrize('federated', [False, True])
+@pytest.mark.parametrize('first', [0, 1, -5, 10**6])
+def test_ids_of_annotations_do_not_matter(write, federated, first):
+    dataset = tiny_dataset()
+    for image in dataset['images'] if federated else ():
+        image.update(neg_category_ids=[3, 7], not_exhaustive_category_ids=[])
+    samples, names = [sample.to_dict() for sample in tiny_samples()], ('bolt', 'rivet')
+    expected, _ = evaluate(samples, names, ann_file=write(copy.deepcopy(dataset)))
+    for number, annotation in enumerate(dataset['annotations'], first):
+        annotation['id'] = number
+    found, _ = evaluate(samples, names, ann_file=write(dataset))
+    assert found['bbox_AP'] > 0
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
 def test_registered_under_both_names():
     assert METRICS.get('LongTailMetric') is LongTailMetric
     assert MMDET_METRICS.get('LongTailMetric') is LongTailMetric
