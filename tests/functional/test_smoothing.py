@@ -14,6 +14,7 @@ from mmdet_softpl.functional import (
     soft_cross_entropy,
     sparse_cross_entropy,
 )
+from tests.support.loops import loop_targets
 
 
 def random_similarity(num_classes, topk, seed=0, uniform_rows=()):
@@ -27,25 +28,6 @@ def random_similarity(num_classes, topk, seed=0, uniform_rows=()):
     weights = torch.randn(indices.shape, generator=gen).softmax(1)
     weights[list(uniform_rows)] = 0
     return ClassSimilarity(indices, weights)
-
-
-def loop_targets(labels, epsilon, similarity, num_classes):
-    """Dense targets, entry by entry."""
-    targets = torch.zeros(len(labels), num_classes + 1)
-    for row, label in enumerate(labels.tolist()):
-        if label == num_classes or num_classes == 1:
-            targets[row, label] = 1
-            continue
-        eps = epsilon[label].item()
-        targets[row, label] = 1 - eps
-        weights = similarity.weights[label].tolist()
-        if sum(weights) == 0:
-            for other in range(num_classes):
-                if other != label:
-                    targets[row, other] += eps / (num_classes - 1)
-        for other, weight in zip(similarity.indices[label].tolist(), weights, strict=True):
-            targets[row, other] += eps * weight
-    return targets
 
 
 def case(num_classes=7, num_rois=40, topk=3, seed=0, scale=4.0):

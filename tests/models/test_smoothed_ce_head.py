@@ -12,9 +12,9 @@ from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor
 
-from mmdet_softpl.functional import smoothed_targets
 from mmdet_softpl.models.class_logits import objectness_accuracy
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
+from tests.support.loops import loop_targets
 
 SHAPE = dict(in_channels=8, fc_out_channels=16, roi_feat_size=7)
 COMMON = dict(
@@ -168,7 +168,7 @@ def test_smoothed_seesaw_is_a_mixture(mode: str, max_inflow: float) -> None:
         torch.manual_seed(i)
         outputs, targets = head(torch.randn(40, 8, 7, 7)), batch(40, 6)
         found = head.loss(*outputs, **targets)['loss_cls']
-        dense = smoothed_targets(
+        dense = loop_targets(
             targets['labels'], torch.full((6,), 0.1), head.similarity, num_classes=6
         )
         own = dense.gather(1, targets['labels'][:, None])[:, 0]
@@ -207,7 +207,7 @@ def test_loss_is_the_dense_targets_cross_entropy(mode: str) -> None:
     head.eval()
     logits, _ = head(feats)
     losses = head.loss(logits, None, **targets)
-    dense = smoothed_targets(targets['labels'], torch.full((6,), 0.1), head.similarity, 6)
+    dense = loop_targets(targets['labels'], torch.full((6,), 0.1), head.similarity, 6)
     raw = -(dense * logits.log_softmax(1)).sum(1) * targets['label_weights']
     expected = 1.5 * raw.sum() / (targets['label_weights'] > 0).sum()
     torch.testing.assert_close(losses['loss_cls'], expected)
@@ -234,7 +234,7 @@ def test_targets_follow_whatever_changes_them() -> None:
         logits, _ = head(feats)
         loss = head.loss(logits, None, **targets)['loss_cls']
         epsilon = torch.full((6,), head.current_smoothing())
-        dense = smoothed_targets(targets['labels'], epsilon, head.similarity, 6)
+        dense = loop_targets(targets['labels'], epsilon, head.similarity, 6)
         raw = -(dense * logits.log_softmax(1)).sum(1) * targets['label_weights']
         torch.testing.assert_close(loss, 1.5 * raw.sum() / (targets['label_weights'] > 0).sum())
         seen.append(dense)
