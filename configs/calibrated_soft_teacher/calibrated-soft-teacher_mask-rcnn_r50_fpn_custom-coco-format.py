@@ -43,9 +43,10 @@ labeled_dataset.update(
 unlabeled_dataset = _base_.unlabeled_dataset
 unlabeled_dataset.update(data_root=data_root, ann_file='', data_prefix=dict(img='unlabelled/'))
 # The list is restated because a config's lists are copies: the base's does not follow the two
-# changes above. A long tail gains from showing rare classes more often: put
+# changes above. To show rare classes more often put
 # dict(type='ClassBalancedDataset', oversample_thr=0.01, dataset=labeled_dataset) in the place of
-# `labeled_dataset`; classes in less than 1 % of the images then come up more often.
+# `labeled_dataset`: classes in less than 1 % of the images then come up more often. Standard on
+# LVIS; it cost AP where each labelled image was seen 64 times (docs/evidence.md).
 train_dataloader = dict(dataset=dict(datasets=[labeled_dataset, unlabeled_dataset]))
 val_dataloader = dict(
     dataset=dict(
@@ -63,8 +64,8 @@ test_evaluator = val_evaluator
 
 # ---- schedule ----------------------------------------------------------------------------
 # For some 300 labelled images, 4 images a step (2 labelled, 2 not) on one GPU: 27 passes over the
-# labelled ones alone, which then have little more to teach. With other numbers of images let
-# `python -m mmdet_softpl new-config` write this part.
+# labelled ones alone; more, if the validation AP still rises at their end. With other numbers of
+# images let `python -m mmdet_softpl new-config` write this part.
 supervised_iters = 4000
 max_iters = 20000
 train_cfg = dict(max_iters=max_iters, val_interval=1000)
