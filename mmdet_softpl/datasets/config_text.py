@@ -170,8 +170,9 @@ custom_hooks.append(
 """
 
 _BALANCED = """
-# The commonest class is in {most} labelled images, the rarest in {least}: images of classes in
-# fewer images than the median class come up more often (repeat factor sampling).
+# The commonest class is in {most:,} labelled images, the rarest in {least:,}, and an image is seen
+# a few dozen times: images of classes in fewer images than the median class come up more often
+# (repeat factor sampling).
 balanced_dataset = dict(
     type='ClassBalancedDataset', oversample_thr={oversample_thr}, dataset=labeled_dataset
 )

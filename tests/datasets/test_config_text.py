@@ -41,8 +41,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> OwnData:
     )
 
 
-def _config(data: OwnData, arch: str, folder: Path, gpus: int = 1, **kwargs) -> Config:
-    plan = plan_training(arch, 4, 4, gpus=gpus, **kwargs)
+def _config(
+    data: OwnData, arch: str, folder: Path, gpus: int = 1, labelled: int = 4, **kwargs
+) -> Config:
+    plan = plan_training(arch, labelled, 4, gpus=gpus, **kwargs)
     memory = kwargs.get('gpu_memory', 24)
     text = config_text(data, plan, arch, base_lr=0.01, gpus=gpus, gpu_memory=memory)
     assert max(map(len, text.splitlines())) <= 100 + len(data.paths['labeled_json'])
@@ -53,9 +55,13 @@ def _config(data: OwnData, arch: str, folder: Path, gpus: int = 1, **kwargs) -> 
 
 @pytest.mark.parametrize('arch', ARCHITECTURES)
 def test_every_architecture(arch: str, data: OwnData, tmp_path: Path) -> None:
-    cfg = _config(data, arch, tmp_path, longer_side=128, image_counts=[30, 2, 3, 1])
+    # As if there were enough images for repeat factor sampling.
+    counts = [16_000, 6000, 4000, 800]
+    cfg = _config(data, arch, tmp_path, labelled=20_000, longer_side=128, image_counts=counts)
     assert cfg.classes == CLASSES
-    labelled = cfg.train_dataloader.dataset.datasets[0].dataset
+    balanced = cfg.train_dataloader.dataset.datasets[0]
+    assert balanced.type == 'ClassBalancedDataset' and balanced.oversample_thr == 0.25
+    labelled = balanced.dataset
     unlabelled = cfg.train_dataloader.dataset.datasets[1]
     assert labelled.ann_file == cfg.custom_hooks[-1].labeled_ann_file
     assert cfg.val_evaluator.ann_file == cfg.val_dataloader.dataset.ann_file

@@ -80,20 +80,35 @@ def test_small_images_are_not_blown_up() -> None:
 
 
 def test_oversampling_of_a_long_tail() -> None:
-    plan = plan_training('mask-rcnn_r50', 100, 900, image_counts=[80, 30, 20, 4, 0])
+    plan = plan_training('mask-rcnn_r50', 20_000, 90_000, image_counts=[16_000, 6000, 4000, 800, 0])
     assert plan.oversample_thr == 0.25
-    even = plan_training('mask-rcnn_r50', 100, 900, image_counts=[80, 30, 20, 9])
+    even = plan_training('mask-rcnn_r50', 20_000, 90_000, image_counts=[16_000, 6000, 4000, 1800])
     assert even.oversample_thr is None
-    one = plan_training('mask-rcnn_r50', 100, 900, image_counts=[80])
+    one = plan_training('mask-rcnn_r50', 20_000, 90_000, image_counts=[16_000])
     assert one.oversample_thr is None
     assert even == replace(plan, oversample_thr=None)
 
 
-@pytest.mark.parametrize(('median', 'labelled'), [(2, 3), (68, 333), (1, 7), (97, 1203), (5, 5)])
+@pytest.mark.parametrize('batch', [2, 8, 16])
+def test_images_that_are_seen_often_are_not_oversampled(batch: int) -> None:
+    # 180,000 steps of 8 images, half of them labelled: 64 times each of 11,250.
+    for labelled, often in ((300, True), (11_000, True), (11_500, False), (100_000, False)):
+        counts = [labelled, labelled // 2, labelled // 100]
+        gpus = max(1, batch // 8)
+        memory = 80 if batch > 2 else 8
+        plan = plan_training(
+            'mask-rcnn_r50', labelled, 1_000_000, gpus=gpus, gpu_memory=memory, image_counts=counts
+        )
+        passes = plan.max_iters * plan.batch / 2 / labelled
+        assert (passes > 64) == often
+        assert (plan.oversample_thr is None) == often
+
+
+@pytest.mark.parametrize(
+    ('median', 'labelled'), [(2, 20_003), (6800, 33_333), (1, 70_001), (9701, 120_301), (5, 50_000)]
+)
 def test_the_median_class_is_not_repeated(median: int, labelled: int) -> None:
-    plan = plan_training(
-        'mask-rcnn_r50', labelled, 9, image_counts=[1, median, 10 * max(labelled, 10)]
-    )
+    plan = plan_training('mask-rcnn_r50', labelled, 9, image_counts=[1, median, 10 * labelled])
     assert plan.oversample_thr is not None
     # As the host counts: ceil(sqrt(t / f)).
     assert math.ceil(math.sqrt(plan.oversample_thr / (median / labelled))) == 1
