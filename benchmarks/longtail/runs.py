@@ -96,11 +96,13 @@ def _read_run(job: Job, preset: Preset, out: Path) -> Run:
     config = _read(folder / 'settings.json')
     origins = [_read(part.folder(out) / 'origin.json') for part in _parts(job)]
     pseudo = _read(folder / 'pseudo.json')
+    split = 'test' if ARMS[job.arm].knob is None else 'tune'
     return dict(
         arm=job.arm,
         seed=job.seed,
         settings=_digest(config, preset) if config else digest(job.arm, preset),
-        finished=all((folder / name).is_file() for name in ('test.json', 'pseudo.json')),
+        # Knobs are compared on `tune` alone.
+        finished=all((folder / f'{name}.json').is_file() for name in (split, 'pseudo')),
         **{key: sorted({origin[key] for origin in origins if origin}) for key in ORIGIN},
         curves=_curves(_read(folder / 'curves.json')),
         reliability=_reliability(pseudo) if pseudo else {},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,16 +80,15 @@ def training_set(cfg: Config, role: str, or_else: str = '') -> tuple[ConfiguredS
     Raises:
         ConfigPartError: The config has none.
     """
-    found = next((one for one in configured_sets(cfg) if one.role == role), None)
-    if found is None:
-        raise ConfigPartError(
-            f'{cfg.filename}: train_dataloader has no {role} set. Give the config of a '
-            f'semi-supervised training{or_else}.'
-        )
-    node: Any = cfg.to_dict()
-    for name, position in re.findall(r'(\w+)|\[(\d+)\]', found.key):
-        node = node[name] if name else node[int(position)]
-    return found, dict(node)
+    loader = cfg.to_dict().get('train_dataloader') or {}
+    # The training sets come first, in the order of the config.
+    for one, leaf in zip(configured_sets(cfg), dataset_leaves(loader.get('dataset')), strict=False):
+        if one.role == role:
+            return one, dict(leaf)
+    raise ConfigPartError(
+        f'{cfg.filename}: train_dataloader has no {role} set. Give the config of a '
+        f'semi-supervised training{or_else}.'
+    )
 
 
 def labelled_leaves(cfg: Config, labeled_ann_file: str) -> list[Any]:

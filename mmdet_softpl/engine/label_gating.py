@@ -151,18 +151,11 @@ def gate_labels(
         'held-out': _images(cfg, held_out_file, held_out_root, summary.classes, pipeline),
         'generated': _images(cfg, ann_file, image_root, summary.classes, pipeline),
     }
-    files = {'held-out': held_out_file, 'generated': ann_file}
-    prepare(
-        dict(
-            {
-                name: seen_key(cfg, files[name], images_key(dataset), pipeline)
-                for name, dataset in datasets.items()
-            },
-            seed=seed,
-            evidence=list(EVIDENCE),
-            wrong_per_right=WRONG_PER_RIGHT,
-        )
-    )
+    key: dict[str, Any] = {
+        name: seen_key(cfg, dataset.ann_file, images_key(dataset), pipeline)
+        for name, dataset in datasets.items()
+    }
+    prepare(dict(key, seed=seed, evidence=list(EVIDENCE), wrong_per_right=WRONG_PER_RIGHT))
     evidence = {}
     for name, part in (('held-out', spoilt), ('generated', data)):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -242,6 +242,25 @@ def test_a_run_counts_with_the_settings_that_it_was_begun_with(tmp_path: Path) -
     assert read_runs(preset, tmp_path)[job.name]['settings'] != digest('7', preset)
 
 
+@pytest.mark.parametrize(
+    ('arm', 'left_out', 'finished'),
+    [
+        ('7', 'test', False),
+        ('7-boost_gamma-2', 'test', True),
+        ('7-boost_gamma-2', 'tune', False),
+        ('7-boost_gamma-2', 'pseudo', False),
+    ],
+)
+def test_knobs_are_compared_on_tune_alone(
+    tmp_path: Path, arm: str, left_out: str, finished: bool
+) -> None:
+    folder = Job(arm, 0).folder(tmp_path)
+    folder.mkdir(parents=True)
+    for name in {'tune', 'test', 'pseudo'} - {left_out}:
+        (folder / f'{name}.json').write_text('{}')
+    assert read_runs(PRESETS['tiny'], tmp_path)[f'arm-{arm}-seed0']['finished'] == finished
+
+
 def test_reliability_of_a_run_is_summed_over_the_classes_of_a_group(tmp_path: Path) -> None:
     make_run(tmp_path, '7', 0, 0.2)
     path = tmp_path / 'runs' / 'arm-7-seed0' / 'pseudo.json'
