@@ -168,6 +168,7 @@ PRESETS = {
 for _base, _draws in {
     'tiny': {'30-labeled': Draw(30)},
     'cpu': {
+        '45-labeled': Draw(45),
         '225-labeled': Draw(225),
         '2250-labeled': Draw(2250),
         'min-5': Draw(500, min_images_per_class=5),
