@@ -35,12 +35,12 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import register_all_modules
 
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.functional import paste_roi_masks, resample_roi_masks, warp_boxes
 from mmdet_softpl.models.student_losses import project
 from mmdet_softpl.models.teacher_labels import TeacherView
 from mmdet_softpl.reporting.figure import save_figure
 from mmdet_softpl.reporting.pseudo_labels import draw_view_pair
+from mmdet_softpl.shipped_configs import config_path
 
 MASK_SIZE = 28
 # Of a smaller object the host's own rounding moves too large a part.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,25 @@ def type_name(type_: Any) -> str:
     """Name of what a config's ``type`` stands for: a name, with or without a scope, or a class."""
     name = type_.__name__ if isinstance(type_, type) else str(type_)
     return name.rsplit('.', 1)[-1]
+
+
+def find_hook(cfg: Mapping[str, Any], name: str) -> tuple[int, Any] | None:
+    """Index and config of the custom hook of that class name, with or without a scope."""
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        if isinstance(hook, Mapping) and type_name(hook.get('type')) == name:
+            return index, hook
+    return None
+
+
+def seesaw_classes(loss_cls: Mapping[str, Any]) -> int | None:
+    """Classes of a ``SeesawLoss``, which has a default of its own; None of other losses."""
+    if type_name(loss_cls.get('type')) != 'SeesawLoss':
+        return None
+    from mmdet.models.losses import SeesawLoss
+
+    return loss_cls.get(
+        'num_classes', inspect.signature(SeesawLoss).parameters['num_classes'].default
+    )
 
 
 def _holds_annotations(path: str) -> bool:

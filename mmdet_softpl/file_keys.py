@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -43,9 +44,24 @@ def images_key(dataset: BaseDataset) -> str:
 
 
 def settings_key(settings: Any) -> str:
-    """Settings of a config as text that is the same whenever they are."""
+    """Settings as text that is the same whenever they are: of a config, dataclasses, arrays."""
     plain = settings.to_dict() if hasattr(settings, 'to_dict') else settings
-    return json.dumps(plain, sort_keys=True, default=str)
+    return json.dumps(plain, sort_keys=True, default=_plain)
+
+
+def settings_hash(settings: Any) -> str:
+    """A short hash of ``settings_key``."""
+    return hashlib.sha256(settings_key(settings).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    # The text of an array leaves out most of a long one.
+    for name in ('to_dict', 'tolist'):
+        if hasattr(value, name):
+            return getattr(value, name)()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return str(value)
 
 
 def seen_key(cfg: Config, ann_file: str, images: str, pipeline: Any) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
-from mmdet_softpl.file_keys import file_key, images_key, seen_key, settings_key
+from mmdet_softpl.file_keys import file_key, images_key, seen_key, settings_hash, settings_key
 
 
 class Images:
@@ -57,6 +60,23 @@ def test_key_of_settings() -> None:
     assert settings_key(dict(a=1, b=[2])) == settings_key(Config(dict(b=[2], a=1)))
     assert settings_key(dict(a=1)) != settings_key(dict(a=2))
     assert settings_key(None) == settings_key(None)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """As class statistics hold them."""
+
+    images: np.ndarray
+
+
+def test_key_of_a_long_array() -> None:
+    """Its text would leave out all but the ends."""
+    counts = np.arange(1203)
+    other = counts.copy()
+    other[600] += 1
+    assert settings_hash([Counts(counts)]) == settings_hash([Counts(counts.copy())])
+    assert settings_hash([Counts(counts)]) != settings_hash([Counts(other)])
+    assert settings_hash(torch.tensor(counts)) != settings_hash(torch.tensor(other))
 
 
 def test_key_of_a_view(tmp_path: Path) -> None:

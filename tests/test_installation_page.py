@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmdet_softpl.cli.config_path import config_names
+from mmdet_softpl.shipped_configs import config_names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = (REPOSITORY / 'docs' / 'installation.md').read_text(encoding='utf-8')

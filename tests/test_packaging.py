@@ -156,7 +156,7 @@ def test_wheel_resolves_its_own_configs(installed: Path, repository: Path, tmp_p
 import json, sys
 from pathlib import Path
 from mmengine.config import Config
-from mmdet_softpl.cli.config_path import config_names, config_path, config_root
+from mmdet_softpl.shipped_configs import config_names, config_path, config_root
 root = config_root()
 for path in sorted(root.rglob('*.py')):
     Config.fromfile(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmdet_softpl.cli.config_path import config_names, config_path
 from mmdet_softpl.datasets.training_plan import ARCHITECTURES, FIXED_GB, plan_training
+from mmdet_softpl.shipped_configs import config_names, config_path
 
 PAGE = (Path(__file__).resolve().parents[1] / 'docs' / 'shipped_configs.md').read_text()
 IMAGES = {'coco': 118_287, 'lvis-v1': 100_170}

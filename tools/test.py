@@ -11,7 +11,7 @@ from pathlib import Path
 import mmdet_softpl  # noqa: F401  isort: skip
 import mmdet
 
-from mmdet_softpl.cli.config_path import given_or_shipped
+from mmdet_softpl.shipped_configs import given_or_shipped
 
 # `mim run` hands on the name of a config as it is; `mim train` and `mim test` look it up.
 sys.argv[1:2] = map(given_or_shipped, sys.argv[1:2])

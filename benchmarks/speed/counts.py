@@ -20,11 +20,11 @@ from mmengine.dataset import Compose
 from torch import nn
 
 from benchmarks.speed.records import Record, of_number
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.functional import smoothing_table
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
+from mmdet_softpl.shipped_configs import config_path
 
 LABELLER_INTERVAL = 500
 FEATURE_SIZE = 1024

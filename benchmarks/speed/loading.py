@@ -19,7 +19,7 @@ from benchmarks.speed.iteration import describe, own_step
 from benchmarks.speed.planted import Case
 from benchmarks.speed.records import Record, of_number
 from benchmarks.speed.timing import interleave
-from mmdet_softpl.cli.config_path import config_path
+from mmdet_softpl.shipped_configs import config_path
 
 CONFIG = 'calibrated-soft-teacher_mask-rcnn_r50_fpn_180k_semi-0.1-coco'
 WORKERS, IMAGES, BATCHES = 4, 64, 32

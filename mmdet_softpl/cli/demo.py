@@ -61,11 +61,11 @@ def _demo(args: argparse.Namespace, work_dir: Path) -> dict[str, Any]:
     metrics = _finished(result, key)
     if metrics is None:
         _claim(work_dir, key)
-        runner = _train(cfg, work_dir)
+        detector, validations = _train(cfg, work_dir)
         metrics = dict(
             settings=key,
-            stages=_stages(work_dir / 'stages.json', key),
-            **_look(runner, cfg, work_dir),
+            stages=_stages(validations, key),
+            **_look(detector, cfg, work_dir),
         )
         from mmdet_softpl.atomic_json import finite, write_json
 
@@ -83,7 +83,7 @@ def load_config(args: argparse.Namespace, work_dir: Path) -> Any:
     """
     from mmengine.config import Config
 
-    from mmdet_softpl.cli.config_path import config_path
+    from mmdet_softpl.shipped_configs import config_path
 
     cfg = Config.fromfile(str(config_path(CONFIG)))
     supervised = cfg.supervised_iters if args.supervised_iters is None else args.supervised_iters
@@ -99,8 +99,7 @@ def load_config(args: argparse.Namespace, work_dir: Path) -> Any:
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=args.seed)
     plain = replace_prefix(cfg.to_dict(), cfg.data_root, f'{work_dir / "data"}/')
-    # mmengine formats the config's text at every checkpoint, a second of CPU each time.
-    return Config(plain, filename=cfg.filename, format_python_code=False)
+    return Config(plain, filename=cfg.filename)
 
 
 def replace_prefix(node: Any, old: str, new: str) -> Any:
@@ -118,7 +117,7 @@ def _finished(result: Path, key: dict) -> dict | None:
     """The metrics of a finished run with the same settings."""
     if not result.is_file():
         return None
-    metrics = json.loads(result.read_text())
+    metrics = json.loads(result.read_text(encoding='utf-8'))
     return metrics if metrics.get('settings') == key else None
 
 
@@ -131,63 +130,38 @@ def _claim(work_dir: Path, key: dict) -> None:
     from mmdet_softpl.atomic_json import write_json
 
     path = work_dir / 'settings.json'
-    if path.is_file() and json.loads(path.read_text()) != key:
+    claimed = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else key
+    if claimed != key:
         raise ValueError(
-            f'demo: {path} is of a run with other settings, {path.read_text()}, not {key}; give '
+            f'demo: {path} is of a run with other settings, {claimed}, not {key}; give '
             'another --work-dir, or remove that folder.'
         )
     work_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, key)
 
 
-def _train(cfg: Any, work_dir: Path) -> Any:
-    """Train to the end, from the last checkpoint if there is one."""
-    import torch
-    from mmengine.hooks import Hook
-    from mmengine.runner import Runner
+def _train(cfg: Any, work_dir: Path) -> tuple[Any, dict[int, dict[str, float]]]:
+    """Train to the end, from the last checkpoint if there is one.
 
-    from mmdet_softpl.atomic_json import write_json
-    from mmdet_softpl.checkpoint_files import last_checkpoint
+    Returns:
+        The trained detector, and the metrics of its validations by iteration.
+    """
+    from mmengine.device import get_device
+
     from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
     from mmdet_softpl.datasets.shape_plan import ShapesConfig
+    from mmdet_softpl.engine.load_teacher import load_teacher
+    from mmdet_softpl.engine.short_training import read_validations, train_or_resume
 
     generate_longtail_shapes(cfg.data_root, ShapesConfig())
-
-    path = work_dir / 'stages.json'
-
-    class KeepMetrics(Hook):
-        """Evaluations by iteration, where a resumed run finds the first one again."""
-
-        def before_train(self, runner: Runner) -> None:
-            # Interrupted between the checkpoint and the evaluation after it.
-            stages = json.loads(path.read_text()) if path.is_file() else {}
-            due = (cfg.custom_hooks[0].supervised_iters, cfg.train_cfg.max_iters)
-            if runner.iter in due and str(runner.iter) not in stages:
-                runner.val_loop.run()
-
-        def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-            stages = json.loads(path.read_text()) if path.is_file() else {}
-            stages[str(runner.iter)] = {k: float(v) for k, v in (metrics or {}).items()}
-            write_json(path, stages, indent=1)
-
-    if not torch.cuda.is_available():
-        cfg.train_dataloader.update(pin_memory=False)
-        cfg.val_dataloader.update(pin_memory=False)
-    last = last_checkpoint(work_dir)
-    if last:
-        print(f'resuming from {last}', flush=True)
-        cfg.resume = True
-        cfg.load_from = str(last)
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(KeepMetrics())
-    runner.train()
-    return runner
+    checkpoint = train_or_resume(cfg, work_dir)
+    detector, _ = load_teacher(cfg, str(checkpoint))
+    return detector.to(get_device()), read_validations(work_dir)
 
 
-def _stages(path: Path, key: dict) -> dict[str, dict[str, float]]:
+def _stages(validations: dict[int, dict[str, float]], key: dict) -> dict[str, dict[str, float]]:
     """Rows of the table."""
-    stages = json.loads(path.read_text())
-    burn_in, last = stages[str(key['supervised_iters'])], stages[str(key['iters'])]
+    burn_in, last = validations[key['supervised_iters']], validations[key['iters']]
 
     def part(metrics: dict[str, float], name: str) -> dict[str, float]:
         prefix = f'{name}/'
@@ -200,7 +174,7 @@ def _stages(path: Path, key: dict) -> dict[str, dict[str, float]]:
     }
 
 
-def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
+def _look(detector: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     """Pictures of the pseudo-labels, and their quality against the hidden labels."""
     from mmdet.registry import DATASETS
 
@@ -215,7 +189,6 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     from mmdet_softpl.reporting.reliability import draw_reliability
     from mmdet_softpl.run_records import AUDIT_FILE
 
-    detector = runner.model
     unlabeled = dict(cfg.unlabeled_dataset, pipeline=cfg.test_pipeline, test_mode=True)
     dataset = DATASETS.build(unlabeled)
     classes = dataset.metainfo['classes']
@@ -256,7 +229,7 @@ def _look(runner: Any, cfg: Any, work_dir: Path) -> dict[str, Any]:
     quality = pseudo_label_quality(seen, hidden, classes, labelled)
     before, after = pseudo_label_reliability(seen, hidden, classes)
     save_figure(draw_reliability(before, groups, after), work_dir / 'reliability.png')
-    audit = json.loads((work_dir / AUDIT_FILE).read_text())
+    audit = json.loads((work_dir / AUDIT_FILE).read_text(encoding='utf-8'))
     counts = [
         sum(int(((s['labels'] == c) & s['kept']).sum()) for s in seen) for c in range(len(classes))
     ]

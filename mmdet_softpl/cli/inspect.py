@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 where a finding is an error. A config that cannot be read raises ``ValueError``
         or ``OSError``.
     """
-    from mmdet_softpl.datasets.config_findings import LABELLER, labeller_config
+    from mmdet_softpl.config_file import find_hook
+    from mmdet_softpl.datasets.config_findings import LABELLER
     from mmdet_softpl.datasets.config_sets import LABELLED
     from mmdet_softpl.datasets.data_inspection import inspect_data
     from mmdet_softpl.datasets.findings import errors_first
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     labeller = None
     if statistics is not None and not any(LABELLER in f.subject for f in refused):
         labeller = labeller_settings(cfg, statistics)
-    has_labeller = labeller_config(cfg) is not None
+    has_labeller = find_hook(cfg, LABELLER) is not None
     report = data_report(args.config, inspection, labeller, length, has_labeller)
     if args.json:
         print(json.dumps(report, indent=1))

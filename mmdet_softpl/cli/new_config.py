@@ -201,6 +201,6 @@ def _base_lr(schedule: str) -> float:
     """Learning rate of a shipped schedule, which is for 8 images a step."""
     from mmengine.config import Config
 
-    from mmdet_softpl.cli.config_path import config_path
+    from mmdet_softpl.shipped_configs import config_path
 
     return Config.fromfile(str(config_path(schedule))).optim_wrapper.optimizer.lr

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mmdet_softpl.config_file import type_name
+from mmdet_softpl.config_file import find_hook, seesaw_classes, type_name
 from mmdet_softpl.messages import some_of
 
 from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION
@@ -43,14 +43,6 @@ def config_findings(
     ]
 
 
-def labeller_config(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The config of ``RareBoostPseudoLabeler`` in ``custom_hooks``, or None."""
-    for hook in cfg.get('custom_hooks') or ():
-        if isinstance(hook, Mapping) and type_name(hook.get('type')) == LABELLER:
-            return hook
-    return None
-
-
 def _sets_present(sets: Sequence[SetContents]) -> Iterator[Finding]:
     roles = {s.configured.role for s in sets}
     for role, severity, remedy in (
@@ -75,9 +67,6 @@ def _heads(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Find
     # Of classes that are wrong themselves nothing follows for the heads.
     if any(f.severity == ERROR and 'classes`' in f.kind + f.detail for f in labelled[0].findings):
         return
-    # It asks mmdet, which data sets alone do not need.
-    from mmdet_softpl.models.class_logits import seesaw_classes
-
     wanted = len(labelled[0].summary.classes)
     numbers = {}
     for key, head in _class_heads(cfg.get('model') or {}, 'model'):
@@ -154,9 +143,10 @@ def _checkpoints(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _labeller(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[Finding]:
-    hook = labeller_config(cfg)
-    if hook is None:
+    found = find_hook(cfg, LABELLER)
+    if found is None:
         return
+    _, hook = found
     path = hook.get('labeled_ann_file') or ''
     if not os.path.isfile(path):
         yield Finding(

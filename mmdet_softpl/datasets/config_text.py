@@ -25,7 +25,7 @@ training is started. Look at the data with `python -m mmdet_softpl inspect THIS_
 
 # The shipped files, wherever mmdet_softpl is installed.
 _base_ = [
-    str(__import__('mmdet_softpl.cli.config_path', fromlist=['_']).config_path(name))
+    str(__import__('mmdet_softpl.shipped_configs', fromlist=['_']).config_path(name))
     for name in (
         {model!r},
         {dataset!r},

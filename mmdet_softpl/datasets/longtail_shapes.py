@@ -121,7 +121,6 @@ def _render_chunk(
 def _run(tasks: list[tuple], num_images: int, progress: bool, workers: int | None) -> None:
     """Render all chunks."""
     columns = (TextColumn('long-tail shapes'), BarColumn(), MofNCompleteColumn())
-    # No refresh thread: the workers are forked while the bar is shown.
     bar = Progress(*columns, TimeRemainingColumn(), disable=not progress, auto_refresh=False)
     left = sum(len(task[-1]) for task in tasks)
     with bar:

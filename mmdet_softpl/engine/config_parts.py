@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmdet_softpl.config_file import type_name
+from mmdet_softpl.config_file import find_hook, type_name
 from mmdet_softpl.datasets.config_sets import (
     LABELLED,
     ConfiguredSet,
@@ -20,14 +20,6 @@ from mmdet_softpl.datasets.config_sets import (
 
 class ConfigPartError(ValueError):
     """A config lacks a part that a command needs."""
-
-
-def find_hook(cfg: Config, name: str) -> tuple[int, Any] | None:
-    """Index and config of the custom hook of that class name, with or without a scope."""
-    for index, hook in enumerate(cfg.get('custom_hooks') or []):
-        if type_name(hook.get('type')) == name:
-            return index, hook
-    return None
 
 
 def labeller_of(cfg: Config) -> tuple[int, Any]:

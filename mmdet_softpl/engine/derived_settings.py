@@ -5,20 +5,18 @@ Shape letters: C classes, in label order.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
+from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.datasets.class_statistics import ClassStatistics
-from mmdet_softpl.datasets.config_findings import batch_shares, labeller_config
+from mmdet_softpl.datasets.config_findings import LABELLER, batch_shares
 from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, keeps_empty
 from mmdet_softpl.datasets.set_contents import SetContents
-from mmdet_softpl.engine.rare_boost_pseudo_labeler import RareBoostPseudoLabeler
-from mmdet_softpl.functional import frequency_boost
+from mmdet_softpl.models.label_policy import LabelPolicy
 
 _SHOWN = ('threshold_mode', 'alpha', 'fixed_thr', 'thr_range', 'boost_gamma', 'max_boost')
 
@@ -76,22 +74,17 @@ def labeller_settings(
     Raises:
         ValueError: the hook's values are out of their range.
     """
-    hook = labeller_config(cfg)
-    if hook is None:
+    found = find_hook(cfg, LABELLER)
+    if found is None:
         return None
-    parameters = inspect.signature(RareBoostPseudoLabeler).parameters
-    arguments = {name: hook.get(name, parameters[name].default) for name in _SHOWN}
-    counts = torch.as_tensor(statistics.image_counts, dtype=torch.float32)
-    boosts = frequency_boost(
-        counts, gamma=arguments['boost_gamma'], max_boost=arguments['max_boost']
-    )
+    _, hook = found
+    policy = LabelPolicy(**LabelPolicy.given_by(hook))
     empty = keeps_empty(cfg, hook.get('labeled_ann_file') or '')
     rate = replace(statistics, keeps_empty=empty).labelled_rate()
-    prior = arguments['threshold_mode'] == 'prior'
     return LabellerSettings(
-        arguments=arguments,
-        boosts=boosts.numpy(),
-        expected_per_image=arguments['alpha'] * rate if prior else None,
+        arguments={name: getattr(policy, name) for name in _SHOWN},
+        boosts=policy.frequency_boosts(statistics).numpy(),
+        expected_per_image=policy.alpha * rate if policy.threshold_mode == 'prior' else None,
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmdet.registry import DATASETS
@@ -15,17 +14,18 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.datasets.config_sets import LABELLED, OTHER, configured_sets, keeps_empty
-from mmdet_softpl.engine.config_parts import annotation_path, find_hook, held_out_set, labeller_of
+from mmdet_softpl.engine.config_parts import annotation_path, held_out_set, labeller_of
 from mmdet_softpl.engine.load_teacher import load_teacher
 from mmdet_softpl.evaluation.class_mix import mix_difference, mix_weights
 from mmdet_softpl.evaluation.ground_truth import GroundTruth
 from mmdet_softpl.evaluation.label_replay import LabelSettings
 from mmdet_softpl.evaluation.teacher_dump import TeacherDump, dump_teacher
-from mmdet_softpl.file_keys import file_key, images_key, seen_key
+from mmdet_softpl.file_keys import file_key, images_key, seen_key, settings_hash
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.progress import Progress
 
@@ -60,8 +60,7 @@ class HeldOut:
     def study_name(self, *parts: object) -> str:
         """Name that changes with anything a search depends on."""
         seen = [(image.img_id, float(image.scores.sum())) for image in self.dump.images]
-        text = repr((seen, asdict(self.detector.labeling_cfg), self.statistics, parts))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return settings_hash([seen, self.detector.labeling_cfg, self.statistics, parts])
 
 
 def require_optuna() -> None:

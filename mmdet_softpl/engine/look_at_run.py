@@ -12,13 +12,13 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
+from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, configured_sets
 from mmdet_softpl.datasets.image_ids import image_ids_by_file
 from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
 from mmdet_softpl.engine.config_parts import (
     annotation_path,
-    find_hook,
     held_out_set,
     test_pipeline,
     training_set,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmdet_softpl.engine.config_parts import find_hook
+from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.engine.short_training import (
     main_metric,
     read_validations,
@@ -22,7 +20,7 @@ from mmdet_softpl.engine.short_training import (
 from mmdet_softpl.engine.tuned_config import apply_settings
 from mmdet_softpl.evaluation.label_replay import LabelSettings
 from mmdet_softpl.evaluation.rank_correlation import spearman
-from mmdet_softpl.file_keys import file_key
+from mmdet_softpl.file_keys import file_key, settings_hash
 from mmdet_softpl.progress import Progress
 
 VALIDATIONS = 4
@@ -193,9 +191,7 @@ def _train(study: Any, trial: Any, cfg: Config, folder: Path) -> None:
 
 def _digest(cfg: Config, checkpoint: str) -> str:
     """Short name of a config's values and of the file that the training starts from."""
-    values = dict(config=cfg.to_dict(), checkpoint=file_key(checkpoint))
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return settings_hash(dict(config=cfg, checkpoint=file_key(checkpoint)))
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:

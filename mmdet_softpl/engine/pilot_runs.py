@@ -17,18 +17,18 @@ from mmengine.config import Config
 
 from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.checkpoint_files import last_checkpoint
-from mmdet_softpl.config_file import type_name
+from mmdet_softpl.config_file import find_hook, type_name
 from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.config_sets import UNLABELLED, configured_sets
 from mmdet_softpl.datasets.splits import write_split
 from mmdet_softpl.engine.config_parts import (
     ConfigPartError,
-    find_hook,
     labelled_leaves,
     labeller_of,
 )
 from mmdet_softpl.engine.load_teacher import read_config
+from mmdet_softpl.file_keys import settings_hash
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 from mmdet_softpl.registry import HOOKS
 
@@ -296,16 +296,14 @@ def _check_claim(
     Raises:
         ConfigPartError: It is of another one, whose trainings would be taken for this one's.
     """
-    text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
     own = dict(
-        config=hashlib.sha256(text.encode()).hexdigest()[:16],
+        config=settings_hash(cfg),
         iters=iters,
         labeled_sha256=hashlib.sha256(Path(labeled_ann_file).read_bytes()).hexdigest(),
     )
     path = out / SETTINGS
-    claimed = json.loads(path.read_text()) if path.is_file() else {}
-    # Pilots begun before the labelled json was noted go on.
-    other = [key for key in own if claimed.get(key, own[key]) != own[key]]
+    claimed = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else own
+    other = [key for key in own if claimed.get(key) != own[key]]
     if other:
         names = dict(
             config='another config',

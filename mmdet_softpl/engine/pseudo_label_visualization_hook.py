@@ -16,8 +16,6 @@ from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.models.student_losses import project
 from mmdet_softpl.registry import HOOKS
-from mmdet_softpl.reporting.figure import figure_pixels
-from mmdet_softpl.reporting.pseudo_labels import draw_view_pair
 
 
 @MMDET_HOOKS.register_module()
@@ -92,6 +90,10 @@ class PseudoLabelVisualizationHook(Hook):
         Returns:
             (H, W, 3) uint8 RGB.
         """
+        # Every training imports the hooks, few draw.
+        from mmdet_softpl.reporting.figure import figure_pixels
+        from mmdet_softpl.reporting.pseudo_labels import draw_view_pair
+
         data = {name: model.teacher.data_preprocessor(part, False) for name, part in batch.items()}
         weak, strong = (data[name]['data_samples'] for name in (TEACHER_BRANCH, STUDENT_BRANCH))
         view = model.label(data[TEACHER_BRANCH]['inputs'], weak, record=False)

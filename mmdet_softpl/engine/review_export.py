@@ -44,7 +44,7 @@ from mmdet_softpl.engine.review_folder import (
 )
 from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
 from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
-from mmdet_softpl.file_keys import images_key
+from mmdet_softpl.file_keys import images_key, settings_hash
 from mmdet_softpl.functional import frequency_boost
 
 
@@ -218,14 +218,13 @@ def _key(
     """What the labels depend on."""
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
     seen_as = [images_key(dataset), test_pipeline(cfg)]
-    settings = json.dumps([cfg.model.to_dict(), paths, *seen_as], sort_keys=True, default=str)
     with open(checkpoint, 'rb') as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return dict(
         checkpoint_sha256=digest.hexdigest(),
-        settings_sha256=hashlib.sha256(settings.encode()).hexdigest(),
+        settings=settings_hash([cfg.model, paths, *seen_as]),
         images=len(paths),
         min_confidence=options.min_confidence,
     )

@@ -29,6 +29,14 @@ class _KeepValidations(Hook):
         self.heard = heard
         self.iteration = iteration
 
+    def before_train(self, runner: Runner) -> None:
+        """Make up for the validation after the checkpoint that the training goes on from."""
+        loop = runner.train_loop
+        due = runner.iter >= max(loop.val_begin, 1) and runner.iter % loop.val_interval == 0
+        known = read_validations(self.path.parent)
+        if due and runner.val_loop is not None and runner.iter not in known:
+            runner.val_loop.run()
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         iteration = runner.iter if self.iteration is None else self.iteration
         known = read_validations(self.path.parent)
@@ -42,7 +50,7 @@ def read_validations(work_dir: Path) -> dict[int, dict[str, float]]:
     path = Path(work_dir) / VALIDATIONS
     if not path.is_file():
         return {}
-    return {int(key): value for key, value in json.loads(path.read_text()).items()}
+    return {int(key): value for key, value in json.loads(path.read_text(encoding='utf-8')).items()}
 
 
 def _validates(cfg: Config) -> bool:
@@ -57,7 +65,7 @@ def train_or_resume(
     """Train to ``train_cfg.max_iters`` and return the last checkpoint.
 
     Starts from the last checkpoint in ``work_dir`` if there is one. A training that is over is
-    not started again; if it was stopped in its last validation, that is made up for.
+    not started again; if it was stopped in a validation, that is made up for.
 
     Args:
         cfg: Of an iteration-based training; ``work_dir`` and ``resume`` are set here.

@@ -7,7 +7,7 @@ K detections of an image, D surest detections of all images, B confidence bins, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from mmdet_softpl.functional import (
     reliability_counts,
 )
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
-from mmdet_softpl.models.label_policy import LabelPolicy, by_group
+from mmdet_softpl.models.label_policy import LabelPolicy
 from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,
     confidences_of,
@@ -73,14 +73,9 @@ class LabelSettings(LabelPolicy):
         cls, hook: Mapping, semi_train_cfg: Mapping, held_out: bool = False
     ) -> LabelSettings:
         """Settings of a ``RareBoostPseudoLabeler`` and a ``semi_train_cfg``, as in a config."""
-        names = [field.name for field in fields(LabelPolicy)]
-        given = {name: hook[name] for name in names if name in hook}
-        if 'prototype_weight' in given:
-            given['prototype_weight'] = by_group(given['prototype_weight'])
-        given |= {
-            k: semi_train_cfg[k] for k in ('calibration', 'label_mode') if k in semi_train_cfg
-        }
-        return cls(held_out=held_out, **given)
+        keys = ('calibration', 'label_mode')
+        own = {key: semi_train_cfg[key] for key in keys if key in semi_train_cfg}
+        return cls(held_out=held_out, **LabelPolicy.given_by(hook), **own)
 
 
 @dataclass(frozen=True)

@@ -300,7 +300,7 @@ def _write_shard(path: Path, images: Sequence[DumpedImage]) -> None:
         return torch.cat([tensor for tensor in tensors if tensor is not None]).numpy()
 
     truths = [image.truth for image in images]
-    arrays = dict(
+    arrays: dict[str, Any] = dict(
         img_ids=np.array([image.img_id for image in images], dtype=np.int64),
         rois=np.array([len(image.scores) for image in images], dtype=np.int64),
         objects=np.array([len(truth.labels) for truth in truths], dtype=np.int64),
@@ -317,7 +317,7 @@ def _write_shard(path: Path, images: Sequence[DumpedImage]) -> None:
         arrays['evidence'] = rows([image.evidence for image in images])
         arrays['shifts'] = rows([image.shifts for image in images])
     with replaced_together(path) as (temporary,):
-        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        np.savez_compressed(temporary, **arrays)
 
 
 def _read_shard(path: Path) -> list[DumpedImage]:

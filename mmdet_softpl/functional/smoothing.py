@@ -79,8 +79,8 @@ def smoothed_cross_entropy(
 ) -> Tensor:
     """Cross entropy with t = (1 - e_y) onehot(y) + e_y Q[y] on foreground rows.
 
-    Equal to the dense form on `smoothed_targets`. Background rows are the plain cross entropy, and
-    so is everything with C = 1.
+    Equal to cross entropy with dense targets (N, C+1), which are never built. Background rows are
+    the plain cross entropy, and so is everything with C = 1.
 
     Args:
         logits: (N, C+1).
@@ -149,28 +149,6 @@ class _SparseCrossEntropy(torch.autograd.Function):
         """(N,) -> (N, C+1); targets have no gradient."""
         (residual,) = ctx.saved_tensors
         return residual * grad[:, None], None, None, None
-
-
-def smoothed_targets(
-    labels: Tensor, epsilon: Tensor, similarity: ClassSimilarity, num_classes: int
-) -> Tensor:
-    """Dense targets of `smoothed_cross_entropy`, for plots, tests and soft targets.
-
-    Args:
-        labels: (N,) int64 in [0, C].
-        epsilon: (C,) smoothing of each class, in [0, 1).
-        similarity: (C, k) rows Q; a zero row is uniform over the other classes.
-        num_classes: C.
-
-    Returns:
-        (N, C+1) float32, rows sum to 1.
-    """
-    table = smoothing_table(at_least_float32(epsilon), similarity)
-    shape = (len(labels), num_classes + 1)
-    targets = epsilon.new_zeros(shape, dtype=table.coefficients.dtype)
-    if table.uniform is not None:
-        targets += table.uniform[labels, None]
-    return targets.scatter_add(1, table.entries[labels], table.coefficients[labels])
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

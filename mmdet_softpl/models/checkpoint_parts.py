@@ -65,7 +65,7 @@ def check_head(
     Args:
         state_dict: Of the checkpoint.
         own: Of the semi-supervised model.
-        prefix: Of the model's names where ``own`` has them.
+        prefix: Of the model's names in ``state_dict``, where it is part of another one.
         source: What the message calls the checkpoint.
 
     Raises:
@@ -77,7 +77,8 @@ def check_head(
             continue
         head = key.removesuffix('fc_cls.weight')
         theirs = classifier(state_dict, head)
-        mine = classifier(own, f'{prefix}{head}') or classifier(own, f'teacher.{head}')
+        name = head.removeprefix(prefix)
+        mine = classifier(own, name) or classifier(own, f'teacher.{name}')
         if theirs is not None and mine is not None and mine != theirs:
             raise ValueError(
                 f'CalibratedSoftTeacher: {source}: {key} has {len(value)} outputs, '

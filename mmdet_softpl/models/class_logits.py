@@ -5,17 +5,12 @@ Shape legend: N RoIs, C foreground classes (background has index C).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from inspect import signature
-from typing import Any
-
 import torch
 from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
 from mmdet_softpl.checks import UNUSED_INDEX
-from mmdet_softpl.config_file import type_name
 from mmdet_softpl.functional import joint_logits
 
 
@@ -77,10 +72,3 @@ def objectness_accuracy(cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
         'acc_objectness': (100 * right.sum() / max(len(labels), 1)).reshape(1),
         'acc_classes': (100 * named.sum() / is_object.sum().clamp(min=1)).reshape(1),
     }
-
-
-def seesaw_classes(loss_cls: Mapping[str, Any]) -> int | None:
-    """Classes of a ``SeesawLoss`` of a config, which has a default of its own; None of others."""
-    if type_name(loss_cls.get('type')) != SeesawLoss.__name__:
-        return None
-    return loss_cls.get('num_classes', signature(SeesawLoss).parameters['num_classes'].default)

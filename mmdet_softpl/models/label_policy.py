@@ -5,8 +5,9 @@ Shape legend: C foreground classes, S score bins, G = 3 frequency groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,15 @@ class LabelPolicy:
         # Lists, as configs and json give them, would not compare equal.
         object.__setattr__(self, 'prototype_weight', tuple(float(one) for one in weights))
         object.__setattr__(self, 'thr_range', tuple(float(bound) for bound in bounds))
+
+    @staticmethod
+    def given_by(hook: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that the config of a ``RareBoostPseudoLabeler`` gives."""
+        names = [field.name for field in fields(LabelPolicy)]
+        given = {name: hook[name] for name in names if name in hook}
+        if 'prototype_weight' in given:
+            given['prototype_weight'] = by_group(given['prototype_weight'])
+        return given
 
     def frequency_boosts(self, statistics: ClassStatistics) -> Tensor:
         """(C,) boosts in [1, ``max_boost``] by the labelled images of each class."""

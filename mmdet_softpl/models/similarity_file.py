@@ -45,9 +45,9 @@ def read_similarity(
     """
     if not path:
         raise ValueError(
-            "SmoothedCEHead: smoothing_mode='file' needs similarity_file (.npy, .npz or .pt with "
-            'an array (num_classes, D) of embeddings or (num_classes, num_classes) of '
-            f'similarities), got {path!r}.'
+            f'{argument}={path!r} is no path; give a .npy, .npz or .pt file with an array '
+            '(num_classes, D) of embeddings or (num_classes, num_classes) of similarities, as '
+            "smoothing_mode='file' needs it."
         )
     file = Path(path)
     if not file.is_file():
@@ -55,7 +55,7 @@ def read_similarity(
     content = _content(file, f'{argument}={path!r}')
     if file.suffix == '.npz' and isinstance(content, dict):
         if {'indices', 'weights'} <= content.keys():
-            return _sparse_similarity(path, content, num_classes, topk)
+            return _sparse_similarity(f'{argument}={path!r}', content, num_classes, topk)
         content = next(iter(content.values()))
     array = torch.from_numpy(content) if isinstance(content, np.ndarray) else content
     if not isinstance(array, Tensor):
@@ -115,7 +115,7 @@ def _content(file: Path, subject: str) -> object:
 
 
 def _sparse_similarity(
-    path: str, archive: Mapping[str, np.ndarray], num_classes: int, topk: int
+    subject: str, archive: Mapping[str, np.ndarray], num_classes: int, topk: int
 ) -> ClassSimilarity:
     """A ``ClassSimilarity`` from its two arrays; of more than topk columns the largest stay.
 
@@ -128,7 +128,7 @@ def _sparse_similarity(
     fits = indices.dim() == 2 and indices.shape == weights.shape and len(indices) == num_classes
     if not fits:
         raise ValueError(
-            f'{path} holds indices of shape '
+            f'{subject} holds indices of shape '
             f'{tuple(indices.shape)} and weights of shape {tuple(weights.shape)}, but num_classes='
             f'{num_classes} asks for ({num_classes}, k) each.'
         )
@@ -137,7 +137,7 @@ def _sparse_similarity(
     inside = bool(((indices >= 0) & (indices < num_classes)).all())
     if not (summed and inside and bool((weights >= 0).all())):
         raise ValueError(
-            f'{path} needs indices in [0, {num_classes}) and '
+            f'{subject} needs indices in [0, {num_classes}) and '
             'weights >= 0 whose rows sum to 1 (or 0: uniform).'
         )
     if weights.shape[1] > topk:

@@ -19,6 +19,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from mmdet_softpl.checks import check_choice, check_range
+from mmdet_softpl.config_file import seesaw_classes
 from mmdet_softpl.functional import (
     ClassSimilarity,
     SmoothingTable,
@@ -39,7 +40,6 @@ from mmdet_softpl.models.class_logits import (
     class_logits,
     has_objectness,
     objectness_accuracy,
-    seesaw_classes,
 )
 from mmdet_softpl.models.similarity_file import read_similarity
 from mmdet_softpl.ranks import sum_over_ranks

@@ -26,10 +26,10 @@ from benchmarks.longtail.arms import (
 from benchmarks.longtail.job import comparable
 from benchmarks.longtail.knobs import KNOBS
 from benchmarks.longtail.presets import PRESETS
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.models import SmoothedCEHead
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
+from mmdet_softpl.shipped_configs import config_path
 
 HEAD = 'model.detector.roi_head.bbox_head.'
 SEMI = 'model.semi_train_cfg.'

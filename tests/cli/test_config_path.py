@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_softpl import shipped_configs
 from mmdet_softpl.__main__ import main
-from mmdet_softpl.cli import config_path as command
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ('_base_/models/base.py', 'shapes/demo_shapes.py', 'lvis/full-recipe_lvis-10.py'):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text('x = 1\n')
-    monkeypatch.setattr(command, '_PACKAGE', tmp_path / 'mmdet_softpl')
+    monkeypatch.setattr(shipped_configs, '_PACKAGE', tmp_path / 'mmdet_softpl')
     return root
 
 
@@ -31,15 +31,18 @@ def test_prints_the_path(wheel: Path, name: str, capsys: pytest.CaptureFixture) 
 
 
 def test_base_files_are_found_but_not_listed(wheel: Path) -> None:
-    assert command.config_path('_base_/models/base.py') == wheel / '_base_/models/base.py'
-    assert command.config_names() == ['lvis/full-recipe_lvis-10.py', 'shapes/demo_shapes.py']
+    assert shipped_configs.config_path('_base_/models/base.py') == wheel / '_base_/models/base.py'
+    assert shipped_configs.config_names() == [
+        'lvis/full-recipe_lvis-10.py',
+        'shapes/demo_shapes.py',
+    ]
 
 
 def test_list(wheel: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(['config-path', '--list']) == 0
-    assert capsys.readouterr().out.split() == command.config_names()
+    assert capsys.readouterr().out.split() == shipped_configs.config_names()
     assert main(['config-path', '--list', '--json']) == 0
-    assert json.loads(capsys.readouterr().out) == command.config_names()
+    assert json.loads(capsys.readouterr().out) == shipped_configs.config_names()
 
 
 def test_unknown_name_gets_the_nearest(wheel: Path, capsys: pytest.CaptureFixture) -> None:
@@ -53,20 +56,20 @@ def test_unknown_name_gets_the_nearest(wheel: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize('name', ['../../../secret', '/etc/hostname'])
 def test_nothing_outside_is_found(wheel: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / 'secret.py').write_text('')
-    with pytest.raises(command.UnknownConfigError):
-        command.config_path(name)
+    with pytest.raises(shipped_configs.UnknownConfigError):
+        shipped_configs.config_path(name)
 
 
 def test_incomplete_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(command, '_PACKAGE', tmp_path / 'mmdet_softpl')
+    monkeypatch.setattr(shipped_configs, '_PACKAGE', tmp_path / 'mmdet_softpl')
     assert main(['config-path', '--list']) == 2
     assert 'incomplete' in capsys.readouterr().err
 
 
 def test_checkout_has_its_own(repository: Path) -> None:
-    assert command.config_root() == repository / 'configs'
+    assert shipped_configs.config_root() == repository / 'configs'
 
 
 def test_file_names_are_unique(repository: Path) -> None:

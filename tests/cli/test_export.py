@@ -21,7 +21,6 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 from mmdet_softpl.__main__ import main
-from mmdet_softpl.cli.config_path import config_names, config_path
 from mmdet_softpl.engine.export_check import halved, pair_detections
 from mmdet_softpl.engine.plain_detector import (
     ExportError,
@@ -29,6 +28,7 @@ from mmdet_softpl.engine.plain_detector import (
     plain_config,
     plain_state_dict,
 )
+from mmdet_softpl.shipped_configs import config_names, config_path
 
 CLASSES = ('cat', 'dog', 'owl')
 NARROW = dict(depth=18, base_channels=8, init_cfg=None, frozen_stages=-1)

@@ -11,7 +11,7 @@ import pytest
 from mmdet.datasets.samplers import MultiSourceSampler
 from mmdet.models.losses import SeesawLoss
 
-from mmdet_softpl.datasets.config_findings import batch_shares, config_findings, labeller_config
+from mmdet_softpl.datasets.config_findings import batch_shares, config_findings
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.image_scan import scan_images
@@ -68,8 +68,6 @@ def _findings(cfg: dict, read: bool = False) -> list[tuple[str, str, str]]:
 
 def test_sound(cfg: dict) -> None:
     assert _findings(cfg) == []
-    assert labeller_config(cfg) is cfg['custom_hooks'][1]
-    assert labeller_config({}) is None
 
 
 def test_no_sets() -> None:

@@ -10,7 +10,6 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.datasets.config_sets import (
     COCO,
     FOLDER,
@@ -22,6 +21,7 @@ from mmdet_softpl.datasets.config_sets import (
     VALIDATION,
     configured_sets,
 )
+from mmdet_softpl.shipped_configs import config_path
 
 SEMI = [{'type': 'LoadAnnotations', 'with_mask': True}, {'type': 'MultiBranch', 'sup': []}]
 UNSUP = [{'type': 'MultiBranch', 'unsup_teacher': [], 'unsup_student': []}]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from mmengine.config import Config
 
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.cli.new_config import ARCHS
 from mmdet_softpl.datasets.training_plan import ARCHITECTURES, plan_training
+from mmdet_softpl.shipped_configs import config_path
 
 COCO_10_PERCENT = (11_829, 106_458)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.datasets.config_sets import dataset_leaves
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.engine.config_parts import (
     ConfigPartError,
     annotation_path,
-    find_hook,
     held_out_set,
     labelled_leaves,
     labeller_of,

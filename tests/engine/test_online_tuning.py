@@ -12,13 +12,14 @@ import pytest
 from mmengine.config import Config
 from scipy.stats import spearmanr
 
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.cli.demo import CONFIG
+from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.engine import online_tuning
-from mmdet_softpl.engine.config_parts import find_hook, labeller_of
+from mmdet_softpl.engine.config_parts import labeller_of
 from mmdet_softpl.engine.online_tuning import rank_correlation, short_config
 from mmdet_softpl.engine.short_training import VALIDATIONS
 from mmdet_softpl.evaluation.label_replay import LabelSettings
+from mmdet_softpl.shipped_configs import config_path
 
 
 def test_rank_correlation_with_ties() -> None:

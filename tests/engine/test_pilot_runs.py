@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.cli.demo import CONFIG
+from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.engine import HeldOutCalibrationHook
-from mmdet_softpl.engine.config_parts import find_hook, labelled_leaves, labeller_of
+from mmdet_softpl.engine.config_parts import labelled_leaves, labeller_of
 from mmdet_softpl.engine.pilot_runs import pilot_config, plan_runs, scale_schedule
+from mmdet_softpl.shipped_configs import config_path
 
 
 @pytest.fixture

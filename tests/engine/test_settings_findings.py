@@ -12,12 +12,12 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 import mmdet_softpl  # noqa: F401
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.set_contents import read_set
 from mmdet_softpl.engine.derived_settings import training_length
 from mmdet_softpl.engine.settings_findings import EARLY_PASSES, settings_findings
+from mmdet_softpl.shipped_configs import config_path
 from tests.support.tiny_data import write_data
 
 DEMO = 'calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes'

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.engine.config_parts import ConfigPartError, labeller_of
 from mmdet_softpl.engine.tuned_config import apply_settings, labeller_arguments, tuned_config_text
 from mmdet_softpl.evaluation.label_replay import LabelSettings
+from mmdet_softpl.shipped_configs import config_path
 
 NAMES = (
     'calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes',

@@ -12,10 +12,10 @@ from mmdet_softpl.functional import (
     joint_logits,
     own_coefficients,
     seesaw_excess,
-    smoothed_targets,
     smoothing_table,
     soft_cross_entropy,
 )
+from tests.support.loops import loop_targets
 
 ROWS = (0, 1, 9)
 
@@ -130,5 +130,5 @@ def test_a_target_with_its_own_class_among_the_neighbours() -> None:
     epsilon = torch.tensor([0.1, 0.2, 0.3, 0.0])
     own = own_coefficients(smoothing_table(epsilon, similarity))
     torch.testing.assert_close(own, torch.tensor([0.9, 0.9, 0.7, 1.0, 1.0]))
-    dense = smoothed_targets(torch.arange(5), epsilon, similarity, 4)
+    dense = loop_targets(torch.arange(5), epsilon, similarity, 4)
     torch.testing.assert_close(own, dense.diagonal())

@@ -25,12 +25,12 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from mmdet_softpl.__main__ import main
-from mmdet_softpl.cli.config_path import config_names, config_root
 from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
 from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from mmdet_softpl.engine import BurnInMeanTeacherHook, RareBoostPseudoLabeler
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import average_teacher, copy_teacher
 from mmdet_softpl.models import CalibratedSoftTeacher, SmoothedCEHead
+from mmdet_softpl.shipped_configs import config_names, config_root
 from tests.support.tiny_data import write_data
 from tests.support.tiny_runs import assert_trained, make_tiny, train
 

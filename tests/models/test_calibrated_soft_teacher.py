@@ -414,6 +414,15 @@ def test_a_checkpoint_of_other_classes_is_named(tmp_path) -> None:
         ValueError, match=r'bbox_head\.fc_cls\.weight has 4 outputs, 3 classes.*has 5 classes'
     ):
         model.load_state_dict(other.state_dict(), strict=False)
+    # As part of another module, names have its prefix.
+    whole = torch.nn.ModuleDict(dict(module=model))
+    state = {
+        f'module.{part}.{k}': v
+        for part in ('teacher', 'student')
+        for k, v in other.state_dict().items()
+    }
+    with pytest.raises(ValueError, match=r'fc_cls\.weight has 4 outputs'):
+        whole.load_state_dict(state, strict=False)
     torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
     cfg = semi_config(detector_config(), **GENEROUS)
     model = MODELS.build(dict(cfg, teacher_checkpoint=str(tmp_path / 'other.pth')))

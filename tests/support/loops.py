@@ -12,7 +12,7 @@ def loop_targets(
     labels: Tensor, epsilon: Tensor, similarity: ClassSimilarity, num_classes: int
 ) -> Tensor:
     """Dense smoothed targets (N, C+1), entry by entry."""
-    targets = torch.zeros(len(labels), num_classes + 1)
+    targets = torch.zeros(len(labels), num_classes + 1, dtype=epsilon.dtype)
     for row, label in enumerate(labels.tolist()):
         if label == num_classes or num_classes == 1:
             targets[row, label] = 1

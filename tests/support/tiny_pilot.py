@@ -13,10 +13,10 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmdet_softpl.cli.config_path import config_path
 from mmdet_softpl.cli.demo import CONFIG, replace_prefix
 from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
 from mmdet_softpl.datasets.shape_plan import ShapesConfig
+from mmdet_softpl.shipped_configs import config_path
 from tests.support.tiny import REPOSITORY
 from tests.support.tiny_runs import shrink_model
 
