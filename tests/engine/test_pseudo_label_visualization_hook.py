@@ -15,8 +15,8 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
 from mmdet_softpl.engine import PseudoLabelVisualizationHook
-from mmdet_softpl.engine import pseudo_label_visualization_hook as module
 from mmdet_softpl.engine.pseudo_label_visualization_hook import first_of_branches
+from mmdet_softpl.reporting import pseudo_labels as pictures
 from tests.support.tiny import detector_config, multi_batch, semi_config
 
 SIZE = 64
@@ -87,8 +87,10 @@ def test_draws_where_it_is_due_and_counts_nothing(name: str) -> None:
 
 def test_rows_are_the_same_instances_in_both_views(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    plain = module.draw_view_pair
-    monkeypatch.setattr(module, 'draw_view_pair', lambda *args: given.extend(args) or plain(*args))
+    plain = pictures.draw_view_pair
+    monkeypatch.setattr(
+        pictures, 'draw_view_pair', lambda *args: given.extend(args) or plain(*args)
+    )
     model = build()
     hook = PseudoLabelVisualizationHook(max_instances=4)
     batch = first_of_branches(loader_batch())

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 
 from mmdet_softpl.checkpoint_files import last_checkpoint
@@ -30,8 +31,21 @@ class LineForShortTraining(BaseModel):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, inputs: list, mode: str = 'tensor') -> dict:
+    def forward(self, inputs: list, mode: str = 'tensor') -> dict | list:
+        if mode == 'predict':
+            return [dict(weight=float(self.weight))]
         return dict(loss=(self.weight - torch.tensor(inputs)).square().mean())
+
+
+@METRICS.register_module()
+class WeightForShortTraining(BaseMetric):
+    """The number."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += [sample['weight'] for sample in data_samples]
+
+    def compute_metrics(self, results: list[float]) -> dict[str, float]:
+        return dict(weight=results[0])
 
 
 @DATASETS.register_module()
@@ -122,6 +136,49 @@ def test_stopped_while_a_checkpoint_is_written_it_goes_on(
         train_or_resume(line_config(), tmp_path / 'run')
     assert train_or_resume(line_config(), tmp_path / 'run').name == 'iter_5.pth'
     assert sorted(set(started_from)) == [0, 2]
+
+
+def test_stopped_in_a_validation_it_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config() -> Config:
+        cfg = line_config()
+        cfg.train_cfg.val_interval = 2
+        loader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False))
+        cfg.merge_from_dict(
+            dict(
+                val_cfg=dict(type='ValLoop'),
+                val_dataloader=loader,
+                val_evaluator=dict(type='WeightForShortTraining'),
+                randomness=dict(seed=0),
+            )
+        )
+        return cfg
+
+    train_or_resume(config(), tmp_path / 'whole')
+    whole = read_validations(tmp_path / 'whole')
+    assert whole.keys() == {2, 4, 5}
+    # The checkpoint of iteration 4 is written, its validation is not.
+    with monkeypatch.context() as patch:
+        plain, calls = WeightForShortTraining.compute_metrics, []
+
+        def interrupted(self: WeightForShortTraining, results: list[float]) -> dict[str, float]:
+            calls.append(results)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return plain(self, results)
+
+        patch.setattr(WeightForShortTraining, 'compute_metrics', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_or_resume(config(), tmp_path / 'run')
+    assert read_validations(tmp_path / 'run').keys() == {2}
+    heard: dict[int, dict[str, float]] = {}
+    train_or_resume(config(), tmp_path / 'run', heard.__setitem__)
+    assert heard.keys() == {4, 5}
+    found = read_validations(tmp_path / 'run')
+    assert found.keys() == whole.keys() and found[4] == heard[4]
+    trained = torch.load(tmp_path / 'run' / 'iter_4.pth', weights_only=False)['state_dict']
+    assert found[4]['weight'] == pytest.approx(float(trained['weight']))
 
 
 def test_what_never_validates_is_not_validated_when_it_is_over(tmp_path: Path) -> None:
