@@ -17,6 +17,9 @@ from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.models.student_losses import project
 from mmdet_softpl.registry import HOOKS
 
+# The surest; more would hide each other.
+MAX_INSTANCES = 30
+
 
 @MMDET_HOOKS.register_module()
 @HOOKS.register_module()
@@ -34,19 +37,15 @@ class PseudoLabelVisualizationHook(Hook):
 
     Args:
         interval: Iterations between two pictures, >= 1.
-        max_instances: Surest instances that are drawn, >= 1.
 
     Raises:
         ValueError: At construction, for a value out of its range.
         TypeError: Before training, for another model than ``CalibratedSoftTeacher``.
     """
 
-    def __init__(self, interval: int = 1000, max_instances: int = 30) -> None:
-        owner = type(self).__name__
-        check_range(owner, 'interval', interval, 1, None, whole=True)
-        check_range(owner, 'max_instances', max_instances, 1, None)
+    def __init__(self, interval: int = 1000) -> None:
+        check_range(type(self).__name__, 'interval', interval, 1, None, whole=True)
         self.interval = interval
-        self.max_instances = max_instances
         self._classes: tuple[str, ...] = ()
 
     def before_train(self, runner: Runner) -> None:
@@ -98,7 +97,7 @@ class PseudoLabelVisualizationHook(Hook):
         weak, strong = (data[name]['data_samples'] for name in (TEACHER_BRANCH, STUDENT_BRANCH))
         view = model.label(data[TEACHER_BRANCH]['inputs'], weak, record=False)
         seen = view.detections[0]
-        surest = seen.scores.argsort(descending=True)[: self.max_instances]
+        surest = seen.scores.argsort(descending=True)[:MAX_INSTANCES]
         view.detections[0] = seen[surest]
         projected = project(view, weak, strong)
         found, bboxes = projected.instances, projected.bboxes[0]

@@ -47,7 +47,6 @@ from mmdet_softpl.functional import (
     FREQUENT,
     damp,
     follow_labelled_shares,
-    smooth_thresholds,
 )
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.label_policy import LabelPolicy, by_group
@@ -60,6 +59,8 @@ CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
 DAMPED_THRESHOLD_FACTOR = 1.1
 # Old score histograms keep this weight, so that a class seen once in 1,000 images has a past.
 HISTOGRAM_DECAY = 0.5
+# Of the way to what a refresh aims at: thresholds that jump would make the student's classes do so.
+THRESHOLD_STEP = 0.5
 
 
 @MMDET_HOOKS.register_module()
@@ -90,7 +91,6 @@ class RareBoostPseudoLabeler(Hook):
             there from ``fixed_thr``.
         min_count: Detections that a class needs for a threshold of its own, >= 1; with fewer
             it takes its group's.
-        thr_momentum: Weight of the old thresholds at a refresh, in [0, 1).
         damp_factor: A class that is kept at more than this multiple of its labelled rate,
             > 0, for ``damp_patience`` refreshes in a row loses boost, then gains threshold.
         damp_patience: >= 1.
@@ -125,7 +125,6 @@ class RareBoostPseudoLabeler(Hook):
         quantile: float = 0.5,
         thr_range: tuple[float, float] = (0.3, 0.9),
         min_count: int = 20,
-        thr_momentum: float = 0.5,
         damp_factor: float = 2.0,
         damp_patience: int = 3,
         align_rate: float = 0.5,
@@ -144,12 +143,10 @@ class RareBoostPseudoLabeler(Hook):
             min_count=min_count,
             align_rate=align_rate,
         )
-        check_range(owner, 'thr_momentum', thr_momentum, 0, 1, include_upper=False)
         check_range(owner, 'damp_factor', damp_factor, 0, None, include_lower=False)
         check_range(owner, 'damp_patience', damp_patience, 1, None, whole=True)
         check_range(owner, 'interval', interval, 1, None, whole=True)
         self.labeled_ann_file = labeled_ann_file
-        self.thr_momentum = thr_momentum
         self.damp_factor = damp_factor
         self.damp_patience = damp_patience
         self.interval = interval
@@ -292,7 +289,7 @@ class RareBoostPseudoLabeler(Hook):
             factor=self.damp_factor,
             patience=self.damp_patience,
         )
-        thresholds = smooth_thresholds(state.thresholds, new, self.thr_momentum)
+        thresholds = torch.lerp(state.thresholds, new, THRESHOLD_STEP)
         if self.policy.threshold_mode != 'fixed':
             unboosted = damped & (state.boosts <= 1)
             raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.policy.thr_range[1])

@@ -62,7 +62,6 @@ from .thresholds import (
     prior_thresholds,
     quantile_thresholds,
     score_histogram,
-    smooth_thresholds,
 )
 
 __all__ = [
@@ -114,7 +113,6 @@ __all__ = [
     'similarity_from_confusion',
     'similarity_from_matrix',
     'similarity_from_prototypes',
-    'smooth_thresholds',
     'smoothed_cross_entropy',
     'smoothing_table',
     'soft_cross_entropy',

@@ -172,11 +172,6 @@ def per_class_thresholds(
     return thresholds.clamp(lower, upper)
 
 
-def smooth_thresholds(previous: Tensor, new: Tensor, momentum: float = 0.5) -> Tensor:
-    """momentum * previous + (1 - momentum) * new, all (C,); momentum in [0, 1)."""
-    return momentum * previous + (1 - momentum) * new
-
-
 def damp(
     boost: Tensor,
     kept_rate: Tensor,

@@ -57,6 +57,8 @@ from mmdet_softpl.registry import MODELS
 
 # Iterations in a row without one pseudo-label before a warning says why.
 SILENT_ITERS = 1000
+# What is left of old reliability statistics at a refresh.
+RELIABILITY_DECAY = 0.5
 # Late enough for any hook to have updated the teacher, early enough to lose nothing.
 BATCH_NORM_CHECK_ITER = 3
 
@@ -91,8 +93,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
               scores;
               ``HeldOutCalibrationHook`` takes others),
             - ``refresh_interval`` (>= 1): iterations between two updates of calibration and
-              offsets, when ranks sum their statistics,
-            - ``reliability_decay``: what is left of old statistics at a refresh, in [0, 1].
+              offsets, when ranks sum their statistics.
         semi_test_cfg: ``predict_on``: ``'teacher'`` or ``'student'``.
         teacher_checkpoint: A plain detector's checkpoint, or a semi-supervised one (its
             teacher), for the teacher alone; the student starts from ``detector.init_cfg``.
@@ -344,7 +345,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         state, cfg = self.class_state, self.semi_train_cfg
         sum_over_ranks(state.new_reliability)
         # A held-out part is seen whole every time.
-        decay = 0.0 if self.held_out else cfg['reliability_decay']
+        decay = 0.0 if self.held_out else RELIABILITY_DECAY
         state.reliability.mul_(decay).add_(state.new_reliability)
         state.clear('new_reliability')
         table = calibration_table(

@@ -26,7 +26,6 @@ DEFAULTS = dict(
     student_correction=False,
     calibration_interval=10,
     refresh_interval=500,
-    reliability_decay=0.5,
     **asdict(LabelingCfg()),
 )
 
@@ -66,7 +65,7 @@ def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:
     check_choice(owner, 'freeze_teacher', cfg['freeze_teacher'], (True,))
     check_choice(owner, 'label_mode', cfg['label_mode'], LABEL_MODES)
     check_choice(owner, 'calibration', cfg['calibration'], CALIBRATION_MODES)
-    for key in ('score_thr', 'score_floor', 'objectness_thr', 'reliability_decay'):
+    for key in ('score_thr', 'score_floor', 'objectness_thr'):
         check_range(owner, key, cfg[key], 0, 1)
     for key in ('iou_thr', 'cross_class_iou_thr'):
         check_range(owner, key, cfg[key], 0, 1, include_lower=False)

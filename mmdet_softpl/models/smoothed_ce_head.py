@@ -91,8 +91,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
             ``smoothing`` over as many again. >= 0.
         refresh_interval: Iterations between two updates of prototypes and similarity, the
             only time that ranks exchange anything. >= 1.
-        prototype_momentum: Momentum of a prototype, per instance, once the exact mean has
-            seen 1 / (1 - momentum) of them. In [0, 1).
         *args, **kwargs: Those of ``mmdet.Shared2FCBBoxHead``.
 
     Raises:
@@ -114,7 +112,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         max_inflow: float = 1.0,
         warmup_iters: int = 500,
         refresh_interval: int = 100,
-        prototype_momentum: float = 0.99,
         **kwargs,
     ) -> None:
         owner = type(self).__name__
@@ -127,7 +124,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         check_range(owner, 'max_inflow', max_inflow, 0, None, include_lower=False)
         check_range(owner, 'warmup_iters', warmup_iters, 0, None, whole=True)
         check_range(owner, 'refresh_interval', refresh_interval, 1, None, whole=True)
-        check_range(owner, 'prototype_momentum', prototype_momentum, 0, 1, include_upper=False)
         self.smoothing = float(smoothing)
         self.smoothing_mode = smoothing_mode
         self.temperature = temperature
@@ -136,7 +132,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
         self.max_inflow = max_inflow
         self.warmup_iters = warmup_iters
         self.refresh_interval = refresh_interval
-        self.prototype_momentum = prototype_momentum
         if self.smooths and not has_objectness(self):
             check_cross_entropy(
                 self.loss_cls,
@@ -378,7 +373,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
                 self.prototype_counts,
                 self.feature_sums,
                 self.feature_counts,
-                self.prototype_momentum,
             )
             self.prototypes.copy_(prototypes)
             self.prototype_counts.copy_(counts)

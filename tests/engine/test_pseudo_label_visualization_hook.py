@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
 from mmdet_softpl.engine import PseudoLabelVisualizationHook
+from mmdet_softpl.engine import pseudo_label_visualization_hook as module
 from mmdet_softpl.engine.pseudo_label_visualization_hook import first_of_branches
 from mmdet_softpl.reporting import pseudo_labels as pictures
 from tests.support.tiny import detector_config, multi_batch, semi_config
@@ -68,7 +69,7 @@ def make_runner(model: Any, visualizer: Any = None) -> Any:
 def test_draws_where_it_is_due_and_counts_nothing(name: str) -> None:
     model = build(name)
     runner = make_runner(model)
-    hook = PseudoLabelVisualizationHook(interval=3, max_instances=4)
+    hook = PseudoLabelVisualizationHook(interval=3)
     hook.before_train(runner)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     random_state = torch.get_rng_state()
@@ -92,7 +93,8 @@ def test_rows_are_the_same_instances_in_both_views(monkeypatch: pytest.MonkeyPat
         pictures, 'draw_view_pair', lambda *args: given.extend(args) or plain(*args)
     )
     model = build()
-    hook = PseudoLabelVisualizationHook(max_instances=4)
+    monkeypatch.setattr(module, 'MAX_INSTANCES', 4)
+    hook = PseudoLabelVisualizationHook()
     batch = first_of_branches(loader_batch())
     assert batch is not None
     hook.draw(model, batch)
@@ -160,5 +162,3 @@ def test_another_model_and_bad_values_are_refused() -> None:
         PseudoLabelVisualizationHook().before_train(make_runner(torch.nn.Identity()))
     with pytest.raises(ValueError, match='interval'):
         PseudoLabelVisualizationHook(interval=0)
-    with pytest.raises(ValueError, match='max_instances'):
-        PseudoLabelVisualizationHook(max_instances=0)

@@ -20,6 +20,7 @@ from torch import nn
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.engine import RareBoostPseudoLabeler
+from mmdet_softpl.engine import rare_boost_pseudo_labeler as labeler
 from mmdet_softpl.functional import score_histogram
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
@@ -152,7 +153,7 @@ def test_lvis_frequencies_win_over_counted_ones(tmp_path: Path) -> None:
 
 
 def test_prior_thresholds_are_those_of_the_sorted_scores(tmp_path: Path) -> None:
-    hook, _ = started(tmp_path, alpha=0.5, thr_momentum=0.5, thr_range=(0.1, 0.95), min_count=20)
+    hook, _ = started(tmp_path, alpha=0.5, thr_range=(0.1, 0.95), min_count=20)
     generator = torch.Generator().manual_seed(0)
     images = 90
     scores = {c: torch.rand(200, generator=generator).tolist() for c in (1, 2, 3)}
@@ -197,8 +198,11 @@ def test_fixed_mode_keeps_its_threshold(tmp_path: Path) -> None:
     assert torch.equal(hook.class_state.thresholds, torch.full((4,), 0.42))
 
 
-def test_a_class_labelled_too_often_loses_boost_then_gains_threshold(tmp_path: Path) -> None:
-    hook, _ = started(tmp_path, damp_factor=2.0, damp_patience=2, thr_momentum=0.0, max_boost=1.3)
+def test_a_class_labelled_too_often_loses_boost_then_gains_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labeler, 'THRESHOLD_STEP', 1.0)
+    hook, _ = started(tmp_path, damp_factor=2.0, damp_patience=2, max_boost=1.3)
     boosts, thresholds = [], []
     for _ in range(4):
         # 10 an image, where 2 * 2 / 120 are labelled.
@@ -215,8 +219,11 @@ def test_a_class_labelled_too_often_loses_boost_then_gains_threshold(tmp_path: P
     assert hook.history['strikes'][0] == 0
 
 
-def test_damping_raises_the_threshold_of_an_unboosted_class(tmp_path: Path) -> None:
-    hook, _ = started(tmp_path, damp_patience=1, thr_momentum=0.0, boost_gamma=0.0, min_count=1000)
+def test_damping_raises_the_threshold_of_an_unboosted_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labeler, 'THRESHOLD_STEP', 1.0)
+    hook, _ = started(tmp_path, damp_patience=1, boost_gamma=0.0, min_count=1000)
     see(hook, {0: [0.99] * 100}, 10)
     hook.refresh()
     assert hook.class_state.thresholds.tolist() == pytest.approx([0.7 * 1.1, 0.7, 0.7, 0.7])
@@ -476,7 +483,6 @@ def test_an_unusable_labelled_file_is_named_at_construction(tmp_path: Path, cont
         (dict(thr_range=(0.9, 0.3)), '0.3'),
         (dict(thr_range=(-0.2, 0.3)), '-0.2'),
         (dict(min_count=0), '0'),
-        (dict(thr_momentum=1.0), '1.0'),
         (dict(damp_factor=0), '0'),
         (dict(damp_patience=0), '0'),
         (dict(align_rate=1.5), '1.5'),

@@ -14,7 +14,6 @@ from mmdet_softpl.functional import (
     prior_thresholds,
     quantile_thresholds,
     score_histogram,
-    smooth_thresholds,
 )
 
 BINS = 1000
@@ -239,12 +238,6 @@ def test_limits_out_of_order_are_an_error(lower, upper):
 
 
 # --- smoothing and damping ---
-
-
-def test_smoothing_is_an_exponential_average():
-    previous, new = torch.tensor([0.4, 0.8]), torch.tensor([0.8, 0.8])
-    assert smooth_thresholds(previous, new).tolist() == pytest.approx([0.6, 0.8])
-    assert smooth_thresholds(previous, new, 0.75).tolist() == pytest.approx([0.5, 0.8])
 
 
 def test_damping_follows_the_story_of_four_classes():

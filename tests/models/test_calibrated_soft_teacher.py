@@ -533,7 +533,6 @@ def test_a_missing_teacher_checkpoint_is_named_at_construction() -> None:
         (dict(max_per_img=0), ['max_per_img']),
         (dict(max_per_img=50.0), ['max_per_img', '50.0', 'whole']),
         (dict(refresh_interval=2.5), ['refresh_interval', '2.5']),
-        (dict(reliability_decay=2), ['reliability_decay', '2']),
         (dict(cls_pseudo_thr=0.9), ['cls_pseudo_thr', 'score_thr']),
     ],
 )

@@ -398,7 +398,6 @@ def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
         (dict(refresh_interval=100.5), ['refresh_interval', 'whole number']),
         (dict(warmup_iters=True), ['warmup_iters', 'whole number']),
         (dict(refresh_interval=0), ['refresh_interval']),
-        (dict(prototype_momentum=1.0), ['prototype_momentum']),
         (dict(max_inflow=0), ['max_inflow']),
         (dict(smoothing_mode='file'), ['similarity_file', 'None']),
         (dict(smoothing_mode='file', similarity_file='x.txt'), ['x.txt']),
