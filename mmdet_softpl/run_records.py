@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmdet_softpl.atomic_json import finite
 
+NETWORKS = ('teacher', 'student')
 PSEUDO_LABELS_FILE = 'pseudo_labels.jsonl'
 """Head: ``classes``, ``groups`` (0 rare, 1 common, 2 frequent), ``expected_per_image``. Records,
 one a refresh: ``iter``, ``images``, ``kept_per_image``, ``thresholds``, ``boosts``; lists have one
@@ -25,6 +26,20 @@ VALIDATIONS_FILE = 'validations.jsonl'
 """Head: ``classes``, ``groups`` (or None). Records, one a validation: ``iter`` and ``parts``, by
 ``'teacher'``, ``'student'`` or ``'model'``: ``metrics``, and of ``LongTailMetric`` ``class_AP``
 (``'bbox'`` or ``'segm'`` to a list) and ``reliability`` (3 x groups x bins)."""
+
+
+def metrics_by_network(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """``teacher/longtail/segm_AP`` and so on as ``longtail/segm_AP`` of ``'teacher'``.
+
+    Networks without a metric are absent.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in NETWORKS:
+        prefix = f'{name}/'
+        own = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+        if own:
+            found[name] = own
+    return found
 
 
 def append_record(path: str | os.PathLike, record: dict[str, Any]) -> None:

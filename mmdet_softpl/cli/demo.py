@@ -161,16 +161,14 @@ def _train(cfg: Any, work_dir: Path) -> tuple[Any, dict[int, dict[str, float]]]:
 
 def _stages(validations: dict[int, dict[str, float]], key: dict) -> dict[str, dict[str, float]]:
     """Rows of the table."""
-    burn_in, last = validations[key['supervised_iters']], validations[key['iters']]
+    from mmdet_softpl.run_records import metrics_by_network
 
-    def part(metrics: dict[str, float], name: str) -> dict[str, float]:
-        prefix = f'{name}/'
-        return {k[len(prefix) :]: v for k, v in metrics.items() if k.startswith(prefix)}
-
+    burn_in = metrics_by_network(validations[key['supervised_iters']])
+    last = metrics_by_network(validations[key['iters']])
     return {
-        'after burn-in': part(burn_in, 'teacher'),
-        'teacher': part(last, 'teacher'),
-        'student': part(last, 'student'),
+        'after burn-in': burn_in['teacher'],
+        'teacher': last['teacher'],
+        'student': last['student'],
     }
 
 

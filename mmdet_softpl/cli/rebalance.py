@@ -199,6 +199,7 @@ def _print(result: dict[str, Any], args: argparse.Namespace, out: Path) -> None:
     from rich.table import Table
 
     from mmdet_softpl.reporting.rebalancing import TITLES
+    from mmdet_softpl.reporting.table import percent
 
     keys = [key for key in TITLES if key in result['curve'][0]]
     table = Table(title=f'Box AP on the {result["images"]["choose"]} images it is chosen on')
@@ -206,10 +207,10 @@ def _print(result: dict[str, Any], args: argparse.Namespace, out: Path) -> None:
         table.add_column(head, justify='right')
     for point in result['curve']:
         chosen = ' *' if point['gamma'] == result['gamma'] else ''
-        table.add_row(f'{point["gamma"]:g}{chosen}', *(_percent(point[key]) for key in keys))
+        table.add_row(f'{point["gamma"]:g}{chosen}', *(percent(point[key]) for key in keys))
     Console().print(table)
     old, new = (result['report'][side] for side in ('old', 'new'))
-    shown = ', '.join(f'{TITLES[k]} {_percent(old[k])} -> {_percent(new[k])}' for k in keys)
+    shown = ', '.join(f'{TITLES[k]} {percent(old[k])} -> {percent(new[k])}' for k in keys)
     print(f'on the other {result["images"]["report"]} images: {shown}')
     low, high = (100 * value for value in result['interval'])
     print(f'difference of box AP: {low:+.1f} to {high:+.1f} (95 %): {result["verdict"]}')
@@ -221,7 +222,3 @@ def _print(result: dict[str, Any], args: argparse.Namespace, out: Path) -> None:
         print('no evidence that this is better: keep the detector as it is')
     else:
         print(f'next: softpl export {args.checkpoint} OUT_DIR --rebalance {out}')
-
-
-def _percent(value: float) -> str:
-    return '-' if value < 0 else f'{100 * value:.1f}'

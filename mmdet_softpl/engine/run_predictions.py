@@ -40,7 +40,7 @@ def predict_or_read(
         progress: Called with the images done and all.
     """
     if path.is_file():
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding='utf-8'))
         if known.get('source') == source:
             return [_from_plain(record) for record in known['predictions']]
     teacher = detector().eval().teacher

@@ -15,9 +15,7 @@ from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.functional import GROUP_NAMES
 from mmdet_softpl.registry import HOOKS
-from mmdet_softpl.run_records import VALIDATIONS_FILE, append_record
-
-PARTS = ('teacher', 'student')
+from mmdet_softpl.run_records import VALIDATIONS_FILE, append_record, metrics_by_network
 
 
 @MMDET_HOOKS.register_module()
@@ -61,11 +59,8 @@ class ValidationRecordHook(Hook):
                 ),
             )
         parts: dict[str, dict[str, Any]] = {}
-        for name in PARTS:
-            prefix = f'{name}/'
-            own = {k[len(prefix) :]: float(v) for k, v in metrics.items() if k.startswith(prefix)}
-            if own:
-                parts[name] = dict(metrics=own)
+        for name, own in metrics_by_network(metrics).items():
+            parts[name] = dict(metrics={key: float(value) for key, value in own.items()})
         if not parts:
             parts[_predicting_part(runner)] = dict(
                 metrics={key: float(value) for key, value in metrics.items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet_softpl.functional.frequency import GROUP_NAMES
+from mmdet_softpl.reporting.table import percent
 
 
 def pilot_page(result: Mapping[str, Any]) -> str:
@@ -31,7 +32,7 @@ def pilot_page(result: Mapping[str, Any]) -> str:
 def return_sentence(found: Mapping[str, Any], seconds: float) -> str:
     """What unlabelled images save at one labelled share, in a sentence."""
     own = found['own_labels'] * seconds / 3600
-    start = f'{found["title"]} {_percent(found["ap"])} with {found["own_labels"]:,.0f} labels'
+    start = f'{found["title"]} {percent(found["ap"])} with {found["own_labels"]:,.0f} labels'
     if found['place'] == 'above':
         body = (
             'more than the labelled-only curve reaches, so the return is at least '
@@ -82,7 +83,7 @@ def _runs(result: Mapping[str, Any]) -> str:
             f'{run["labelled_images"]:,}',
             f'{run["labelled_instances"]:,}',
             f'{run["labelled_instances"] * result["seconds"] / 3600:.1f}',
-            *(_percent(run['metrics'].get(key)) for key in keys),
+            *(percent(run['metrics'].get(key)) for key in keys),
         ]
         for run in result['runs']
     ]
@@ -101,8 +102,8 @@ def _thresholds(result: Mapping[str, Any]) -> str:
             [
                 name,
                 f'{curve["best_threshold"]:.2f}',
-                _percent(curve['precision'][place]),
-                _percent(curve['recall'][place]),
+                percent(curve['precision'][place]),
+                percent(curve['recall'][place]),
                 f'{curve["kept_per_image"][place]:.2f}',
             ]
         )
@@ -115,8 +116,8 @@ def _thresholds(result: Mapping[str, Any]) -> str:
     own = [
         [
             name,
-            _percent(result['own'].get(f'precision_{name}')),
-            _percent(result['own'].get(f'recall_{name}')),
+            percent(result['own'].get(f'precision_{name}')),
+            percent(result['own'].get(f'recall_{name}')),
         ]
         for name in GROUP_NAMES
         if f'recall_{name}' in result['own']
@@ -170,13 +171,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
     lines += ['| ' + ' | '.join(row) + ' |' for row in rows]
     return '\n'.join(lines)
-
-
-def _percent(value: float | None) -> str:
-    """AP and shares in per cent; - where there is none (-1: no object of the group)."""
-    if value is None or value != value or value < 0:
-        return '-'
-    return f'{100 * value:.1f}'
 
 
 def _number(value: float | None) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 
 from mmdet_softpl.functional.frequency import GROUP_NAMES
 from mmdet_softpl.reporting.work_dir import WorkDir
+from mmdet_softpl.run_records import NETWORKS
 
 LETTERS = ('r', 'c', 'f')
-PARTS = ('teacher', 'student', 'model')
+PARTS = (*NETWORKS, 'model')
 
 
 def main_part(run: WorkDir) -> str | None:

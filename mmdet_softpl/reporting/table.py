@@ -45,7 +45,7 @@ def metrics_table(rows: Mapping[str, Mapping[str, float]], *, terminal: bool | N
     for name, metrics in rows.items():
         plain = {key.rsplit('/', 1)[-1]: value for key, value in metrics.items()}
         cells = [plain.get(f'{kind}_{column}') for kind in KINDS for column in COLUMNS]
-        table.add_row(Text(name), *(_percent(cell) for cell in cells))
+        table.add_row(Text(name), *(percent(cell) for cell in cells))
     # Wide enough for any table of ours: a narrow window must wrap lines, not lose digits.
     console = Console(
         file=io.StringIO(),
@@ -59,7 +59,8 @@ def metrics_table(rows: Mapping[str, Mapping[str, float]], *, terminal: bool | N
     return '\n'.join(line.rstrip() for line in text.splitlines()) + '\n'
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """AP and shares in per cent; ``-`` where there is none (-1: no object of the group)."""
     if value is None or not math.isfinite(value) or value < 0:
         return '-'
     return f'{100 * value:.1f}'

@@ -19,12 +19,12 @@ from mmdet_softpl.run_records import (
     PSEUDO_LABELS_FILE,
     VALIDATIONS_FILE,
     after_restarts,
+    metrics_by_network,
     read_records,
 )
 
 TIMESTAMP = re.compile(r'\d{8}_\d{6}$')
 ENVIRONMENT = re.compile(r'System environment:\n(.*?)\n\s*\n?Runtime environment', re.DOTALL)
-PARTS = ('teacher', 'student')
 
 
 @dataclass
@@ -158,17 +158,7 @@ def _parts_of(record: dict[str, Any]) -> dict[str, dict]:
         for key, value in record.items()
         if key not in ('step', 'time', 'data_time', 'memory') and isinstance(value, (int, float))
     }
-    parts = {
-        name: dict(
-            metrics={
-                key[len(name) + 1 :]: value
-                for key, value in metrics.items()
-                if key.startswith(f'{name}/')
-            }
-        )
-        for name in PARTS
-    }
-    parts = {name: part for name, part in parts.items() if part['metrics']}
+    parts = {name: dict(metrics=own) for name, own in metrics_by_network(metrics).items()}
     return parts or {'model': dict(metrics=metrics)}
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from mmdet_softpl.reporting import draw_class_counts, save_figure
 from mmdet_softpl.reporting.class_axis import MAX_NAMES
+from mmdet_softpl.reporting.class_counts import draw_class_counts
+from mmdet_softpl.reporting.figure import save_figure
 
 NAMES = ('few', 'many', 'none', 'some')
 LABELED = (3, 500, 1, 40)

@@ -6,8 +6,8 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from mmdet_softpl.reporting import draw_pseudo_labels, draw_view_pair, save_figure
-from mmdet_softpl.reporting.figure import PALETTE
+from mmdet_softpl.reporting.figure import PALETTE, save_figure
+from mmdet_softpl.reporting.pseudo_labels import draw_pseudo_labels, draw_view_pair
 
 NAMES = ('bolt', 'rivet', 'nut')
 IMAGE = np.full((40, 60, 3), 200, dtype=np.uint8)

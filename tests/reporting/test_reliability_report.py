@@ -6,7 +6,8 @@ import torch
 from netcal.metrics import ECE
 
 from mmdet_softpl.functional.reliability import reliability_counts
-from mmdet_softpl.reporting import draw_reliability, save_figure
+from mmdet_softpl.reporting.figure import save_figure
+from mmdet_softpl.reporting.reliability import draw_reliability
 
 NUM_BINS = 10
 

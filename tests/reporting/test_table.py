@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmdet_softpl.reporting import metrics_table
+from mmdet_softpl.reporting.table import metrics_table
 
 ROW = {
     'longtail/bbox_AP': 0.1234,
