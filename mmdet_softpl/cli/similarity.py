@@ -1,4 +1,4 @@
-"""``python -m mmdet_softpl similarity``: which classes ``SmoothedCEHead`` takes for alike."""
+"""``python -m mmdet_softpl similarity``: which classes ``SmoothedCEHead`` considers similar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = 'similarity'
-HELP = 'show which classes SmoothedCEHead takes for alike, and write it to a file'
+HELP = 'show which classes SmoothedCEHead considers similar, and write it to a file'
 
 EXAMPLE = """example:
   softpl similarity my_config.py work_dirs/parts/iter_20000.pth --out similarity/

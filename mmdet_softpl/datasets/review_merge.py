@@ -68,8 +68,8 @@ def merge_review(
 
     Every new annotation is a single object, whatever the file calls a crowd: the host ignores
     crowds, and an export has none. It has a dict ``provenance``: ``source`` (``'accepted'``,
-    ``'corrected'`` or ``'added'``), ``pseudo_score`` and ``pseudo_class`` of the pseudo-label that
-    it was (None for added ones), ``reviewer``, ``checkpoint_sha256`` and ``date``. In LVIS files
+    ``'corrected'`` or ``'added'``), ``pseudo_confidence`` and ``pseudo_class`` of the
+    pseudo-label that it was (None for added ones), ``reviewer``, ``checkpoint_sha256`` and ``date``. In LVIS files
     the classes whose pseudo-labels were all removed become ``neg_category_ids`` of the image,
     nothing is ``not_exhaustive_category_ids``, and ``frequency``, ``image_count`` and
     ``instance_count`` are counted anew.
@@ -147,7 +147,7 @@ def merge_review(
                 iscrowd=0,
                 provenance=dict(
                     source=source,
-                    pseudo_score=None if origin is None else origin['confidence'],
+                    pseudo_confidence=None if origin is None else origin['confidence'],
                     pseudo_class=was,
                     reviewer=image.reviewer or reviewer,
                     checkpoint_sha256=manifest['checkpoint_sha256'],

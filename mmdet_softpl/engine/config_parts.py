@@ -38,7 +38,7 @@ def labeller_of(cfg: Config) -> tuple[int, Any]:
     return found
 
 
-def test_pipeline(cfg: Config) -> list[dict[str, Any]]:
+def loading_pipeline(cfg: Config) -> list[dict[str, Any]]:
     """How validation images are loaded (test images where there are none), without their labels.
 
     Raises:

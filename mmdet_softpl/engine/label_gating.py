@@ -33,7 +33,7 @@ from mmdet_softpl.datasets.annotation_file import (
 )
 from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, right_and_wrong_labels
-from mmdet_softpl.engine.config_parts import test_pipeline
+from mmdet_softpl.engine.config_parts import loading_pipeline
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
 from mmdet_softpl.file_keys import images_key, seen_key
 from mmdet_softpl.functional.label_gate import (
@@ -146,7 +146,7 @@ def gate_labels(
             f'were made, are too few to fit a gate; {MIN_LABELS} or more of each are needed. Hold '
             'out more images.'
         )
-    pipeline = test_pipeline(cfg)
+    pipeline = loading_pipeline(cfg)
     datasets = {
         'held-out': _images(cfg, held_out_file, held_out_root, summary.classes, pipeline),
         'generated': _images(cfg, ann_file, image_root, summary.classes, pipeline),

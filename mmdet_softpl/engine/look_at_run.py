@@ -20,7 +20,7 @@ from mmdet_softpl.engine.boost_check import BoostCheck, check_boost
 from mmdet_softpl.engine.config_parts import (
     annotation_path,
     held_out_set,
-    test_pipeline,
+    loading_pipeline,
     training_set,
 )
 from mmdet_softpl.engine.label_examples import Example, find_examples
@@ -106,7 +106,7 @@ class RunModel:
         return f'{len(indices)} {what}', found
 
     def _build(self, leaf: dict[str, Any]) -> BaseDataset:
-        plain = dict(leaf, pipeline=test_pipeline(self.cfg), test_mode=True)
+        plain = dict(leaf, pipeline=loading_pipeline(self.cfg), test_mode=True)
         plain.pop('indices', None)
         # Unlabelled images need no classes in training, and then have none.
         own = (plain.get('metainfo') or {}).get('classes')

@@ -31,7 +31,7 @@ from mmdet_softpl.datasets.config_sets import (
     UNLABELLED,
     ConfiguredSet,
 )
-from mmdet_softpl.engine.config_parts import test_pipeline, training_set
+from mmdet_softpl.engine.config_parts import loading_pipeline, training_set
 from mmdet_softpl.engine.device import chosen_device
 from mmdet_softpl.engine.load_teacher import load_teacher, read_config
 from mmdet_softpl.engine.review_folder import (
@@ -200,7 +200,7 @@ def _class_names(labelled: ConfiguredSet) -> tuple[str, ...] | None:
 
 def _unlabeled_dataset(cfg: Config, images: str | None) -> tuple[BaseDataset, str]:
     """The unlabelled images with the test pipeline, and the folder they are in."""
-    pipeline = test_pipeline(cfg)
+    pipeline = loading_pipeline(cfg)
     if images is not None:
         dataset: dict[str, Any] = dict(type='mmdet_softpl.UnlabeledImageDataset', data_root=images)
         root = images
@@ -217,7 +217,7 @@ def _key(
 ) -> dict[str, Any]:
     """What the labels depend on."""
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    seen_as = [images_key(dataset), test_pipeline(cfg)]
+    seen_as = [images_key(dataset), loading_pipeline(cfg)]
     with open(checkpoint, 'rb') as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):

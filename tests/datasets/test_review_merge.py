@@ -157,7 +157,7 @@ def test_a_round_trip_loses_nothing(kind: str, manifest: dict, tmp_path: Path) -
         ]  # fmt: skip
         assert annotation['provenance'] == dict(
             source='accepted',
-            pseudo_score=confidence,
+            pseudo_confidence=confidence,
             pseudo_class=CLASSES[[10, 20, 30].index(annotation['category_id'])],
             reviewer='a@b.c' if kind == 'label-studio' else 'ann',
             checkpoint_sha256='abc' * 20,
@@ -217,7 +217,7 @@ def test_corrections_are_told_apart_and_lvis_fields_follow(manifest: dict, tmp_p
     assert summary.deleted == {'dog & <co>': 1}
     sources = [a['provenance']['source'] for a in merged['annotations'][1:]]
     assert sources == ['corrected', 'added', 'corrected']
-    assert merged['annotations'][2]['provenance']['pseudo_score'] is None
+    assert merged['annotations'][2]['provenance']['pseudo_confidence'] is None
     assert merged['images'][0] == before['images'][0]
     image = merged['images'][1]
     assert image['neg_category_ids'] == [20] and image['not_exhaustive_category_ids'] == []
