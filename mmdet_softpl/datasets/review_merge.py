@@ -69,10 +69,10 @@ def merge_review(
     Every new annotation is a single object, whatever the file calls a crowd: the host ignores
     crowds, and an export has none. It has a dict ``provenance``: ``source`` (``'accepted'``,
     ``'corrected'`` or ``'added'``), ``pseudo_confidence`` and ``pseudo_class`` of the
-    pseudo-label that it was (None for added ones), ``reviewer``, ``checkpoint_sha256`` and ``date``. In LVIS files
-    the classes whose pseudo-labels were all removed become ``neg_category_ids`` of the image,
-    nothing is ``not_exhaustive_category_ids``, and ``frequency``, ``image_count`` and
-    ``instance_count`` are counted anew.
+    pseudo-label that it was (None for added ones), ``reviewer``, ``checkpoint_sha256`` and
+    ``date``. In LVIS files the classes whose pseudo-labels were all removed become
+    ``neg_category_ids`` of the image, nothing is ``not_exhaustive_category_ids``, and
+    ``frequency``, ``image_count`` and ``instance_count`` are counted anew.
 
     Args:
         labeled: content of the labelled file; not changed.
