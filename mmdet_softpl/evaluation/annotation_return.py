@@ -40,7 +40,7 @@ def equivalent_labels(labels: np.ndarray, aps: np.ndarray, ap: float) -> tuple[f
             f'the labelled-only curve needs at least two different numbers of labels, ascending; '
             f'got {list(labels)}'
         )
-    curve = isotonic(torch.as_tensor(aps).double(), torch.ones(len(aps))).numpy()
+    curve = _non_decreasing(aps)
     if ap > curve[-1]:
         return float(labels[-1]), ABOVE
     if ap < curve[0]:
@@ -53,6 +53,24 @@ def equivalent_labels(labels: np.ndarray, aps: np.ndarray, ap: float) -> tuple[f
     part = (ap - low) / (high - low)
     logs = np.log(labels[right - 1 : right + 1])
     return float(np.exp(logs[0] + part * (logs[1] - logs[0]))), WITHIN
+
+
+def _non_decreasing(aps: np.ndarray) -> np.ndarray:
+    return isotonic(torch.as_tensor(aps).double(), torch.ones(len(aps))).numpy()
+
+
+def _span(labels: np.ndarray, aps: np.ndarray, ap: float) -> tuple[float, float, bool, bool]:
+    """Fewest and most labels that reach ``ap`` and no more, and whether either is but a bound.
+
+    They differ where the curve is flat at ``ap``, as APr is at 0 in short trainings. A curve that
+    is flat up to one of its ends says nothing of what lies beyond it.
+    """
+    flat = np.flatnonzero(np.isclose(_non_decreasing(aps), ap, rtol=0, atol=1e-12))
+    if len(flat) > 1:
+        first, last = flat[0], flat[-1]
+        return float(labels[first]), float(labels[last]), first == 0, last == len(labels) - 1
+    number, place = equivalent_labels(labels, aps, ap)
+    return number, number, place == BELOW, place == ABOVE
 
 
 def annotation_return(
@@ -77,28 +95,29 @@ def annotation_return(
         seconds: To annotate an instance, > 0.
 
     Returns:
-        ``hours`` and ``place`` (where the AP lies on the curve, see :func:`equivalent_labels`);
+        ``hours`` and ``place`` (where the AP lies on the curve, see :func:`equivalent_labels`; of
+        several numbers of labels that reach it, the one nearest to ``own_labels``);
         ``low`` and ``high``, the 95 % interval: None where the draws leave the curve at that end,
         so that only the other end is known, or where there are no draws; ``verdict``:
         ``'saves'``, ``'costs'`` or ``'cannot tell'``.
     """
-    number, place = equivalent_labels(labels, curve, ap)
+    _, place = equivalent_labels(labels, curve, ap)
+    fewest, most, _, _ = _span(labels, curve, ap)
+    number = min(max(own_labels, fewest), most)
     hours = (number - own_labels) * seconds / 3600
     result: dict[str, Any] = dict(
         own_labels=own_labels, equivalent_labels=number, hours=hours, place=place
     )
     drawn = [
-        equivalent_labels(labels, points, value)
-        for points, value in zip(curve_draws, ap_draws, strict=True)
+        _span(labels, points, value) for points, value in zip(curve_draws, ap_draws, strict=True)
     ]
     if not drawn:
         return dict(result, low=None, high=None, verdict='cannot tell')
-    values = (np.array([item[0] for item in drawn]) - own_labels) * seconds / 3600
-    places = np.array([item[1] for item in drawn])
-    low, high = np.quantile(values, [TAIL, 1 - TAIL]).tolist()
+    values = (np.array([item[:2] for item in drawn]) - own_labels) * seconds / 3600
+    low = float(np.quantile(values[:, 0], TAIL))
+    high = float(np.quantile(values[:, 1], 1 - TAIL))
     # A draw beyond the curve counts with the curve's end: a bound, not a value.
-    open_above = bool((places == ABOVE).mean() > TAIL)
-    open_below = bool((places == BELOW).mean() > TAIL)
+    open_below, open_above = (np.array([item[2:] for item in drawn]).mean(axis=0) > TAIL).tolist()
     verdict = 'cannot tell'
     if low > 0 and not open_below:
         verdict = 'saves'

@@ -72,6 +72,40 @@ def test_where_the_curve_cannot_tell() -> None:
     assert (mixed['low'], mixed['high'], mixed['verdict']) == (None, None, 'cannot tell')
 
 
+@pytest.mark.parametrize(
+    ('curve', 'ap', 'own', 'hours', 'interval', 'verdict'),
+    [
+        # Nobody found a rare object: labels are neither wasted nor saved.
+        ([0.0, 0.0, 0.0], 0.0, 400.0, 0, (None, None), 'cannot tell'),
+        ([0.0, 0.0, 0.1], 0.0, 400.0, 0, (None, 0), 'cannot tell'),
+        ([0.0, 0.0, 0.1], 0.0, 1600.0, -12, (None, -12), 'costs'),
+        ([0.1, 0.2, 0.2], 0.2, 100.0, 3, (3, None), 'saves'),
+    ],
+)
+def test_flat_curves(
+    curve: list[float],
+    ap: float,
+    own: float,
+    hours: float,
+    interval: tuple[float | None, float | None],
+    verdict: str,
+) -> None:
+    points = np.array(curve)
+    found = annotation_return(
+        LABELS,
+        points,
+        own,
+        ap,
+        curve_draws=np.tile(points, (50, 1)),
+        ap_draws=np.full(50, ap),
+        seconds=36.0,
+    )
+    assert found['hours'] == pytest.approx(hours)
+    assert found['low'] == pytest.approx(interval[0])
+    assert found['high'] == pytest.approx(interval[1])
+    assert found['verdict'] == verdict
+
+
 def test_a_loss() -> None:
     found = annotation_return(
         LABELS,
