@@ -23,9 +23,10 @@ value a class."""
 AUDIT_FILE = 'pseudo_label_audit.json'
 """In the work directory itself, written at the end of the training: what every class got."""
 VALIDATIONS_FILE = 'validations.jsonl'
-"""Head: ``classes``, ``groups`` (or None). Records, one a validation: ``iter`` and ``parts``, by
-``'teacher'``, ``'student'`` or ``'model'``: ``metrics``, and of ``LongTailMetric`` ``class_AP``
-(``'bbox'`` or ``'segm'`` to a list) and ``reliability`` (3 x groups x bins)."""
+"""Head: ``classes``, ``groups`` (or None), ``supervised_iters``. Records, one a validation:
+``iter`` and ``parts``, by ``'teacher'``, ``'student'`` or ``'model'``: ``metrics``, and of
+``LongTailMetric`` ``class_AP`` (``'bbox'`` or ``'segm'`` to a list) and ``reliability``
+(3 x groups x bins)."""
 
 
 def metrics_by_network(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmdet_softpl.engine.burn_in_mean_teacher_hook import BurnInMeanTeacherHook
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.functional import GROUP_NAMES
@@ -56,6 +57,14 @@ class ValidationRecordHook(Hook):
                     start_iter=self._start_iter,
                     classes=list(meta.get('classes', ())),
                     groups=groups,
+                    supervised_iters=next(
+                        (
+                            hook.supervised_iters
+                            for hook in runner.hooks
+                            if isinstance(hook, BurnInMeanTeacherHook)
+                        ),
+                        0,
+                    ),
                 ),
             )
         parts: dict[str, dict[str, Any]] = {}

@@ -51,24 +51,52 @@ def metric_series(run: WorkDir, part: str, name: str) -> tuple[list[int], list[f
     )
 
 
+def before_and_last(
+    run: WorkDir, records: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two validations that show what pseudo-labels changed.
+
+    Args:
+        run: The training.
+        records: Of its validations, at least one.
+
+    Returns:
+        The last one before pseudo-labels began, else the first; and the last of all.
+    """
+    before = [record for record in records if record['iter'] <= run.supervised_iters]
+    return before[-1] if before and len(before) < len(records) else records[0], records[-1]
+
+
+def before_title(run: WorkDir) -> str:
+    """What the first of :func:`before_and_last` is, for a reader."""
+    part = main_part(run)
+    records = [record for record in run.validations if part in record['parts']]
+    if not records:
+        return 'the first validation'
+    iteration = before_and_last(run, records)[0]['iter']
+    if 0 < iteration <= run.supervised_iters < records[-1]['iter']:
+        return f'the last validation before pseudo-labels (iteration {iteration:,})'
+    return f'the first validation (iteration {iteration:,})'
+
+
 def group_rows(run: WorkDir) -> list[dict[str, Any]]:
-    """AP of each network in its first and last validation: all classes, rare, common, frequent."""
+    """AP of each network before pseudo-labels and at last: all classes, rare, common, frequent."""
     rows = []
     kind = iou_type(run)
     for part in PARTS:
         records = [record for record in run.validations if part in record['parts']]
         if not records:
             continue
-        ends = (records[0], records[-1])
+        ends = before_and_last(run, records)
         for name, suffix in (('all classes', ''), *zip(GROUP_NAMES, LETTERS, strict=True)):
-            first, last = (metric_of(r['parts'][part], f'{kind}_AP{suffix}') for r in ends)
+            before, last = (metric_of(r['parts'][part], f'{kind}_AP{suffix}') for r in ends)
             rows.append(
                 dict(
                     part=part,
                     group=name,
-                    first=first,
+                    before=before,
                     last=last,
-                    change=_difference(last, first),
+                    change=_difference(last, before),
                     ap50=metric_of(ends[1]['parts'][part], f'{kind}_AP50') if not suffix else None,
                     error=metric_of(
                         ends[1]['parts'][part], f'cc_ece_{suffix}' if suffix else 'cc_ece'
@@ -87,7 +115,7 @@ def class_rows(run: WorkDir, check: Any | None = None) -> list[dict[str, Any]]:
     """
     names = run.classes
     part, kind = main_part(run), iou_type(run)
-    first, last = _class_ap_ends(run, part, kind)
+    before, last = _class_ap_ends(run, part, kind)
     student = _class_ap_ends(run, 'student', kind)[1] if part == 'teacher' else None
     newest = run.refreshes[-1] if run.refreshes else {}
     audit = run.audit['classes'] if run.audit else [{}] * len(names)
@@ -101,7 +129,7 @@ def class_rows(run: WorkDir, check: Any | None = None) -> list[dict[str, Any]]:
             group=None if run.groups is None else GROUP_NAMES[run.groups[c]],
             labelled_images=record.get('labelled_images'),
             labelled_instances=record.get('labelled_instances'),
-            first=_at(first, c),
+            before=_at(before, c),
             last=_at(last, c),
             student=_at(student, c),
             boost=_at(newest.get('boosts'), c, record.get('boost')),
@@ -115,7 +143,7 @@ def class_rows(run: WorkDir, check: Any | None = None) -> list[dict[str, Any]]:
             plain_kept=plain.get('count'),
             history=[refresh['kept_per_image'][c] for refresh in run.refreshes],
         )
-        row['change'] = _difference(row['last'], row['first'])
+        row['change'] = _difference(row['last'], row['before'])
         row['ratio'] = (
             row['kept'] / row['expected'] if row['kept'] is not None and row['expected'] else None
         )
@@ -143,7 +171,7 @@ def ratios(run: WorkDir) -> np.ndarray:
 
 
 def changes(rows: Sequence[Mapping[str, Any]], count: int = 8) -> tuple[list, list]:
-    """The classes that gained and those that lost most AP between first and last validation."""
+    """The classes that gained and those that lost most AP since ``before_and_last``."""
     known = [row for row in rows if row['change'] is not None]
     gained = sorted((r for r in known if r['change'] > 0), key=lambda r: -r['change'])
     lost = sorted((r for r in known if r['change'] < 0), key=lambda r: r['change'])
@@ -187,14 +215,17 @@ def boost_rows(check: Any) -> list[dict[str, Any]]:
 def _class_ap_ends(
     run: WorkDir, part: str | None, kind: str
 ) -> tuple[list[float] | None, list[float] | None]:
-    """(C,) AP of the first and the last validation that wrote down its classes."""
-    tables = [
-        record['parts'][part]['class_AP'][kind]
+    """(C,) AP of ``before_and_last``, of the validations that wrote down their classes."""
+    records = [
+        record
         for record in run.validations
-        if part in record['parts'] and kind in record['parts'][part].get('class_AP', {})
+        if part in record['parts']
+        and len(record['parts'][part].get('class_AP', {}).get(kind, ())) == len(run.classes)
     ]
-    tables = [table for table in tables if len(table) == len(run.classes)]
-    return (tables[0], tables[-1]) if tables else (None, None)
+    if not records:
+        return None, None
+    before, last = (r['parts'][part]['class_AP'][kind] for r in before_and_last(run, records))
+    return before, last
 
 
 def _at(values: Sequence[float] | None, index: int, default: float | None = None) -> float | None:

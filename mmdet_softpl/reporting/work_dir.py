@@ -41,6 +41,8 @@ class WorkDir:
             start goes on.
         classes: (C,) names.
         groups: (C,) 0 rare, 1 common, 2 frequent, or None where nobody counted.
+        supervised_iters: Iterations on labelled images alone, before any pseudo-label; 0 where
+            nobody wrote them down.
         expected: (C,) labelled instances per labelled image, or None.
         config: Path of the config that mmengine saved.
         checkpoint: The newest checkpoint.
@@ -55,6 +57,7 @@ class WorkDir:
     audit: dict[str, Any] | None = None
     classes: list[str] = field(default_factory=list)
     groups: list[int] | None = None
+    supervised_iters: int = 0
     expected: list[float] | None = None
     config: Path | None = None
     checkpoint: Path | None = None
@@ -200,6 +203,7 @@ def _read_validations(run: WorkDir, starts: Sequence[_Start]) -> None:
         if head and start.lasts(records):
             run.classes = list(head['classes']) or run.classes
             run.groups = head['groups'] or run.groups
+            run.supervised_iters = head.get('supervised_iters', 0)
         parts.append((start.start_iter, records))
     run.validations = after_restarts(parts)
 

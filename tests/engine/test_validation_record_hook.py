@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_softpl.engine import ValidationRecordHook
+from mmdet_softpl.engine import BurnInMeanTeacherHook, ValidationRecordHook
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from mmdet_softpl.run_records import VALIDATIONS_FILE, read_records
 
@@ -22,6 +22,7 @@ def make_runner(tmp_path: Path, metric: Any, model: Any = None) -> Any:
     return SimpleNamespace(
         iter=20,
         log_dir=str(tmp_path),
+        hooks=[BurnInMeanTeacherHook(supervised_iters=7)],
         model=torch.nn.Identity() if model is None else model,
         val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[metric])),
     )
@@ -46,7 +47,7 @@ def test_teacher_and_student(tmp_path: Path) -> None:
     metrics = {'teacher/longtail/segm_AP': 0.15, 'student/longtail/segm_AP': float('nan')}
     hook.after_val_epoch(runner, metrics)
     head, record = read_records(tmp_path / VALIDATIONS_FILE)
-    assert head == dict(start_iter=20, classes=list(NAMES), groups=[0, 2, 2])
+    assert head == dict(start_iter=20, classes=list(NAMES), groups=[0, 2, 2], supervised_iters=7)
     assert record['iter'] == 40
     teacher, student = record['parts']['teacher'], record['parts']['student']
     assert teacher['metrics'] == {'longtail/segm_AP': 0.15}

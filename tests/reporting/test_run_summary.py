@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 from mmdet_softpl.reporting import run_summary
 from mmdet_softpl.reporting.work_dir import WorkDir, read_work_dir
+from mmdet_softpl.run_records import append_record, read_records
 from tests.support.tiny_report import write_run
 
 
@@ -21,9 +23,9 @@ def run(tmp_path: Path) -> WorkDir:
 def test_rows_of_classes(run: WorkDir) -> None:
     rows = {row['name']: row for row in run_summary.class_rows(run)}
     ant, bee, dog = rows['ant'], rows['bee <b>'], rows['dog']
-    assert (ant['first'], ant['last'], ant['change']) == (0.0, 0.25, 0.25)
+    assert (ant['before'], ant['last'], ant['change']) == (0.0, 0.25, 0.25)
     assert bee['change'] == pytest.approx(-0.2)
-    assert dog['first'] is None and dog['change'] is None, '-1 is no AP'
+    assert dog['before'] is None and dog['change'] is None, '-1 is no AP'
     assert (bee['boost'], dog['boost'], ant['kept'], bee['ratio']) == (2.5, 1.0, 0, 2.0)
     assert ant['group'] == 'rare' and dog['group'] == 'frequent'
     assert ant['precision'] is None
@@ -36,6 +38,37 @@ def test_gained_lost_and_never_labelled(run: WorkDir) -> None:
     assert [row['name'] for row in lost] == ['bee <b>'], 'a class that stays is neither'
     assert run_summary.never_labelled(rows) == ['ant']
     assert run_summary.changes(rows, count=0) == ([], [])
+
+
+def test_changes_count_from_the_end_of_the_labelled_part(tmp_path: Path) -> None:
+    """What labels alone brought, before the first pseudo-label, is no gain of these."""
+    path = write_run(tmp_path / 'run')
+    file = path / '20260101_000000' / 'validations.jsonl'
+    head, at_20, at_40 = read_records(file)
+    untrained = json.loads(json.dumps(at_20))
+    untrained['iter'] = 5
+    for part in untrained['parts'].values():
+        part['class_AP']['segm'] = [0.0] * 4
+        part['metrics'] = dict.fromkeys(part['metrics'], 0.0)
+    file.unlink()
+    for record in (dict(head, supervised_iters=20), untrained, at_20, at_40):
+        append_record(file, record)
+    run = read_work_dir(path)
+    assert run.supervised_iters == 20
+    rows = {row['name']: row for row in run_summary.class_rows(run)}
+    assert rows['bee <b>']['change'] == pytest.approx(-0.2)
+    assert [row['name'] for row in run_summary.changes(list(rows.values()))[1]] == ['bee <b>']
+    (rare,) = (
+        r for r in run_summary.group_rows(run) if r['part'] == 'teacher' and r['group'] == 'rare'
+    )
+    assert rare['before'] == 0.02
+    assert 'before pseudo-labels (iteration 20)' in run_summary.before_title(run)
+    # While labelled images are all there is, the first one is what there is to compare with.
+    for supervised, before in ((0, 5), (4, 5), (5, 5), (39, 20), (40, 5), (100, 5)):
+        run.supervised_iters = supervised
+        found = run_summary.before_and_last(run, run.validations)
+        assert [record['iter'] for record in found] == [before, 40], supervised
+    assert 'first validation (iteration 5)' in run_summary.before_title(run)
 
 
 def test_kept_without_an_audit_is_the_mean_over_images(run: WorkDir) -> None:
@@ -52,7 +85,7 @@ def test_kept_without_an_audit_is_the_mean_over_images(run: WorkDir) -> None:
 def test_groups_and_series(run: WorkDir) -> None:
     rows = run_summary.group_rows(run)
     rare = next(r for r in rows if r['part'] == 'teacher' and r['group'] == 'rare')
-    assert (rare['first'], rare['last']) == (0.02, pytest.approx(0.12))
+    assert (rare['before'], rare['last']) == (0.02, pytest.approx(0.12))
     assert next(r for r in rows if r['group'] == 'common')['last'] is None
     assert run_summary.metric_series(run, 'student', 'segm_AP') == ([20, 40], [0.1, 0.2])
     assert run_summary.main_part(run) == 'teacher' and run_summary.iou_type(run) == 'segm'
