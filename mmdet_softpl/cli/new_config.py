@@ -10,6 +10,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 NAME = 'new-config'
 HELP = 'write a config for your own data'
@@ -22,7 +23,21 @@ QUESTIONS = {
     'val_json': 'json of the validation images',
     'val_images': 'folder of the validation images',
 }
-ARCHS = ('mask-rcnn_r50', 'mask-rcnn_r101', 'cascade-mask-rcnn_r50', 'mask-rcnn_swin-t')
+# Asked for where a path is missing too.
+SETTINGS = {
+    'arch': 'detector',
+    'gpus': 'number of GPUs, 0 for the CPU',
+    'gpu_memory': 'GB of memory of one GPU',
+    'out': 'name of the config to write',
+}
+DEFAULTS = dict(arch='mask-rcnn_r50', gpus=1, gpu_memory=24.0, out='my_config.py')
+ARCHS = (
+    'mask-rcnn_r50',
+    'mask-rcnn_r101',
+    'cascade-mask-rcnn_r50',
+    'cascade-mask-rcnn_r101',
+    'mask-rcnn_swin-t',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='labelled images to calibrate on and not to train on, such as `split --held-out` '
         'writes; in the folder of the labelled ones (default: calibrate on the labelled batch)',
     )
-    parser.add_argument('--arch', choices=ARCHS, default=ARCHS[0], help='default: %(default)s')
-    parser.add_argument('--gpus', type=int, default=1, help='0 for the CPU (default: 1)')
+    parser.add_argument('--arch', choices=ARCHS, help=f'default: {DEFAULTS["arch"]}')
+    parser.add_argument('--gpus', type=int, help=f'0 for the CPU (default: {DEFAULTS["gpus"]})')
     parser.add_argument(
-        '--gpu-memory', type=float, default=24.0, metavar='GB', help='of one GPU (default: 24)'
+        '--gpu-memory',
+        type=float,
+        metavar='GB',
+        help=f'of one GPU (default: {DEFAULTS["gpu_memory"]:g})',
     )
-    parser.add_argument('--out', default='my_config.py', help='default: %(default)s')
+    parser.add_argument('--out', help=f'default: {DEFAULTS["out"]}')
     parser.add_argument('--force', action='store_true', help='replace an existing file')
     parser.add_argument('--json', action='store_true', help='print what was chosen as json')
 
@@ -71,8 +89,10 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.datasets.training_plan import ARCHITECTURES, plan_training
     from mmdet_softpl.progress import one_by_one
 
-    out = _checked_out(args.out, args.force)
+    if args.out is not None:
+        _checked_out(args.out, args.force)
     paths = _paths(args)
+    out = _checked_out(args.out, args.force)
     data = check_own_data(paths, partial(one_by_one, 'reading images'))
     summary = data.labelled.summary
     assert summary is not None  # check_own_data raises otherwise
@@ -134,13 +154,19 @@ def run(args: argparse.Namespace) -> int:
     print(
         f'{out}: {args.arch}, {len(summary.classes)} classes, {data.labelled.used_images:,} '
         f'labelled and {data.unlabelled.used_images:,} unlabelled images; {plan.max_iters:,} '
-        f'iterations of {plan.batch} images'
+        f'iterations of {plan.batch} images, for {_machine(args.gpus, args.gpu_memory)}'
     )
     launch = f' --gpus {args.gpus} --launcher pytorch' if args.gpus > 1 else ''
     path = shlex.quote(str(out))
     print(f'next: python -m mmdet_softpl inspect {path}')
     print(f'then: mim train mmdet {path}{launch}')
     return 0
+
+
+def _machine(gpus: int, memory: float) -> str:
+    if gpus == 0:
+        return 'the CPU (--gpus)'
+    return f'{gpus} GPU{"s" if gpus > 1 else ""} of {memory:g} GB (--gpus, --gpu-memory)'
 
 
 def _checked_out(given: str, force: bool) -> Path:
@@ -178,21 +204,64 @@ def _paths(args: argparse.Namespace) -> dict[str, str]:
         lines = '\n'.join(f'  {flag(name)} PATH: {QUESTIONS[name]}' for name in missing)
         raise ValueError(f'missing:\n{lines}\n(on a terminal new-config asks for them)')
     for name in missing:
-        paths[name] = _ask(name)
+        paths[name] = _ask_path(name)
+    _complete(args, ask=bool(missing))
     return paths
 
 
-def _ask(name: str) -> str:
+def _complete(args: argparse.Namespace, ask: bool) -> None:
+    """Fill in the settings that were left out, in place, with answers or with what is usual."""
+    usual = {**DEFAULTS, **(_gpus_here() if ask else {})}
+    for name in SETTINGS:
+        if getattr(args, name) is None:
+            value = usual[name]
+            setattr(args, name, _ask_setting(name, value) if ask else value)
+
+
+def _gpus_here() -> dict[str, Any]:
+    """Number and memory of the GPUs of this machine; empty without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    count = torch.cuda.device_count()
+    least = min(torch.cuda.get_device_properties(i).total_memory for i in range(count))
+    return dict(gpus=count, gpu_memory=float(least // 2**30))
+
+
+def _answer(question: str, subject: str) -> str:
+    try:
+        return input(f'{question}: ').strip()
+    except EOFError:
+        raise ValueError(f'no answer for the {subject}; nothing was written') from None
+
+
+def _ask_setting(name: str, usual: Any) -> Any:
+    """An answer of the kind of ``usual``, which an empty one stands for."""
+    choices = f' ({", ".join(ARCHS)})' if name == 'arch' else ''
+    shown = f'{usual:g}' if isinstance(usual, float) else usual
+    while True:
+        answer = _answer(f'{SETTINGS[name]}{choices} [{shown}]', SETTINGS[name])
+        if not answer:
+            return usual
+        try:
+            value = type(usual)(answer)
+        except ValueError:
+            print(f'{answer!r} is no number', file=sys.stderr)
+            continue
+        if name != 'arch' or value in ARCHS:
+            return value
+        print(f'{answer!r} is none of {", ".join(ARCHS)}', file=sys.stderr)
+
+
+def _ask_path(name: str) -> str:
     from mmdet_softpl.datasets.own_data import path_problem
 
     while True:
-        try:
-            answer = input(f'{QUESTIONS[name]}: ').strip()
-        except EOFError:
-            raise ValueError(f'no answer for the {QUESTIONS[name]}; nothing was written') from None
-        problem = path_problem(name, os.path.expanduser(answer)) if answer else None
+        answer = os.path.expanduser(_answer(QUESTIONS[name], QUESTIONS[name]))
+        problem = path_problem(name, answer) if answer else None
         if answer and problem is None:
-            return os.path.expanduser(answer)
+            return answer
         if problem is not None:
             print(problem, file=sys.stderr)
 

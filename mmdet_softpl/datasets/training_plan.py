@@ -69,6 +69,12 @@ ARCHITECTURES = {
         6.0,
         'cascade-mask-rcnn_r50_fpn_20e_coco',
     ),
+    'cascade-mask-rcnn_r101': Architecture(
+        'calibrated-soft-teacher_cascade-mask-rcnn_r101_fpn',
+        'semi_180k',
+        7.9,
+        'cascade-mask-rcnn_r101_fpn_20e_coco',
+    ),
     'mask-rcnn_swin-t': Architecture(
         'calibrated-soft-teacher_mask-rcnn_swin-t-p4-w7_fpn',
         'semi_180k_adamw',

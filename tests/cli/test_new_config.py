@@ -152,6 +152,8 @@ def test_asks_on_a_terminal(
     given = {name: paths.pop(name) for name in ('labeled_json', 'labeled_images')}
     # An empty answer and the wrong one are asked for again.
     answers = ['', given['labeled_images'], given['labeled_json'], given['labeled_images']]
+    # So is an unknown detector, and what is no number. An empty answer is the usual one.
+    answers += ['yolo', 'cascade-mask-rcnn_r101', 'two', '2', '']
     terminal = io.StringIO('\n'.join(answers) + '\n')
     terminal.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, 'stdin', terminal)
@@ -160,7 +162,16 @@ def test_asks_on_a_terminal(
     captured = capsys.readouterr()
     assert captured.out.count(QUESTIONS['labeled_json']) == 3
     assert 'swapped with --labeled-images' in captured.err
-    assert Config.fromfile(out).labeled_ann_file == given['labeled_json']
+    assert captured.out.count('number of GPUs, 0 for the CPU [1]') == 2
+    assert (
+        'GB of memory of one GPU [24]' in captured.out and 'name of the config' not in captured.out
+    )
+    assert "'yolo' is none of" in captured.err and "'two' is no number" in captured.err
+    assert '2 GPUs of 24 GB' in captured.out
+    cfg = Config.fromfile(out)
+    assert cfg.labeled_ann_file == given['labeled_json']
+    assert len(cfg.model.detector.roi_head.bbox_head) == 3
+    assert cfg.model.detector.backbone.depth == 101
 
     # Nobody answers any more.
     assert main(_arguments(paths, tmp_path / 'other.py')) == 2
