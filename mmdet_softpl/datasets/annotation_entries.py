@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,8 @@ BAD_POLYGON = 'polygon of fewer than three points'
 def check_ids(data: dict[str, Any], problems: Faults) -> None:
     """Note ids of images, categories and annotations that are no whole numbers.
 
-    Training takes any id, but the evaluation keeps them in arrays of integers.
+    Training takes any id, but the evaluation keeps them in arrays of integers, and `review` writes
+    new ones.
     """
     for key in ('images', 'categories', 'annotations'):
         items = data.get(key)
@@ -220,6 +221,13 @@ def check_instances(
     image_column: list[int] = []
     class_column: list[int] = []
     for position, annotation in enumerate(annotations):
+        if isinstance(annotation, dict) and 'id' not in annotation:
+            problems.add(
+                'annotation without `id`',
+                f'annotations[{position}] = {str(annotation)[:80]}',
+                'Number the annotations.',
+            )
+            continue
         try:
             ann_id = annotation['id']
             image = image_ids.get(annotation['image_id'])
@@ -230,9 +238,9 @@ def check_instances(
             hash(ann_id)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problems.add(
-                'annotation without usable `id`, `image_id`, `category_id` or `bbox`',
+                'annotation without usable `image_id`, `category_id` or `bbox`',
                 f'annotations[{position}]: {type(error).__name__}: {error}',
-                'A bbox is [x, y, width, height] in pixels.',
+                'Ids are numbers, and a bbox is [x, y, width, height] in pixels, four numbers.',
             )
             continue
         if ann_id in seen:
@@ -246,13 +254,13 @@ def check_instances(
             problems.add(
                 'category id that `categories` does not define',
                 f'annotation id={ann_id!r}: category_id={annotation["category_id"]!r}',
-                'Add the category, or remove the annotation.',
+                _add_or_convert('category', annotation['category_id'], category_ids),
             )
         if image is None:
             problems.add(
                 'image id that `images` does not define',
                 f'annotation id={ann_id!r}: image_id={annotation["image_id"]!r}',
-                'Add the image, or remove the annotation.',
+                _add_or_convert('image', annotation['image_id'], image_ids),
             )
         if not finite or width < 0 or height < 0:
             problems.add(
@@ -275,7 +283,39 @@ def check_instances(
                         'A polygon is [x1, y1, x2, y2, x3, y3, ...]; remove or correct it.',
                     )
                     break
+                if not are_finite(polygon):
+                    problems.add(
+                        'polygon with a coordinate that is no finite number',
+                        f'annotation id={ann_id!r}: segmentation={str(polygon)[:60]}',
+                        'The host would crash on it; remove or correct the polygon.',
+                    )
+                    break
+        if annotation.get('iscrowd') not in (None, 0, 1):
+            problems.add(
+                '`iscrowd` that is neither 0 nor 1',
+                f'annotation id={ann_id!r}: iscrowd={annotation["iscrowd"]!r}',
+                'Write the number 0 for a single object, without quotation marks.',
+            )
         if image is not None and category is not None and not annotation.get('iscrowd'):
             image_column.append(image)
             class_column.append(category)
     return np.array(image_column, dtype=np.int64), np.array(class_column, dtype=np.int64)
+
+
+def are_finite(polygon: Sequence[Any]) -> bool:
+    """Whether all coordinates are numbers, and none is NaN or infinite."""
+    try:
+        return math.isfinite(sum(polygon))
+    except TypeError:
+        return False
+
+
+def _add_or_convert(what: str, given: Any, known: Mapping[Any, int]) -> str:
+    """What to do about an id that is not known."""
+    converted = int(given) if isinstance(given, str) and given.isdecimal() else str(given)
+    if converted in known:
+        return (
+            f'There is {converted!r}, which is not the same: write the ids of both as numbers, '
+            'without quotation marks.'
+        )
+    return f'Add the {what}, or remove the annotation.'

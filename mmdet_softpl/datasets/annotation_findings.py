@@ -11,7 +11,7 @@ from mmdet_softpl.messages import some_of
 from .annotation_checks import AnnotationSummary, check_annotations
 from .annotation_entries import Faults, check_ids
 from .annotation_file import AnnotationError
-from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION, ConfiguredSet
+from .config_sets import LABELLED, UNLABELLED, VALIDATION, ConfiguredSet
 from .findings import ERROR, WARNING, Finding
 from .usable_part import usable_part
 
@@ -41,11 +41,13 @@ def summarise(
         findings.append(
             Finding(ERROR, name, 'no annotation', detail, 'give a json with annotations')
         )
-    if role in (VALIDATION, TEST):
+    if role != UNLABELLED:
         ids = Faults()
         check_ids(data, ids)
+        # Training takes them, but not evaluation and `review import`.
+        stops = WARNING if labelled else ERROR
         for kind in ids.counts:
-            findings.append(finding_of_message(ERROR, name, kind, f'{path}: {ids.describe(kind)}'))
+            findings.append(finding_of_message(stops, name, kind, f'{path}: {ids.describe(kind)}'))
     if role == UNLABELLED and not data['categories']:
         if not data['images']:
             detail = f'{path}: key `images` is an empty list'

@@ -72,7 +72,7 @@ def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findi
         'image without `height` or `width`',
         [image_id for image_id, size in sizes.items() if not all(size)],
         'images',
-        'write the size in pixels into the json',
+        'write the size in pixels into the json, as numbers without quotation marks',
     )
     if configured.role == UNLABELLED:
         return findings
@@ -81,7 +81,8 @@ def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findi
         'annotation without `area`',
         [a['id'] for a in annotations if not isinstance(a.get('area'), (int, float))],
         'annotations',
-        'write the area in pixels: of the mask, or width x height of the box',
+        'write the area in pixels, a number without quotation marks: of the mask, or width x '
+        'height of the box',
     )
     note(
         ERROR if configured.with_masks else WARNING,
@@ -102,7 +103,17 @@ def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findi
         'the `size` of an RLE is [height, width], and its `counts` add up to all pixels; write the '
         'mask again, or correct the size of the image in the json',
     )
-    dropped = [a['id'] for a in annotations if _is_dropped(a, sizes[a['image_id']])]
+    ignored = [a['id'] for a in annotations if a.get('ignore')]
+    note(
+        ERROR if ignored and len(ignored) == len(annotations) else WARNING,
+        'annotation with `ignore`',
+        ignored,
+        'annotations',
+        'the host leaves them out; set `ignore` to 0 where the object counts',
+    )
+    dropped = [
+        a['id'] for a in annotations if not a.get('ignore') and is_dropped(a, sizes[a['image_id']])
+    ]
     note(
         ERROR if dropped and len(dropped) == len(annotations) else WARNING,
         'annotation that the host leaves out',
@@ -157,10 +168,13 @@ def _mask_problem(segmentation: Any, size: tuple[int, int]) -> str:
     return ''
 
 
-def _is_dropped(annotation: dict[str, Any], size: tuple[int, int]) -> bool:
-    """As ``CocoDataset.parse_data_info``."""
-    if annotation.get('ignore', False):
-        return True
+def is_dropped(annotation: dict[str, Any], size: tuple[int, int]) -> bool:
+    """As ``CocoDataset.parse_data_info``, but for ``ignore``.
+
+    Args:
+        annotation: with a usable ``bbox``.
+        size: (width, height) of its image, 0 where the file does not say.
+    """
     x, y, width, height = annotation['bbox']
     image_width, image_height = size
     if not (image_width and image_height):

@@ -18,13 +18,15 @@ from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding
 from .image_scan import scan_image
 from .in_threads import map_in_threads
-from .set_comparisons import class_findings, image_findings, leak_findings
+from .set_comparisons import class_findings, image_findings, leak_findings, size_findings
 from .set_contents import SetContents, SetImage, read_set
 from .unlabeled_image_dataset import size_or_error
 
 FILES = ('labeled_json', 'unlabeled_json', 'val_json', 'held_out_json')
 FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
 HELD_OUT = 'held-out'
+# Of `filter_cfg` in the data set that the written config inherits.
+MIN_SIZE = 32
 _IMAGE_FOLDERS = {
     LABELLED: 'labeled_images',
     UNLABELLED: 'unlabeled_images',
@@ -201,7 +203,7 @@ def _set(role: str, ann_file: str, image_root: str, with_masks: bool) -> SetCont
             classes=classes,
             local=True,
             filter_empty=role == LABELLED,
-            min_size=0,
+            min_size=MIN_SIZE if role in (LABELLED, UNLABELLED) else 0,
             oversample_thr=None,
             times=1,
             source=0,
@@ -256,11 +258,12 @@ def _without(folder: SetContents, others: Sequence[SetContents]) -> SetContents:
 
 
 def _with_sizes(contents: SetContents, sizes: Mapping[str, tuple[int, int]]) -> SetContents:
-    """A folder's images with their sizes, without those that training leaves out."""
+    """A folder's images with their sizes, without those that are broken."""
     if contents.configured.ann_file:
         return contents
     images = tuple(SetImage(i.path, *sizes[i.path]) for i in contents.images if i.path in sizes)
-    return replace(contents, images=images, used_images=len(images), epoch_images=len(images))
+    used = sum(min(i.height, i.width) >= contents.configured.min_size for i in images)
+    return replace(contents, images=images, used_images=used, epoch_images=used)
 
 
 def _calibration_on_validation(
@@ -304,7 +307,7 @@ def _broken_images(
                 broken.append((path, found))
             else:
                 sizes[path] = found
-        findings += _image_findings(one, broken)
+        findings += _image_findings(one, broken) + size_findings(one, sizes)
     return findings, sizes
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from itertools import combinations
+from urllib.parse import unquote
 
 from mmdet_softpl.messages import some_of
 
@@ -81,20 +83,8 @@ def image_findings(
         'of 16 bits a channel it keeps the upper 8, and these files hardly use them: spread their '
         'values over the whole range, or save them with 8 bits',
     )
-    differing = [i for i in present if _differs(i, scanned[i.path])]
-    for stops in (True, False):
-        note(
-            ERROR if stops else WARNING,
-            'image of another size than the json says',
-            [
-                _sizes(i, scanned[i.path])
-                for i in differing
-                if (i.has_rle and contents.configured.with_masks) == stops
-            ],
-            'the annotations are of another version of the image, or of one that was not turned as '
-            'its EXIF orientation says: correct the json or the image'
-            + ('; an RLE mask fits one size alone: no other is read or found' if stops else ''),
-        )
+    sizes = {p: (s.height, s.width) for p, s in scanned.items() if s.readable}
+    findings += size_findings(contents, sizes)
     copies = [
         ' = '.join(group) for group in _by_content(contents, scanned).values() if len(group) > 1
     ]
@@ -104,6 +94,51 @@ def image_findings(
         copies,
         'each counts more than once; remove the copies, above all if their labels differ',
     )
+    return findings
+
+
+def size_findings(contents: SetContents, sizes: Mapping[str, tuple[int, int]]) -> list[Finding]:
+    """Images whose json says another size, so that annotations lie elsewhere in them.
+
+    Args:
+        contents: a set.
+        sizes: height and width of the images that can be read, by path.
+
+    Returns:
+        The findings: errors where most images differ, or an RLE would not be read.
+    """
+    present = [image for image in contents.images if image.path in sizes]
+    differing = [
+        image
+        for image in present
+        if image.height and image.width and (image.height, image.width) != sizes[image.path]
+    ]
+    findings = []
+    for fits_one_size in (True, False):
+        images = [
+            image
+            for image in differing
+            if (image.has_rle and contents.configured.with_masks) == fits_one_size
+        ]
+        if not images:
+            continue
+        shown = some_of([_sizes(image, sizes[image.path]) for image in images], 5)
+        findings.append(
+            Finding(
+                ERROR if fits_one_size or 2 * len(differing) > len(present) else WARNING,
+                contents.configured.name,
+                'image of another size than the json says',
+                f'{len(images)} of {len(contents.images)} images: {shown}',
+                'the annotations are of another version of the image, or of one that was not '
+                'turned as its EXIF orientation says: correct the json or the image'
+                + (
+                    '; an RLE mask fits one size alone: no other is read or found'
+                    if fits_one_size
+                    else ''
+                ),
+                len(images),
+            )
+        )
     return findings
 
 
@@ -127,6 +162,18 @@ def _where_to_look(configured: ConfiguredSet, missing: Sequence[str], none_there
         return (
             f'write / for \\ in the file names of {configured.ann_file}: only Windows takes a '
             'backslash for a folder, and with / the files are there'
+        )
+    for form in ('NFC', 'NFD'):
+        if os.path.isfile(os.path.join(folder, unicodedata.normalize(form, name))):
+            return (
+                f'the letters with accents of {configured.ann_file} are composed otherwise than '
+                f'those of the files, as between macOS and others: write the names in Unicode '
+                f'form {form} (unicodedata.normalize)'
+            )
+    if os.path.isfile(os.path.join(folder, unquote(name))):
+        return (
+            f'the file names of {configured.ann_file} are those of an address (%20 for a space): '
+            'decode them (urllib.parse.unquote)'
         )
     if none_there and doubled:
         return f'{remedy}; the file names begin with the name of the folder already: give {above!r}'
@@ -209,13 +256,8 @@ def _is_damaged(image: ScannedImage) -> bool:
     return image.readable and bool(image.error)
 
 
-def _differs(image: SetImage, scanned: ScannedImage) -> bool:
-    declared = (image.height, image.width)
-    return scanned.readable and all(declared) and declared != (scanned.height, scanned.width)
-
-
-def _sizes(image: SetImage, scanned: ScannedImage) -> str:
-    declared, real = f'{image.width} x {image.height}', f'{scanned.width} x {scanned.height}'
+def _sizes(image: SetImage, size: tuple[int, int]) -> str:
+    declared, real = f'{image.width} x {image.height}', f'{size[1]} x {size[0]}'
     return f'{image.path} is {real}, declared {declared}'
 
 

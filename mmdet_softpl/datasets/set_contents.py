@@ -18,6 +18,7 @@ from mmdet_softpl.messages import some_of
 from .annotation_checks import AnnotationSummary
 from .annotation_file import AnnotationError, declared_size, load_annotation_file
 from .annotation_findings import finding_of_message, summarise
+from .box_findings import box_findings
 from .class_statistics import ClassStatistics, class_statistics
 from .config_sets import (
     FOLDER,
@@ -221,7 +222,7 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         )
     summary = summarise(configured, data, findings)
     part, _ = usable_part(data)
-    findings += host_findings(configured, part)
+    findings += host_findings(configured, part) + box_findings(configured, part)
     with_rle = {
         a['image_id'] for a in part['annotations'] if isinstance(a.get('segmentation'), dict)
     }
@@ -249,6 +250,23 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         if (image.image_id in classes_of or not configured.filter_empty)
         and (min(image.height, image.width) >= configured.min_size or _is_open(configured, image))
     ]
+    small = [
+        f'{image.path} ({image.width} x {image.height})'
+        for image in images
+        if min(image.height, image.width) < configured.min_size and not _is_open(configured, image)
+    ]
+    if small and used:
+        findings.append(
+            Finding(
+                WARNING,
+                name,
+                'image below `min_size`',
+                f'{path}: {len(small)} of {len(images)} images: {some_of(small, 5)}; '
+                f'filter_cfg.min_size={configured.min_size} leaves them out, with their objects',
+                'nothing, or a lower `min_size` if they are what you look for',
+                len(small),
+            )
+        )
     factors: dict[str, float] = {}
     epoch = len(used)
     if configured.oversample_thr is not None and used:

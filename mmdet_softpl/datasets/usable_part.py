@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .annotation_entries import are_finite
+
 
 def usable_part(
     data: dict[str, Any], classes: Sequence[str] | None = None
@@ -73,4 +75,7 @@ def _is_box(box: Any) -> bool:
 def _is_segmentation(segmentation: Any) -> bool:
     if not isinstance(segmentation, list):
         return True
-    return all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation)
+    return all(
+        isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and are_finite(p)
+        for p in segmentation
+    )

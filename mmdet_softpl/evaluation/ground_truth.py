@@ -180,7 +180,11 @@ def coco_api(data: dict) -> COCO:
     """
     for category in data['categories']:
         category.setdefault('frequency', FREQUENCY_LETTERS[-1])
-    annotations = [dict(a, id=number) for number, a in enumerate(data['annotations'], 1)]
+    annotations = [
+        # Some tools write null for 0.
+        dict(a, id=number, iscrowd=int(bool(a.get('iscrowd'))))
+        for number, a in enumerate(data['annotations'], 1)
+    ]
     return COCO(dict(data, annotations=annotations))
 
 

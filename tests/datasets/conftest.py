@@ -53,7 +53,7 @@ GOOD: dict[str, Any] = {
             'category_id': 9,
             'bbox': [0, 0, 4, 4],
             'area': 16,
-            'segmentation': {'size': [40, 60], 'counts': [0, 4, 2396]},
+            'segmentation': {'size': [40, 60], 'counts': [0, 4, 36, 4, 36, 4, 36, 4, 2276]},
         },
     ],
 }

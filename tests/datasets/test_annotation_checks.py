@@ -74,7 +74,17 @@ FAULTS = {
     'zero size': (lambda d: d['annotations'][0].update(bbox=[1, 2, 0, 5]), '[1, 2, 0, 5]'),
     'negative': (lambda d: d['annotations'][0].update(bbox=[1, 2, 3, -5]), '[1, 2, 3, -5]'),
     'infinite': (lambda d: d['annotations'][0].update(bbox=[1, 2, 3, float('nan')]), 'nan'),
-    'usable `id`': (lambda d: d['annotations'][0].pop('bbox'), "'bbox'"),
+    'without `id`': (lambda d: d['annotations'][0].pop('id'), 'annotations[0]'),
+    'no finite number': (
+        lambda d: d['annotations'][0]['segmentation'][0].__setitem__(0, float('nan')),
+        'nan',
+    ),
+    'neither 0 nor 1': (lambda d: d['annotations'][0].update(iscrowd='0'), "'0'"),
+    'write the ids of both as numbers': (
+        lambda d: d['annotations'][0].update(category_id='2'),
+        "category_id='2'",
+    ),
+    'usable `image_id`': (lambda d: d['annotations'][0].pop('bbox'), "'bbox'"),
     'fewer than three': (
         lambda d: d['annotations'][1].update(segmentation=[[1, 2, 3, 4]]),
         '[1, 2, 3, 4]',
@@ -264,8 +274,8 @@ def test_a_file_of_crowds_is_no_labelled_file(good, write):
         ('categories', dict(id=[3], name='c'), 'no text'),
         ('images', dict(id=[9], file_name='x.png'), 'image `id` that is no number'),
         ('images', dict(id=9, neg_category_ids=None), '`neg_category_ids` that is no list'),
-        ('annotations', dict(id=[7]), 'without usable `id`'),
-        ('annotations', dict(image_id=[7]), 'without usable `id`'),
+        ('annotations', dict(id=[7]), 'without usable `image_id`'),
+        ('annotations', dict(image_id=[7]), 'without usable `image_id`'),
     ],
 )
 def test_values_of_another_kind_are_named(good, write, key, entry, words):

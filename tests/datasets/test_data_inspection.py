@@ -67,7 +67,7 @@ def test_everything_missing_is_all_findings(tmp_path: Path) -> None:
 
 
 def test_errors_come_first(root: Path) -> None:
-    path = root / 'annotations/instances_val2017.json'
+    path = root / 'annotations/instances_train2017.json'
     data = json.loads(path.read_text())
     data['images'][0]['height'] += 1
     path.write_text(json.dumps(data))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
+import urllib.parse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -159,6 +162,36 @@ def test_other_size(root: Path) -> None:
     (finding,) = _look(_sets(root))
     assert finding.kind == 'image of another size than the json says'
     assert 'is 128 x 96, declared 96 x 128' in finding.detail
+    assert finding.severity == WARNING
+
+    # Of half the images or more it is another version of them.
+    def swap_all(data: dict) -> None:
+        for image in data['images'][1:]:
+            image['height'], image['width'] = image['width'], image['height']
+
+    _edit(root / 'annotations/instances_train2017.json', swap_all)
+    finding = next(f for f in _look(_sets(root)) if 'another size' in f.kind)
+    assert finding.severity == ERROR
+
+
+@pytest.mark.parametrize(
+    ('rename', 'said'),
+    [
+        (lambda name: unicodedata.normalize('NFD', name), 'Unicode form NFC'),
+        (urllib.parse.quote, 'urllib.parse.unquote'),
+    ],
+    ids=['macOS', 'address'],
+)
+def test_names_that_are_written_otherwise(root: Path, rename: Any, said: str) -> None:
+    def change(data: dict) -> None:
+        image = data['images'][0]
+        name = 'Öl fleck.jpg'
+        (root / 'train2017' / image['file_name']).rename(root / 'train2017' / name)
+        image['file_name'] = rename(name)
+
+    _edit(root / 'annotations/instances_train2017.json', change)
+    (finding,) = (f for f in _look(_sets(root)) if f.kind == 'missing image')
+    assert said in finding.remedy
 
 
 def test_other_size_under_a_mask_of_run_lengths(root: Path) -> None:

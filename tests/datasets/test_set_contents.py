@@ -46,7 +46,9 @@ def _kinds(contents) -> dict[str, str]:
 @pytest.mark.parametrize('min_size', [0, 41])
 def test_as_the_host_counts(good, write, filter_empty: bool, min_size: int) -> None:
     good['images'][1].update(height=60, width=70)
-    good['annotations'][2]['segmentation'].update(size=[60, 70], counts=[0, 4, 4196])
+    good['annotations'][2]['segmentation'].update(
+        size=[60, 70], counts=[0, 4, 56, 4, 56, 4, 56, 4, 4016]
+    )
     # Other than the host's: an image whose annotation is of no class in use.
     filters = dict(filter_empty_gt=filter_empty, min_size=min_size)
     cfg = _cfg(write(good), filter_cfg=filters)
@@ -57,8 +59,10 @@ def test_as_the_host_counts(good, write, filter_empty: bool, min_size: int) -> N
     host_paths = {host.get_data_info(i)['img_path'] for i in range(len(host))}
     assert host_paths <= {image.path for image in contents.images}
     assert contents.num_instances == 3
-    left_out = [f.count for f in contents.findings if f.kind == 'image without an annotation']
-    assert left_out == ([1] if filter_empty else []) and len(contents.findings) == len(left_out)
+    left_out = {f.kind: f.count for f in contents.findings}
+    assert left_out.pop('image without an annotation', 0) == int(filter_empty)
+    # One of 40 x 60 and one of 60 x 40.
+    assert left_out == ({'image below `min_size`': 2} if min_size else {})
 
 
 def _as_floats(data: dict, items: str, *keys: str, step: int = 1) -> None:
@@ -98,7 +102,7 @@ def test_words_as_ids_end_the_training_at_its_first_validation(good, write) -> N
         annotation['image_id'] = f'IMG_{annotation["image_id"]}'
     cfg = _cfg(write(good), filter_cfg=dict(filter_empty_gt=True))
     kind = 'id that is no whole number'
-    for loader, severity in (('train_dataloader', None), ('val_dataloader', ERROR)):
+    for loader, severity in (('train_dataloader', WARNING), ('val_dataloader', ERROR)):
         contents = _read(cfg, loader)
         assert _kinds(contents).get(kind) == severity
         # What the file holds is still counted.
@@ -172,9 +176,10 @@ def test_dropped_annotations_are_those_that_the_host_drops(good, write) -> None:
     with DefaultScope.overwrite_default_scope('mmdet'):
         host = DATASETS.build(copy.deepcopy(cfg))
     kept = sum(len(host.get_data_info(i)['instances']) for i in range(len(host)))
-    (finding,) = contents.findings
-    assert finding.count == len(good['annotations']) - kept == 5
-    assert finding.severity == WARNING and 'pixels' in finding.remedy
+    dropped, ignored = contents.findings[1], contents.findings[0]
+    assert (dropped.count, ignored.count) == (4, 1) and len(good['annotations']) - kept == 5
+    assert dropped.severity == ignored.severity == WARNING
+    assert 'pixels' in dropped.remedy and '`ignore` to 0' in ignored.remedy
 
 
 @pytest.mark.parametrize(

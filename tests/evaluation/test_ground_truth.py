@@ -1,9 +1,11 @@
 """Federated rules, frequency groups."""
 
+import pytest
 import torch
 
 from mmdet_softpl.evaluation.ground_truth import (
     GroundTruth,
+    coco_api,
     frequency_letters,
     groups_of_classes,
     judge_detections,
@@ -80,3 +82,15 @@ def test_groups_go_by_the_name_and_the_files_own_letters_come_first(data, write)
     assert groups_of_classes(plain, data.class_names, None) is None
     assert groups_of_classes(plain, data.class_names, labeled).tolist() == [2] * 9
     assert frequency_letters(write(dataset)) == dict(zip(data.class_names, 'rcf' * 3, strict=True))
+
+
+@pytest.mark.parametrize('crowd', [None, False, 0, 'absent'])
+def test_what_tools_write_for_no_crowd(data, crowd):
+    """The library under the evaluation takes numbers alone."""
+    content = data.dataset()
+    for annotation in content['annotations']:
+        annotation.pop('iscrowd', None)
+        if crowd != 'absent':
+            annotation['iscrowd'] = crowd
+    api = coco_api(content)
+    assert {a['iscrowd'] for a in api.dataset['annotations']} == {0}
