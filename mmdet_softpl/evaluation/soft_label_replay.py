@@ -156,6 +156,13 @@ def settled_boosts(
         shares = (plain + factors(boosts)).softmax(1)[:, :-1] * mass[:, None]
         seen = torch.zeros_like(boosts).index_add(0, classes.flatten(), shares.flatten())
         boosts = follow_labelled_shares(
-            boosts, seen, labelled_rate, state.wanted_boosts, state.groups, align_rate, unknown
+            boosts,
+            seen,
+            labelled_rate,
+            state.wanted_boosts,
+            state.groups,
+            align_rate,
+            unknown,
+            num_images=len(found),
         )
     return boosts

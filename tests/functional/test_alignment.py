@@ -15,6 +15,51 @@ from mmdet_softpl.functional import (
 GROUPS = torch.tensor([0, 0, 1, 2])
 
 
+@pytest.mark.parametrize('factor', [1, 5, 15])
+def test_more_frequent_objects_than_labelled_ones_boost_nobody(factor: int) -> None:
+    """LVIS annotates frequent classes in some of their images. A teacher that knows the truth."""
+    generator = torch.Generator().manual_seed(0)
+    groups, images = torch.tensor([0, 0, 1, 1, 2, 2]), 2000
+    rate = torch.tensor([0.01, 0.01, 0.1, 0.1, 0.5, 0.5])
+    true = rate * torch.tensor([1, 1, 1, 1, factor, factor])
+    labels = torch.repeat_interleave(torch.arange(6), (true * images).round().long())
+    seen = torch.randn(len(labels), 6, generator=generator)
+    seen[torch.arange(len(labels)), labels] += 3
+    # The exact posterior of unit normals around 3 on the axis of each class.
+    posterior = (3 * seen + true.log()).softmax(1)
+    scores = torch.cat([0.9 * posterior, torch.full((len(labels), 1), 0.1)], 1)
+    boosts = torch.ones(6)
+    for _ in range(60):
+        mass = boost_scores(scores, boosts)[:, :-1].sum(0)
+        boosts = follow_labelled_shares(
+            boosts, mass, rate, torch.ones(6), groups, 0.5, groups == 2, images
+        )
+    assert boosts.min() > 0.3 and boosts.max() < 2
+    assert torch.equal(boosts[4:], torch.ones(2))
+    torch.testing.assert_close(
+        mass[:4] / (0.9 * true[:4] * images), torch.ones(4), atol=0.2, rtol=0
+    )
+
+
+def test_boosted_labels_do_not_multiply_where_frequent_shares_are_unknown() -> None:
+    """The next teacher has learnt the boosted labels."""
+    rate, groups = torch.tensor([0.1, 0.1, 0.2, 1.0]), GROUPS
+    mass, boosts = 1000 * rate, torch.ones(4)
+    for _ in range(100):
+        boosts = follow_labelled_shares(
+            boosts,
+            mass * boosts,
+            rate,
+            torch.tensor([3.0, 3, 1, 1]),
+            groups,
+            0.5,
+            groups == 2,
+            1000,
+        )
+        mass = mass * boosts
+    assert (mass[:3] <= 1.1 * 1000 * rate[:3] * torch.tensor([3.0, 3, 1])).all()
+
+
 def test_classes_of_unknown_share_keep_their_boost_and_pull_no_one() -> None:
     boosts = torch.tensor([2.0, 1.0, 1.0, 3.0])
     mass = torch.tensor([10.0, 20.0, 30.0, 40.0])
@@ -23,15 +68,26 @@ def test_classes_of_unknown_share_keep_their_boost_and_pull_no_one() -> None:
     last = torch.tensor([False, False, False, True])
 
     def step(unknown: torch.Tensor) -> torch.Tensor:
-        return follow_labelled_shares(boosts, mass, rate, wanted_boosts, GROUPS, 0.5, unknown)
+        return follow_labelled_shares(
+            boosts, mass, rate, wanted_boosts, GROUPS, 0.5, unknown, images
+        )
+
+    images = 1000.0
 
     wanted = wanted_mass(mass, rate, wanted_boosts)
     assert torch.equal(step(none), align_boosts(boosts, mass, wanted, GROUPS, 0.5))
     assert step(none)[3] < boosts[3]
-    # As if it had exactly what it wants.
-    wanted[3] = mass[3]
+    # The last one as if it had exactly what it wants, the others share what is theirs.
+    wanted = torch.tensor([10.0, 20.0, 30.0, 40.0])
     expected = align_boosts(boosts, mass, wanted, GROUPS, 0.5)
-    assert torch.equal(step(last)[:3], expected[:3]) and step(last)[3] == boosts[3]
+    torch.testing.assert_close(step(last), torch.cat([expected[:3], boosts[3:]]))
+    # No more than the labelled images have.
+    images = 5.0
+    expected = align_boosts(boosts, mass, torch.tensor([5.0, 10.0, 15.0, 40.0]), GROUPS, 0.5)
+    torch.testing.assert_close(step(last)[:3], expected[:3])
+    assert torch.equal(
+        step(none), align_boosts(boosts, mass, wanted_mass(mass, rate, wanted_boosts), GROUPS, 0.5)
+    )
 
 
 def test_wanted_mass_by_hand() -> None:
