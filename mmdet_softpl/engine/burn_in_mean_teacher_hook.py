@@ -128,8 +128,11 @@ class BurnInMeanTeacherHook(Hook):
             ValueError: Its classifier is a linear layer and the model's a normalised one, or the
                 other way round.
         """
-        source = runner._load_from or 'the checkpoint'
-        check_classifier_layer(checkpoint, _semi_model(runner).teacher, source)
+        teacher = getattr(model_of(runner), 'teacher', None)
+        # Test-time augmentation wraps the model.
+        if teacher is None:
+            return
+        check_classifier_layer(checkpoint, teacher, runner._load_from or 'the checkpoint')
         forget_labelling(runner, checkpoint)
         names = checkpoint.get('state_dict', checkpoint)
         self._teacher_came = any(name.startswith('teacher.') for name in names)

@@ -49,7 +49,8 @@ class HostLabeling:
 
     Raises:
         TypeError: For another model.
-        ValueError: If the detector's ``semi_train_cfg`` has no ``cls_pseudo_thr``.
+        ValueError: If the detector's ``semi_train_cfg`` has no ``cls_pseudo_thr``, or its head
+            has other classes.
     """
 
     def __init__(self, detector: nn.Module, state: ClassState) -> None:
@@ -73,6 +74,13 @@ class HostLabeling:
             raise TypeError(
                 f'RareBoostPseudoLabeler: the teacher {type(teacher).__name__} has neither a '
                 'roi_head nor a bbox_head with predict().'
+            )
+        num_classes = getattr(self.head, 'num_classes', state.num_classes)
+        if num_classes != state.num_classes:
+            raise ValueError(
+                f'RareBoostPseudoLabeler: the head of {type(teacher).__name__} has num_classes='
+                f'{num_classes}, but labeled_ann_file has {state.num_classes} classes; give both '
+                'the same.'
             )
 
     def attach(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from mmdet.engine.hooks import MeanTeacherHook
 from mmengine.runner import Runner
-from torch import nn
 
+from mmdet_softpl.models.roi_adapter import stages_of
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
 
@@ -22,14 +22,17 @@ def check_alignment(runner: Runner, model: Any, max_boost: float) -> None:
         )
 
 
-def check_prototypes(runner: Runner, model: nn.Module, prototype_weight: Sequence[float]) -> None:
+def check_prototypes(runner: Runner, model: Any, prototype_weight: Sequence[float]) -> None:
     """Warn where prototypes are wanted of a head that keeps none."""
-    heads = [module for module in model.modules() if isinstance(module, SmoothedCEHead)]
-    if heads and max(prototype_weight) > 0 and not heads[0].keeps_prototypes:
+    # Evidence is that of the last stage.
+    head = stages_of(model.teacher.roi_head)[-1].bbox_head
+    if not isinstance(head, SmoothedCEHead):
+        return
+    if max(prototype_weight) > 0 and not head.keeps_prototypes:
         runner.logger.warning(
             f'RareBoostPseudoLabeler: prototype_weight={prototype_weight} has no effect, since '
             "SmoothedCEHead keeps prototypes with smoothing > 0 and smoothing_mode='similarity' "
-            f'alone; it has {heads[0].smoothing} and {heads[0].smoothing_mode!r}.'
+            f'alone; it has {head.smoothing} and {head.smoothing_mode!r}.'
         )
 
 
@@ -39,7 +42,9 @@ def check_mean_teacher(runner: Runner, model: Any, prototype_weight: Sequence[fl
     Raises:
         ValueError: The student trains batch norm, whose statistics it would not carry over.
     """
-    if not any(isinstance(hook, MeanTeacherHook) for hook in runner.hooks):
+    hooks = [hook for hook in runner.hooks if isinstance(hook, MeanTeacherHook)]
+    # With skip_buffer=False all buffers are averaged.
+    if not any(hook.skip_buffers for hook in hooks):
         return
     if model.has_trainable_batch_norm:
         raise ValueError(

@@ -55,7 +55,15 @@ def check_views(name: str, dataset: BaseDataset) -> None:
                 f'{type(silent).__name__} moves pixels '
                 'without a record in homography_matrix, so all pseudo-labels would lie '
                 'beside their objects; remove it, or use one that records (Resize, RandomFlip, '
-                "Rotate, Translate, Shear of mmdet's; in the strong view RandomCrop too)."
+                "Rotate, Translate, Shear of mmdet's; in the strong view RandomCrop with "
+                'allow_negative_crop=True too).'
+            )
+    for crop in _transforms(dataset, STUDENT_BRANCH):
+        if type(crop).__name__ == 'RandomCrop' and not getattr(crop, 'allow_negative_crop', True):
+            raise ValueError(
+                f'{name} ({type(dataset).__name__}), branch {STUDENT_BRANCH!r}: RandomCrop keeps '
+                'no crop without a box, and unlabelled images have none; set '
+                'allow_negative_crop=True.'
             )
     names = (type(transform).__name__ for transform in _transforms(dataset, TEACHER_BRANCH))
     crop = next((name for name in names if 'Crop' in name), None)

@@ -40,6 +40,7 @@ from mmdet_softpl.models.semi_train_cfg import (
     STUDENT_BRANCH,
     TEACHER_BRANCH,
     TEST_KEYS,
+    check_batch_augments,
     check_branches,
     checked_settings,
 )
@@ -136,6 +137,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             init_cfg=init_cfg,
         )
         check_two_stage(self.student)
+        check_batch_augments(self.data_preprocessor)
         check_choice(
             type(self).__name__,
             'semi_test_cfg.predict_on',
@@ -150,8 +152,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             path = Path(teacher_checkpoint)
             if not path.is_file():
                 raise FileNotFoundError(
-                    f'CalibratedSoftTeacher: teacher_checkpoint={teacher_checkpoint!r} '
-                    'does not exist.'
+                    f'CalibratedSoftTeacher: teacher_checkpoint={teacher_checkpoint!r} does not '
+                    'exist. A training that has begun holds it: to resume or test that, add '
+                    '--cfg-options model.teacher_checkpoint=None.'
                 )
         self.class_state = ClassState(
             self.num_classes,

@@ -105,7 +105,10 @@ def check_classifier_layer(checkpoint: Mapping[str, Any], detector: nn.Module, s
     """
     text = (checkpoint.get('meta') or {}).get('cfg')
     heads = getattr(getattr(detector, 'roi_head', None), 'bbox_head', None)
+    names = checkpoint.get('state_dict', checkpoint)
     if not isinstance(text, str) or heads is None:
+        return
+    if not any(name.endswith('fc_cls.weight') for name in names):
         return
     head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
     mine = type(head.fc_cls).__name__

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from mmengine.config import ConfigDict
+from torch import nn
 
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import CALIBRATION_MODES
@@ -15,6 +16,8 @@ from mmdet_softpl.models.teacher_labels import LabelingCfg
 TEACHER_BRANCH, STUDENT_BRANCH = 'unsup_teacher', 'unsup_student'
 # Of mmdet's SemiBaseDetector.
 TEST_KEYS = ('predict_on', 'forward_on', 'extract_feat_on')
+# Of mmdet 3.3.
+RESIZING_AUGMENTS = ('BatchResize', 'BatchSyncRandomResize')
 LABEL_MODES = ('soft', 'hard')
 DEFAULTS = dict(
     freeze_teacher=True,
@@ -49,6 +52,26 @@ def check_branches(branches: Iterable[str], unlabelled: bool) -> None:
             "sampler=dict(type='MultiSourceSampler', source_ratio=[...]) with both shares >= 1, "
             "and mmdet's three branches."
         )
+
+
+def check_batch_augments(data_preprocessor: nn.Module) -> None:
+    """Refuse augmentations of a batch that resize it: no view would know of it.
+
+    Args:
+        data_preprocessor: mmdet's ``MultiBranchDataPreprocessor``, or a plain one.
+
+    Raises:
+        ValueError: Names the augmentation.
+    """
+    inner = getattr(data_preprocessor, 'data_preprocessor', data_preprocessor)
+    for augment in getattr(inner, 'batch_augments', None) or ():
+        name = type(augment).__name__
+        if name in RESIZING_AUGMENTS:
+            raise ValueError(
+                f'CalibratedSoftTeacher: {name} of data_preprocessor.batch_augments resizes images '
+                'without a record in homography_matrix, so all pseudo-labels would lie beside '
+                'their objects; remove it, and resize in the pipelines.'
+            )
 
 
 def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:

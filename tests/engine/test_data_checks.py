@@ -278,7 +278,7 @@ def test_a_branch_without_the_homography_is_named_before_training(
 def test_a_crop_of_the_weak_view_alone_is_refused(tmp_path: Path) -> None:
     init_default_scope('mmdet')
     packed = [dict(type='PackDetInputs', meta_keys=('img_path', 'homography_matrix'))]
-    cropped = [dict(type='RandomCrop', crop_size=(8, 8)), *packed]
+    cropped = [dict(type='RandomCrop', crop_size=(8, 8), allow_negative_crop=True), *packed]
 
     def unlabelled(weak: list, strong: list, *first: dict) -> UnlabeledImageDataset:
         branches = dict(sup=packed, unsup_teacher=weak, unsup_student=strong)
@@ -290,6 +290,9 @@ def test_a_crop_of_the_weak_view_alone_is_refused(tmp_path: Path) -> None:
     model = MODELS.build(semi_config(detector_config('faster-rcnn', len(NAMES))))
     message = error_of(make_runner(unlabelled(cropped, packed), model=model))
     assert "branch 'unsup_teacher': RandomCrop hides a part" in message
+    never = [dict(cropped[0], allow_negative_crop=False), *packed]
+    message = error_of(make_runner(unlabelled(packed, never), model=model))
+    assert "branch 'unsup_student': RandomCrop keeps no crop without a box" in message
     check_datasets(make_runner(unlabelled(packed, cropped), model=model))
     check_datasets(make_runner(unlabelled(packed, packed, cropped[0]), model=model))
 

@@ -85,6 +85,16 @@ def test_only_labelling_is_re_scored() -> None:
     assert state.num_images == 2
 
 
+@pytest.mark.parametrize('num_classes', [NUM_CLASSES - 1, NUM_CLASSES + 1])
+def test_a_one_stage_head_of_other_classes_is_refused(num_classes: int) -> None:
+    """Its training would index past the end, or learn nothing of the last classes."""
+    init_default_scope('mmdet')
+    detector = MODELS.build(_soft_teacher())
+    detector.teacher.roi_head.num_classes = num_classes
+    with pytest.raises(ValueError, match=f'num_classes={num_classes}.*{NUM_CLASSES} classes'):
+        HostLabeling(detector, ClassState(NUM_CLASSES, 0.7))
+
+
 def test_other_models_are_refused() -> None:
     with pytest.raises(TypeError, match='Linear'):
         HostLabeling(torch.nn.Linear(1, 1), ClassState(2, 0.5))

@@ -64,7 +64,9 @@ class Ours(nn.Module):
         self.has_trainable_batch_norm = False
         self.semi_train_cfg = dict(label_mode='soft')
         self.federated: dict = {}
-        self.teacher = nn.Linear(1, 1)
+        self.teacher = nn.Module()
+        self.teacher.roi_head = nn.Module()
+        self.teacher.roi_head.bbox_head = nn.Linear(1, 1)
 
 
 def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: Any) -> Any:
@@ -510,18 +512,21 @@ def test_the_hosts_mean_teacher_hook_is_refused_where_it_loses_state(tmp_path: P
     model.has_trainable_batch_norm = True
     with pytest.raises(ValueError, match='batch norm'):
         RareBoostPseudoLabeler(path).before_train(runner)
+    # All buffers are averaged.
+    runner.hooks = [MeanTeacherHook(skip_buffer=False)]
+    RareBoostPseudoLabeler(path).before_train(runner)
 
 
 def test_a_head_without_prototypes_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / 'train.json')
     model = Ours()
-    model.head = SmoothedCEHead(num_classes=4, smoothing=0.0)
+    model.teacher.roi_head.bbox_head = SmoothedCEHead(num_classes=4, smoothing=0.0)
     runner = make_runner(tmp_path, model)
     RareBoostPseudoLabeler(path, prototype_weight=0.0).before_train(runner)
     assert not runner.warnings
     RareBoostPseudoLabeler(path).before_train(runner)
     assert len(runner.warnings) == 1 and 'smoothing > 0' in runner.warnings[0]
-    model.head = SmoothedCEHead(num_classes=4)
+    model.teacher.roi_head.bbox_head = SmoothedCEHead(num_classes=4)
     RareBoostPseudoLabeler(path).before_train(runner)
     assert len(runner.warnings) == 1
 

@@ -513,6 +513,48 @@ def test_switched_off_means_off_after_a_checkpoint_that_had_it() -> None:
             assert torch.equal(getattr(off.class_state, name), getattr(source, name))
 
 
+def test_a_checkpoint_without_a_classifier_is_of_no_other_layer() -> None:
+    """An RPN, or a backbone: its config names no classifier because it has none."""
+    cfg = detector_config()
+    cfg.roi_head.bbox_head.cls_predictor_cfg = dict(type='NormedLinear')
+    model = MODELS.build(semi_config(cfg, **GENEROUS))
+    runner: Any = SimpleNamespace(
+        model=model, hooks=[], _load_from='rpn.pth', _resume=False, _has_loaded=False
+    )
+    weights = {'rpn_head.rpn_conv.weight': torch.zeros(1)}
+    meta = dict(cfg="model = dict(type='RPN')")
+    BurnInMeanTeacherHook().after_load_checkpoint(runner, dict(state_dict=weights, meta=meta))
+
+
+def test_test_time_augmentation_loads_a_checkpoint() -> None:
+    """It wraps the model, while the hooks of the training are still in the config."""
+    model = MODELS.build(semi_config(detector_config(), **GENEROUS))
+    wrapped = torch.nn.Module()
+    wrapped.module = model
+    runner: Any = SimpleNamespace(model=wrapped, hooks=[], _load_from='iter_1.pth')
+    state = model.state_dict()
+    BurnInMeanTeacherHook().after_load_checkpoint(runner, dict(state_dict=state))
+    assert state.keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ('augment', 'refused'),
+    [
+        (dict(type='BatchResize', scale=(64, 64)), True),
+        (dict(type='BatchSyncRandomResize', random_size_range=(64, 128), size_divisor=32), True),
+        (dict(type='BatchFixedSizePad', size=(128, 128)), False),
+    ],
+)
+def test_augmentations_of_a_batch_that_resize_are_refused(augment: dict, refused: bool) -> None:
+    cfg = semi_config(detector_config(), **GENEROUS)
+    cfg['data_preprocessor']['data_preprocessor']['batch_augments'] = [augment]
+    if refused:
+        with pytest.raises(ValueError, match=f'{augment["type"]} of data_preprocessor'):
+            MODELS.build(cfg)
+    else:
+        MODELS.build(cfg)
+
+
 def test_a_missing_teacher_checkpoint_is_named_at_construction() -> None:
     with pytest.raises(FileNotFoundError, match='nowhere'):
         MODELS.build(dict(semi_config(detector_config()), teacher_checkpoint='nowhere.pth'))
