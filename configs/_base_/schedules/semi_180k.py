@@ -52,6 +52,8 @@ custom_hooks = [
         supervised_iters=60000,
         ramp_iters=5000,
     ),
+    # mmengine would load all images of the iterations before a resume once more.
+    dict(type='mmdet_softpl.QuickResumeHook'),
     dict(type='mmdet_softpl.RandomStateHook'),
     # For `python -m mmdet_softpl report WORK_DIR`.
     dict(type='mmdet_softpl.ValidationRecordHook'),
