@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _is_of_the_stack(error: Exception) -> bool:
     """Whether a package is missing, or mmdet refuses the version of one on its import."""
     if isinstance(error, ImportError):
-        return (error.name or '').split('.')[0] in STACK
+        # A library of the system that a package needs (libGL of OpenCV) has no name here.
+        return error.name is None or error.name.split('.')[0] in STACK
     return isinstance(error, AssertionError) and str(error).startswith(('MMCV==', 'MMEngine=='))
 
 

@@ -11,17 +11,20 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.structures.mask import BitmapMasks
+from torch import Tensor
 
 from benchmarks.speed.records import Record, of_number, of_rounds
 from benchmarks.speed.timing import freed_memory_kept, interleave, peak_bytes
 from mmdet_softpl.functional import (
     ClassSimilarity,
+    SmoothingTable,
     resample_roi_masks,
     smoothing_table,
     sparse_cross_entropy,
 )
 
-NEIGHBOURS = 16
+NUM_ROIS, NUM_CLASSES, NEIGHBOURS = 2048, 1203, 16
+CASE = f'N = {NUM_ROIS:,}, C = {NUM_CLASSES:,}'
 NOTES = {
     'cuda': 'at this size a GPU takes as long as the host needs to launch the operations, of which '
     'the sparse target has more than hard labels',
@@ -34,17 +37,58 @@ UNIFORM_NOTE = (
 )
 
 
+def _batch(device: str) -> tuple[Tensor, Tensor, ClassSimilarity, Tensor]:
+    """Logits (N, C+1) that want a gradient, labels (N,), similarity, and strengths (C,)."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(NUM_ROIS, NUM_CLASSES + 1, generator=generator).to(device)
+    labels = torch.randint(0, NUM_CLASSES + 1, (NUM_ROIS,), generator=generator).to(device)
+    indices = torch.randint(0, NUM_CLASSES, (NUM_CLASSES, NEIGHBOURS), generator=generator)
+    weights = torch.rand(NUM_CLASSES, NEIGHBOURS, generator=generator).softmax(dim=1)
+    similarity = ClassSimilarity(indices.to(device), weights.to(device))
+    return logits.requires_grad_(), labels, similarity, torch.full((NUM_CLASSES,), 0.1).to(device)
+
+
+def plain_formula(logits: Tensor, labels: Tensor, table: SmoothingTable) -> Tensor:
+    """``sparse_cross_entropy`` as one would write it down, where no row is uniform; (N,)."""
+    own = logits.gather(1, table.entries[labels]) * table.coefficients[labels]
+    return torch.logsumexp(logits, dim=1) - own.sum(dim=1)
+
+
+def compiled_rows(device: str, name: str, rounds: int) -> list[Record]:
+    """Our function with its own backward pass, against the formula under ``torch.compile``."""
+    logits, labels, similarity, epsilon = _batch(device)
+    table = smoothing_table(epsilon, similarity, uniform_rows=False)
+    compiled = torch.compile(plain_formula)
+
+    def ours() -> None:
+        sparse_cross_entropy(logits, labels, table).mean().backward()
+        logits.grad = None
+
+    def theirs() -> None:
+        compiled(logits, labels, table).mean().backward()
+        logits.grad = None
+
+    with freed_memory_kept():
+        times = interleave(
+            {'ours': ours, 'compiled': theirs}, max(1, 20 * rounds), device, warmup=3
+        )
+    return [
+        of_rounds(
+            times.ratios('ours', 'compiled'),
+            what='smoothed cross entropy, forward and backward',
+            against='its formula under torch.compile',
+            case=CASE,
+            device=name,
+            target=1.0,
+            wall_ratio=times.wall_ratio('ours', 'compiled'),
+            note='below 1 it does not pay to compile, which also takes some 15 s at first',
+        )
+    ]
+
+
 def smoothed_cross_entropy_rows(device: str, name: str, rounds: int) -> list[Record]:
     """Smoothed cross entropy, forward and backward, against hard labels."""
-    num_rois, num_classes = 2048, 1203
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(num_rois, num_classes + 1, generator=generator).to(device)
-    logits.requires_grad_()
-    labels = torch.randint(0, num_classes + 1, (num_rois,), generator=generator).to(device)
-    indices = torch.randint(0, num_classes, (num_classes, NEIGHBOURS), generator=generator)
-    weights = torch.rand(num_classes, NEIGHBOURS, generator=generator).softmax(dim=1)
-    similarity = ClassSimilarity(indices.to(device), weights.to(device))
-    epsilon = torch.full((num_classes,), 0.1, device=device)
+    logits, labels, similarity, epsilon = _batch(device)
     # As the head does: made once for all iterations between two refreshes.
     table = smoothing_table(epsilon, similarity, uniform_rows=False)
     none = ClassSimilarity(similarity.indices, torch.zeros_like(similarity.weights))
@@ -66,9 +110,7 @@ def smoothed_cross_entropy_rows(device: str, name: str, rounds: int) -> list[Rec
     with freed_memory_kept():
         times = interleave(variants, max(1, 20 * rounds), device, warmup=3)
     memory = peak_bytes(ours, device) / peak_bytes(host, device)
-    common = dict(
-        against='F.cross_entropy', case=f'N = {num_rois:,}, C = {num_classes:,}', device=name
-    )
+    common = dict(against='F.cross_entropy', case=CASE, device=name)
     return [
         of_rounds(
             times.ratios('ours', 'host'),

@@ -68,6 +68,7 @@ def benches(args: argparse.Namespace, device: str, name: str) -> dict[str, Calla
         'scaling': lambda: scaling.rows(dataclasses.replace(case, device='cpu'), rounds),
         # Last: they leave the C library with other rules for large blocks.
         'loss': lambda: losses.smoothed_cross_entropy_rows(device, name, rounds),
+        'compile': lambda: losses.compiled_rows(device, name, rounds),
         'masks': lambda: losses.mask_target_rows(device, name, rounds),
     }
 

@@ -11,10 +11,20 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from benchmarks.speed import counts, launches, loading, losses, records, scaling, waits
+from benchmarks.speed import (
+    counts,
+    evaluation,
+    launches,
+    loading,
+    losses,
+    records,
+    scaling,
+    waits,
+)
 from benchmarks.speed.iteration import against_bare, against_host
 from benchmarks.speed.planted import Case, batch_of, planted_truth
 from benchmarks.speed.timing import interleave, peak_bytes
+from mmdet_softpl.functional import smoothing_table, sparse_cross_entropy
 from mmdet_softpl.models.class_state import ClassState
 
 RESULTS = Path(__file__).resolve().parents[2] / 'benchmarks' / 'speed' / 'results.json'
@@ -219,6 +229,21 @@ def test_ratios_do_not_grow(bench: Any) -> None:
         timed = 'memory' not in row.what
         ratio = row.spread[0] if timed else row.ratio
         assert ratio <= on_file(row.what) * REGRESSION * (NOISE if timed else 1.0), row
+
+
+def test_the_formula_that_is_compiled_is_ours() -> None:
+    logits, labels, similarity, epsilon = losses._batch('cpu')
+    table = smoothing_table(epsilon, similarity, uniform_rows=False)
+    theirs = losses.plain_formula(logits, labels, table)
+    torch.testing.assert_close(theirs, sparse_cross_entropy(logits, labels, table))
+
+
+@pytest.mark.slow
+def test_evaluation_stays_far_below_the_lvis_package() -> None:
+    """In small, where what does not grow with the images weighs more."""
+    for row in evaluation.rows(60):
+        if 'memory' not in row.what:
+            assert row.ratio <= row.target * REGRESSION * NOISE, row
 
 
 @pytest.mark.slow
