@@ -114,6 +114,8 @@ def results_text(records: Sequence[Record], about: dict[str, Any], results: Path
         'how: `benchmarks/longtail/README.md`.',
         '',
     ]
+    if 'gpu' not in about:
+        lines += ['The preset `gpu` has not been run: these are the results there are.', '']
     for name, runs in about.items():
         if not is_variation(name, about):
             found = Variations(name, about, records)
@@ -141,7 +143,7 @@ def preset_section(
     if missing:
         lines += [f'**Missing or unfinished:** {", ".join(missing)}.', '']
     lines += ['### Mask AP on `test`', '', *ap_table(table, 'test', 'segm'), '']
-    lines += ['Rows of other seeds do not compare: for that see the paired differences.', '']
+    lines += ['Rows measured with different seeds cannot be compared: see the paired differences.', '']
     if all(fixed_is_plain(table, s, k) for s in ('test', 'tune') for k in ('segm', 'bbox')):
         lines += ['AP-Fixed (no limit of detections an image) is AP to the digit in every run.', '']
     lines += ['### Box AP on `test`', '', *ap_table(table, 'test', 'bbox'), '']
