@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,10 @@ class _KeepValidations(Hook):
     def before_train(self, runner: Runner) -> None:
         """Make up for the validation after the checkpoint that the training goes on from."""
         loop = runner.train_loop
-        due = runner.iter >= max(loop.val_begin, 1) and runner.iter % loop.val_interval == 0
+        # As the loop itself does after an iteration.
+        step = bisect(loop.dynamic_milestones, runner.iter + 1)
+        interval = loop.dynamic_intervals[step - 1]
+        due = runner.iter >= max(loop.val_begin, 1) and runner.iter % interval == 0
         known = read_validations(self.path.parent)
         if due and runner.val_loop is not None and runner.iter not in known:
             runner.val_loop.run()

@@ -143,7 +143,8 @@ def test_stopped_in_a_validation_it_is_made_up_for(
 ) -> None:
     def config() -> Config:
         cfg = line_config()
-        cfg.train_cfg.val_interval = 2
+        # Every second iteration, from the fourth on every fourth.
+        cfg.train_cfg.update(val_interval=2, dynamic_intervals=[(4, 4)])
         loader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False))
         cfg.merge_from_dict(
             dict(
