@@ -143,7 +143,10 @@ def preset_section(
     if missing:
         lines += [f'**Missing or unfinished:** {", ".join(missing)}.', '']
     lines += ['### Mask AP on `test`', '', *ap_table(table, 'test', 'segm'), '']
-    lines += ['Rows measured with different seeds cannot be compared: see the paired differences.', '']
+    lines += [
+        'Rows measured with different seeds cannot be compared: see the paired differences.',
+        '',
+    ]
     if all(fixed_is_plain(table, s, k) for s in ('test', 'tune') for k in ('segm', 'bbox')):
         lines += ['AP-Fixed (no limit of detections an image) is AP to the digit in every run.', '']
     lines += ['### Box AP on `test`', '', *ap_table(table, 'test', 'bbox'), '']
