@@ -80,7 +80,10 @@ def configured_sets(cfg: Mapping[str, Any]) -> list[ConfiguredSet]:
         ('test_dataloader', TEST, 'test_evaluator'),
     ):
         dataset = (cfg.get(loader) or {}).get('dataset')
-        for key, leaf, around in _leaves(dataset, f'{loader}.dataset', {}):
+        for key, part, around in _leaves(dataset, f'{loader}.dataset', {}):
+            leaf = part
+            if around.get('pipeline'):
+                leaf = {**part, 'pipeline': [*(part.get('pipeline') or ()), *around['pipeline']]}
             one = _configured(key, leaf, around, role)
             known = {(s.ann_file, s.image_root) for s in found if s.role == VALIDATION}
             if role != TEST or (one.ann_file, one.image_root) not in known:
@@ -123,6 +126,8 @@ def _leaves(
         if 'oversample_thr' in dataset:
             around['oversample_thr'] = dataset['oversample_thr']
         around['times'] = around.get('times', 1) * dataset.get('times', 1)
+        # MultiImageMixDataset goes on where the pipeline of its data set ends.
+        around['pipeline'] = [*(dataset.get('pipeline') or ()), *around.get('pipeline', ())]
         yield from _leaves(dataset['dataset'], f'{key}.dataset', around)
     else:
         yield key, dataset, around

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -79,15 +81,28 @@ def _report(warning: str) -> None:
 
 
 def leaves(dataset: object) -> Iterator[BaseDataset]:
-    """The data sets inside ConcatDataset, RepeatDataset, ClassBalancedDataset and the like."""
+    """The data sets inside ConcatDataset, RepeatDataset, ClassBalancedDataset and the like.
+
+    Of one inside ``MultiImageMixDataset``, which goes on with transforms of its own, a copy with
+    both pipelines, to be looked at only.
+    """
     children = getattr(dataset, 'datasets', None)
     if children is None and hasattr(dataset, 'dataset'):
         children = [dataset.dataset]
     if children is None:
         yield dataset  # type: ignore[misc]
         return
+    steps = getattr(dataset, 'pipeline', None)
     for child in children:
-        yield from leaves(child)
+        for leaf in leaves(child):
+            yield leaf if steps is None else _followed_by(leaf, steps)
+
+
+def _followed_by(dataset: BaseDataset, steps: Sequence[object]) -> BaseDataset:
+    seen = copy.copy(dataset)
+    own = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    seen.pipeline = SimpleNamespace(transforms=[*own, *steps])  # type: ignore[assignment]
+    return seen
 
 
 def _classes(dataset: object) -> tuple[str, ...] | None:

@@ -82,6 +82,22 @@ def test_wrappers_and_roles() -> None:
     assert [s.source for s in sets] == [0, 1, 1]
 
 
+def test_a_mixing_wrapper_goes_on_with_the_pipeline() -> None:
+    """Mosaic is configured so, with the branches behind it."""
+    step = dict(type='MultiBranch', unsup_teacher=[], unsup_student=[])
+    inner = dict(
+        type='CocoDataset', ann_file='rest.json', pipeline=[dict(type='LoadImageFromFile')]
+    )
+    wrapped = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[step])
+    repeated = dict(type='RepeatDataset', times=2, dataset=wrapped)
+    (one,) = configured_sets(dict(train_dataloader=dict(dataset=repeated)))
+    assert one.role == 'unlabelled' and one.times == 2
+    masks = dict(type='LoadAnnotations', with_mask=True)
+    (one,) = configured_sets(dict(train_dataloader=dict(dataset=dict(wrapped, pipeline=[masks]))))
+    assert one.role == 'labelled' and one.with_masks
+    assert len(inner['pipeline']) == 1
+
+
 def test_test_set_is_named_where_it_is_another_one() -> None:
     one = dict(type='CocoDataset', ann_file='val.json')
     loaders = dict(val_dataloader=dict(dataset=one), test_dataloader=dict(dataset=one))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmdet.datasets import CocoDataset, ConcatDataset, LVISV1Dataset
+from mmdet.datasets import CocoDataset, ConcatDataset, LVISV1Dataset, MultiImageMixDataset
 from mmdet.datasets.transforms import transforms as host_transforms
 from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
@@ -29,6 +29,7 @@ from mmdet_softpl.engine.data_checks import (
     check_image_ids,
     check_trained_instances,
     checked_annotations,
+    labelled_files,
     training_classes,
     warn_of_shared_ids,
 )
@@ -295,6 +296,35 @@ def test_a_crop_of_the_weak_view_alone_is_refused(tmp_path: Path) -> None:
     assert "branch 'unsup_student': RandomCrop keeps no crop without a box" in message
     check_datasets(make_runner(unlabelled(packed, cropped), model=model))
     check_datasets(make_runner(unlabelled(packed, packed, cropped[0]), model=model))
+
+
+def test_transforms_of_a_mixing_wrapper_count(tmp_path: Path) -> None:
+    """Mosaic is configured so: the wrapper goes on where the pipeline of its data set ends."""
+    init_default_scope('mmdet')
+    packed = [dict(type='PackDetInputs', meta_keys=('img_path', 'homography_matrix'))]
+    empty = coco(tmp_path / 'rest.json', ONE_EACH)
+    content = json.loads((tmp_path / 'rest.json').read_text())
+    (tmp_path / 'rest.json').write_text(json.dumps(dict(content, annotations=[])))
+
+    def unlabelled(*strong: dict) -> MultiImageMixDataset:
+        branches = dict(unsup_teacher=packed, unsup_student=[*strong, *packed])
+        split = dict(type='MultiBranch', branch_field=['sup', *branches], **branches)
+        load = [dict(type='LoadImageFromFile')]
+        inner = CocoDataset(**empty, metainfo=dict(classes=NAMES), pipeline=load)
+        return MultiImageMixDataset(inner, [split])
+
+    files = coco(tmp_path / 'train.json', ONE_EACH)
+    labelled = CocoDataset(**files, metainfo=dict(classes=NAMES), pipeline=[])
+    model = MODELS.build(semi_config(detector_config('faster-rcnn', len(NAMES))))
+    runner = make_runner(SimpleNamespace(datasets=[labelled, unlabelled()]), model=model)
+    # Not a labelled set without annotations.
+    check_datasets(runner)
+    assert labelled_files(runner) == [labelled.ann_file]
+    moved = unlabelled(dict(type='RandomShift', prob=1.0))
+    both = SimpleNamespace(datasets=[labelled, moved])
+    message = error_of(make_runner(both, model=model))
+    assert 'RandomShift moves pixels without a record' in message
+    assert len(moved.dataset.pipeline.transforms) == 1, 'the data set itself is as it was'
 
 
 @pytest.mark.parametrize('wrapper', [None, 'RandomApply', 'RandomOrder', 'RandomChoice'])
