@@ -289,7 +289,7 @@ class RareBoostPseudoLabeler(Hook):
             factor=self.damp_factor,
             patience=self.damp_patience,
         )
-        thresholds = torch.lerp(state.thresholds, new, THRESHOLD_STEP)
+        thresholds = (1 - THRESHOLD_STEP) * state.thresholds + THRESHOLD_STEP * new
         if self.policy.threshold_mode != 'fixed':
             unboosted = damped & (state.boosts <= 1)
             raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.policy.thr_range[1])
