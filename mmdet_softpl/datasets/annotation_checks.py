@@ -70,6 +70,12 @@ class AnnotationSummary:
     not_exhaustive_classes: dict[int, set[int]] | None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def partial(self) -> bool:
+        """Whether an image says nothing of some class, as in LVIS: its rates are lower bounds."""
+        known = (self.known_classes or {}).values()
+        return any(len(labels) < len(self.classes) for labels in known)
+
 
 def check_annotations(
     ann_file: str | os.PathLike,

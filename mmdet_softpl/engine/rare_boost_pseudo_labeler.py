@@ -304,7 +304,7 @@ class RareBoostPseudoLabeler(Hook):
                 self.policy.align_rate,
                 # For the same reason, nothing says how many labels a frequent class should have.
                 unknown=(state.groups == FREQUENT) & self.summary.federated,
-                num_images=self.num_images,
+                num_images=self.num_images if self.summary.partial else None,
             )
         state.boosts.copy_(boosts)
         state.thresholds.copy_(thresholds)

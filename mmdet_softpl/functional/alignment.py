@@ -72,13 +72,13 @@ def follow_labelled_shares(
     groups: Tensor,
     rate: float,
     unknown: Tensor,
-    num_images: float,
+    num_images: float | None = None,
 ) -> Tensor:
     """:func:`align_boosts` toward :func:`wanted_mass`, but for classes of unknown share.
 
-    Without an unknown share classes share the mass of all. Otherwise nothing is known of how it
-    splits between the two kinds: the others share their own mass, of which they want no more than
-    the labelled images have.
+    Classes share the mass of all. Where the labelled rates of the unknown ones are lower bounds,
+    nothing is known of how it splits between the two kinds: the others then share their own mass,
+    of which they want no more than the labelled images have.
 
     Args:
         boosts: (C,) > 0, under which ``mass`` was seen.
@@ -89,15 +89,18 @@ def follow_labelled_shares(
         rate: In [0, 1].
         unknown: (C,) bool, classes whose labelled rate is no measure of how many there are: they
             keep their boost, and count in their group as if they had what they want.
-        num_images: That ``mass`` was seen in, >= 0.
+        num_images: That ``mass`` was seen in, >= 0, where rates of unknown classes are lower
+            bounds; else None.
 
     Returns:
         (C,) float32.
     """
-    own = (~unknown).to(mass.dtype)
-    wanted = wanted_mass(mass * own, labelled_rate * own, wanted_boosts)
-    # Else what boosted labels teach the next teacher would grow with nobody to lose it.
-    most = labelled_rate * wanted_boosts * num_images
-    wanted = torch.where(unknown.any(), torch.minimum(wanted, most), wanted)
+    wanted = wanted_mass(mass, labelled_rate, wanted_boosts)
+    if num_images is not None:
+        own = (~unknown).to(mass.dtype)
+        shared = wanted_mass(mass * own, labelled_rate * own, wanted_boosts)
+        # Else what boosted labels teach the next teacher would grow with nobody to lose it.
+        most = labelled_rate * wanted_boosts * num_images
+        wanted = torch.where(unknown.any(), torch.minimum(shared, most), wanted)
     wanted = torch.where(unknown, mass, wanted)
     return torch.where(unknown, boosts, align_boosts(boosts, mass, wanted, groups, rate))

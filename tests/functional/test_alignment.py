@@ -67,27 +67,23 @@ def test_classes_of_unknown_share_keep_their_boost_and_pull_no_one() -> None:
     none = torch.zeros(4, dtype=torch.bool)
     last = torch.tensor([False, False, False, True])
 
-    def step(unknown: torch.Tensor) -> torch.Tensor:
+    def step(unknown: torch.Tensor, images: float | None) -> torch.Tensor:
         return follow_labelled_shares(
             boosts, mass, rate, wanted_boosts, GROUPS, 0.5, unknown, images
         )
 
-    images = 1000.0
+    def stepped(*wanted: float) -> torch.Tensor:
+        return align_boosts(boosts, mass, torch.tensor(wanted), GROUPS, 0.5)
 
-    wanted = wanted_mass(mass, rate, wanted_boosts)
-    assert torch.equal(step(none), align_boosts(boosts, mass, wanted, GROUPS, 0.5))
-    assert step(none)[3] < boosts[3]
-    # The last one as if it had exactly what it wants, the others share what is theirs.
-    wanted = torch.tensor([10.0, 20.0, 30.0, 40.0])
-    expected = align_boosts(boosts, mass, wanted, GROUPS, 0.5)
-    torch.testing.assert_close(step(last), torch.cat([expected[:3], boosts[3:]]))
-    # No more than the labelled images have.
-    images = 5.0
-    expected = align_boosts(boosts, mass, torch.tensor([5.0, 10.0, 15.0, 40.0]), GROUPS, 0.5)
-    torch.testing.assert_close(step(last)[:3], expected[:3])
-    assert torch.equal(
-        step(none), align_boosts(boosts, mass, wanted_mass(mass, rate, wanted_boosts), GROUPS, 0.5)
-    )
+    whole = wanted_mass(mass, rate, wanted_boosts)
+    for images in (None, 5.0, 1000.0):
+        assert torch.equal(step(none, images), align_boosts(boosts, mass, whole, GROUPS, 0.5))
+        assert step(none, images)[3] < boosts[3] and step(last, images)[3] == boosts[3]
+    # As if it had exactly what it wants.
+    torch.testing.assert_close(step(last, None)[:3], stepped(*whole[:3].tolist(), 40.0)[:3])
+    # Where its rate is a lower bound the others share what is theirs, and no more than they have.
+    torch.testing.assert_close(step(last, 1000.0)[:3], stepped(10, 20, 30, 40)[:3])
+    torch.testing.assert_close(step(last, 5.0)[:3], stepped(5, 10, 15, 40)[:3])
 
 
 def test_wanted_mass_by_hand() -> None:
