@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.longtail.knobs import KNOBS
 from benchmarks.longtail.results import Table, spread
 from benchmarks.longtail.tables import percent
 
@@ -72,3 +73,17 @@ def test_labelled_images() -> None:
             found = [table.by_seed(arm, 'test', f'segm_{name}').get(2) for name in ('AP', 'APr')]
             texts = ['not measured' if v is None else f'{100 * v:.1f}' for v in found]
             assert cell == (' / '.join(texts) if found[0] is not None else texts[0]), (arm, preset)
+
+
+def test_knobs(table: Table) -> None:
+    """AP / APr of seed 2 on `tune`, one knob of what is shipped at a time."""
+    rows = rows_below(PAGES[1], '| | lower | shipped | higher |')
+    assert len(rows) == 3
+    for title, *cells in rows:
+        name, *values = re.findall(r'`(\w+)` ([\d.]+), ([\d.]+), ([\d.]+)', title)[0]
+        default = f'{KNOBS["7-shipped"][name].default:g}'
+        assert values[1] == default
+        for value, cell in zip(values, cells, strict=True):
+            arm = '7-shipped' if value == default else f'7-shipped-{name}-{value}'
+            found = [table.by_seed(arm, 'tune', f'segm_{metric}')[2] for metric in ('AP', 'APr')]
+            assert cell == ' / '.join(f'{100 * one:.1f}' for one in found), arm

@@ -293,7 +293,8 @@ def draw_sensitivity(table: Table, arm: str) -> Figure:
         axes.set_xlabel(knob, fontsize=FONT_SIZE)
         # Room for the rings.
         axes.margins(y=0.1)
-        axes.set_ylim(bottom=0)
+    # Shared; set within the loop it would end where the first knob does.
+    grid[0].set_ylim(bottom=0)
     grid[0].set_ylabel('AP on tune', fontsize=FONT_SIZE)
     grid[0].legend(fontsize=FONT_SIZE, frameon=False)
     return figure
