@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from mmdet_softpl.datasets.annotation_checks import (
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.engine.training_sets import classes_of, is_labelled, leaves
 from mmdet_softpl.engine.view_checks import check_views, packs_without
 
 # Of each file its time of change and size, and its summaries by the classes that were asked for
@@ -80,60 +79,6 @@ def _report(warning: str) -> None:
         logger.warning(warning)
 
 
-def leaves(dataset: object) -> Iterator[BaseDataset]:
-    """The data sets inside ConcatDataset, RepeatDataset, ClassBalancedDataset and the like.
-
-    Of one inside ``MultiImageMixDataset``, which goes on with transforms of its own, a copy with
-    both pipelines, to be looked at only.
-    """
-    children = getattr(dataset, 'datasets', None)
-    if children is None and hasattr(dataset, 'dataset'):
-        children = [dataset.dataset]
-    if children is None:
-        yield dataset  # type: ignore[misc]
-        return
-    steps = getattr(dataset, 'pipeline', None)
-    for child in children:
-        for leaf in leaves(child):
-            yield leaf if steps is None else _followed_by(leaf, steps)
-
-
-def _followed_by(dataset: BaseDataset, steps: Sequence[object]) -> BaseDataset:
-    seen = copy.copy(dataset)
-    own = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    seen.pipeline = SimpleNamespace(transforms=[*own, *steps])  # type: ignore[assignment]
-    return seen
-
-
-def _classes(dataset: object) -> tuple[str, ...] | None:
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    return tuple(classes) if classes else None
-
-
-def training_classes(runner: Runner) -> tuple[str, ...] | None:
-    """Class names of the first training set that has any."""
-    for dataset in leaves(runner.train_dataloader.dataset):
-        classes = _classes(dataset)
-        if classes:
-            return classes
-    return None
-
-
-def labelled_files(runner: Runner) -> list[str]:
-    """Annotation files of the labelled training sets, COCO-like ones."""
-    datasets = leaves(runner.train_dataloader.dataset)
-    return [dataset.ann_file for dataset in datasets if _is_labelled(dataset)]
-
-
-def keeps_empty_images(runner: Runner, ann_file: str) -> bool:
-    """Whether the student also trains on the images of a labelled file that hold nothing."""
-    return any(
-        not (dataset.filter_cfg or {}).get('filter_empty_gt', False)
-        for dataset in leaves(runner.train_dataloader.dataset)
-        if _is_labelled(dataset) and os.path.abspath(dataset.ann_file) == os.path.abspath(ann_file)
-    )
-
-
 def instance_counts(dataset: BaseDataset, num_classes: int) -> Tensor:
     """(C,) instances that a data set gives, crowds left out."""
     labels = [
@@ -158,7 +103,7 @@ def check_trained_instances(runner: Runner, summary: AnnotationSummary) -> None:
         AnnotationError: There is none left.
     """
     for dataset in leaves(runner.train_dataloader.dataset):
-        own = _is_labelled(dataset) and os.path.abspath(dataset.ann_file)
+        own = is_labelled(dataset) and os.path.abspath(dataset.ann_file)
         if own != os.path.abspath(summary.ann_file):
             continue
         given = int(instance_counts(dataset, len(summary.classes)).sum())
@@ -215,7 +160,7 @@ def check_datasets(runner: Runner) -> None:
         named += [('val_dataloader', d) for d in leaves(runner.val_dataloader.dataset)]
     for name, dataset in named:
         label = f'{name} ({type(dataset).__name__}, ann_file={getattr(dataset, "ann_file", "")!r})'
-        classes = _classes(dataset)
+        classes = classes_of(dataset)
         if classes is None:
             continue
         if reference is None:
@@ -255,7 +200,7 @@ def warn_of_shared_ids(runner: Runner, ann_file: str) -> None:
 
     What an LVIS image speaks of is looked up by its id alone.
     """
-    sets = [d for d in leaves(runner.train_dataloader.dataset) if _is_labelled(d)]
+    sets = [d for d in leaves(runner.train_dataloader.dataset) if is_labelled(d)]
     ids: dict[bool, set] = {True: set(), False: set()}
     for dataset in sets if len({d.ann_file for d in sets}) > 1 else ():
         own = os.path.abspath(dataset.ann_file) == os.path.abspath(ann_file)
@@ -309,9 +254,9 @@ def _check_files(datasets: Sequence[BaseDataset]) -> None:
     """Check the labelled json files, then the unlabelled ones against the first of them."""
     labelled = []
     for dataset in datasets:
-        if _is_labelled(dataset) and _has_local_json(dataset):
+        if is_labelled(dataset) and _has_local_json(dataset):
             _check_whole_lvis(dataset)
-            labelled.append(checked_annotations(dataset.ann_file, _classes(dataset)))
+            labelled.append(checked_annotations(dataset.ann_file, classes_of(dataset)))
     for dataset in datasets if labelled else ():
         if isinstance(dataset, UnlabeledImageDataset) and _has_local_json(dataset):
             _compare_unlabelled(dataset.ann_file, labelled[0])
@@ -321,7 +266,7 @@ def _check_whole_lvis(dataset: BaseDataset) -> None:
     """The host's LVIS sets number all categories of a file, whatever ``metainfo.classes`` says."""
     from mmdet.datasets import LVISV05Dataset
 
-    classes = _classes(dataset)
+    classes = classes_of(dataset)
     if not isinstance(dataset, LVISV05Dataset) or classes is None:
         return
     # What it numbers; a name that the file does not have is found by the other checks.
@@ -342,21 +287,6 @@ def _is_local(dataset: BaseDataset) -> bool:
 def _has_local_json(dataset: BaseDataset) -> bool:
     path = dataset.ann_file
     return _is_local(dataset) and '://' not in path and path.endswith('.json')
-
-
-def _is_labelled(dataset: BaseDataset) -> bool:
-    """A COCO-like set whose images go to the supervised branch.
-
-    Other data sets read other formats. The host's own semi-supervised configs also read the
-    unlabelled images as CocoDataset, from a json that may be without annotations.
-    """
-    from mmdet.datasets import CocoDataset, CocoPanopticDataset
-    from mmdet.datasets.transforms import MultiBranch
-
-    if not isinstance(dataset, CocoDataset) or isinstance(dataset, CocoPanopticDataset):
-        return False
-    branches = [t for t in dataset.pipeline.transforms if isinstance(t, MultiBranch)]
-    return not branches or any('sup' in branch.branch_pipelines for branch in branches)
 
 
 def _compare_unlabelled(ann_file: str, labelled: AnnotationSummary) -> None:

@@ -19,12 +19,10 @@ from mmdet_softpl.engine.data_checks import (
     checked_annotations,
     federated_images,
     instance_counts,
-    labelled_files,
-    leaves,
-    training_classes,
 )
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.engine.training_sets import labelled_files, leaves, training_classes
 from mmdet_softpl.models.calibrated_soft_teacher import CalibratedSoftTeacher
 from mmdet_softpl.registry import HOOKS
 

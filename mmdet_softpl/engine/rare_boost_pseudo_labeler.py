@@ -29,9 +29,6 @@ from mmdet_softpl.engine.data_checks import (
     check_trained_instances,
     checked_annotations,
     federated_images,
-    keeps_empty_images,
-    labelled_files,
-    training_classes,
     warn_of_shared_ids,
 )
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
@@ -43,6 +40,7 @@ from mmdet_softpl.engine.labeller_checks import (
 )
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.engine.training_sets import keeps_empty_images, labelled_files, training_classes
 from mmdet_softpl.functional import (
     FREQUENT,
     damp,

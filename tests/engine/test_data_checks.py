@@ -29,10 +29,9 @@ from mmdet_softpl.engine.data_checks import (
     check_image_ids,
     check_trained_instances,
     checked_annotations,
-    labelled_files,
-    training_classes,
     warn_of_shared_ids,
 )
+from mmdet_softpl.engine.training_sets import labelled_files, training_classes
 from mmdet_softpl.engine.view_checks import UNRECORDED
 from tests.support.tiny import detector_config, semi_config
 
