@@ -120,14 +120,3 @@ def test_a_labelled_json_that_grew_is_another_pilot(cfg: Config, tmp_path: Path)
     labeled.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r'with other content of .*train\.json; give another'):
         plan_runs(cfg, [50], 1, None, out)
-
-
-def test_a_pilot_that_did_not_note_the_json_goes_on(cfg: Config, tmp_path: Path) -> None:
-    out = tmp_path / 'out'
-    plan_runs(cfg, [50], 1, None, out)
-    settings = out / 'settings.json'
-    claimed = json.loads(settings.read_text())
-    del claimed['labeled_sha256']
-    settings.write_text(json.dumps(claimed))
-    plan_runs(cfg, [50], 1, None, out)
-    assert 'labeled_sha256' in json.loads(settings.read_text())

@@ -164,7 +164,7 @@ def test_recipe_is_what_its_name_says(name: str) -> None:
             '.json', '-unlabeled.json'
         )
     # The labeller, the metric and the training read the same file.
-    hooks = ['BurnInMeanTeacherHook', 'RandomStateHook', 'ValidationRecordHook']
+    hooks = ['BurnInMeanTeacherHook', 'QuickResumeHook', 'RandomStateHook', 'ValidationRecordHook']
     hooks.append('RareBoostPseudoLabeler')
     if name.endswith('-held-out.py'):
         hooks.append('HeldOutCalibrationHook')
