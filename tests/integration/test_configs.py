@@ -169,7 +169,7 @@ def test_recipe_is_what_its_name_says(name: str) -> None:
     if name.endswith('-held-out.py'):
         hooks.append('HeldOutCalibrationHook')
     assert [hook.type.split('.')[-1] for hook in cfg.custom_hooks] == hooks
-    labeled = cfg.custom_hooks[3].labeled_ann_file
+    labeled = cfg.custom_hooks[4].labeled_ann_file
     assert labeled == dataset.data_root + dataset.ann_file
     assert cfg.val_evaluator.labeled_ann_file == cfg.test_evaluator.labeled_ann_file == labeled
     source, unlabeled = cfg.train_dataloader.dataset.datasets
