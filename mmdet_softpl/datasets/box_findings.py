@@ -54,9 +54,9 @@ def box_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findin
         if mask is not None and _apart(box, mask):
             wrong.append(annotation['id'])
             corners += not _apart(_from_corners(box), mask)
-        elif mask is None and _leaves(box, size):
+        elif mask is None and _reaches_out(box, size):
             wrong.append(annotation['id'])
-            corners += not _leaves(_from_corners(box), size)
+            corners += not _reaches_out(_from_corners(box), size)
     findings = []
 
     def note(severity: str, kind: str, ids: list, total: int, remedy: str) -> None:
@@ -124,7 +124,7 @@ def _apart(box: Box, mask: Box) -> bool:
     return both < _SAME_IOU * (box[2] * box[3] + mask[2] * mask[3] - both)
 
 
-def _leaves(box: Box, size: tuple[int, int]) -> bool:
+def _reaches_out(box: Box, size: tuple[int, int]) -> bool:
     """Whether a box reaches out of its image, where its size is known."""
     return all(size) and any(
         box[i] + box[i + 2] > length + _ROUNDING for i, length in enumerate(size)

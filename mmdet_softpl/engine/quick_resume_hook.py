@@ -23,8 +23,9 @@ class QuickResumeHook(Hook):
     """Skips what was trained on by its numbers alone.
 
     mmengine's ``IterBasedTrainLoop`` loads and augments every batch before the resumed iteration
-    once more and throws it away: at iteration 100,000 that takes hours. The images that follow
-    are the same with and without this hook. With data workers (``num_workers > 0``) their
+    once more and throws it away. Eight images take some 0.4 s of a core (95 ms for two,
+    benchmarks/speed), so at iteration 100,000 that is 2.6 hours of 4 workers. The images that
+    follow are the same with and without this hook. With data workers (``num_workers > 0``) their
     augmentation is not: a worker's random numbers start anew instead of being drawn and thrown
     away, so a resumed run does not repeat the uninterrupted one to the digit.
 
@@ -45,7 +46,9 @@ class QuickResumeHook(Hook):
         loader = loop.dataloader
         if type(loader.batch_sampler) is not BatchSampler:
             return
-        if not isinstance(loader.sampler, ENDLESS) or not hasattr(iterator, '_iterator'):
+        # Torch's own name; without it the host's slow way is the right one.
+        batches = getattr(iterator, '_iterator', None)
+        if not isinstance(loader.sampler, ENDLESS) or not hasattr(batches, '_sampler_iter'):
             return
         _skip(iterator, runner.iter)
         loop.dataloader_iterator = _AfterSkipped(iterator, runner.iter)

@@ -7,9 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmdet_softpl.datasets.image_scan import ScannedImage
-from mmdet_softpl.datasets.own_data import check_own_data, path_problem, unlabelled_json
+from mmdet_softpl.datasets.own_data import (
+    MIN_SIZE,
+    check_own_data,
+    path_problem,
+    unlabelled_json,
+)
+from mmdet_softpl.shipped_configs import config_path
 from tests.support.tiny_data import write_data
 
 CLASSES = ('a', 'b', 'c', 'd')
@@ -41,6 +48,12 @@ def test_sound_data(paths: dict[str, str]) -> None:
     assert (data.labelled.used_images, data.unlabelled.used_images) == (4, 4)
     assert data.longer_side == 128 and data.warnings == ()
     assert data.dataset_types == dict(labelled='CocoDataset', validation='CocoDataset')
+
+
+def test_small_images_do_not_count_as_the_inherited_config_leaves_them_out() -> None:
+    cfg = Config.fromfile(str(config_path('_base_/datasets/semi_coco_instance.py')))
+    for dataset in (cfg.labeled_dataset, cfg.unlabeled_dataset):
+        assert dataset.filter_cfg.min_size == MIN_SIZE
 
 
 def test_unlabelled_json(paths: dict[str, str], tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from mmdet_softpl.engine import QuickResumeHook, RandomStateHook
 
@@ -146,6 +149,15 @@ def test_a_new_training_is_left_alone() -> None:
     before = FakeRunner.train_loop.dataloader_iterator
     QuickResumeHook().before_train(FakeRunner())  # type: ignore[arg-type]
     assert FakeRunner.train_loop.dataloader_iterator is before
+
+
+def test_a_data_loader_of_another_make_is_left_to_the_host() -> None:
+    numbers = list(range(4))
+    loader = DataLoader(numbers, batch_size=2, sampler=InfiniteSampler(numbers))
+    iterator = SimpleNamespace(_iterator=iter(numbers))
+    loop = SimpleNamespace(dataloader=loader, dataloader_iterator=iterator)
+    QuickResumeHook().before_train(SimpleNamespace(iter=3, train_loop=loop))
+    assert loop.dataloader_iterator is iterator and next(iterator._iterator) == 0
 
 
 def test_comes_before_the_random_states() -> None:
