@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.longtail.knobs import KNOBS
+from benchmarks.longtail.rebalance_table import METRICS
 from benchmarks.longtail.results import Table, spread
 from benchmarks.longtail.tables import percent
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / 'README.md', REPOSITORY / 'docs' / 'evidence.md']
+# In the order of its rebalancing table.
+README_SEEDS = (2, 0)
 PRESETS = ('cpu-45-labeled', 'cpu-225-labeled', 'cpu', 'cpu-2250-labeled')
 HEAD = '| | seeds | AP | APr | APc | APf |'
 
@@ -87,3 +90,43 @@ def test_knobs(table: Table) -> None:
             arm = '7-shipped' if value == default else f'7-shipped-{name}-{value}'
             found = [table.by_seed(arm, 'tune', f'segm_{metric}')[2] for metric in ('AP', 'APr')]
             assert cell == ' / '.join(f'{100 * one:.1f}' for one in found), arm
+
+
+def test_rebalancing(table: Table) -> None:
+    """Strength, interval, and AP / APr on `test` without and with shifted class biases."""
+    head = '| | seed | strength | half of `tune`: box AP | `test`: as it is | `test`: rebalanced |'
+    rows = rows_below(PAGES[1], head)
+    measured = [
+        (arm, seed) for arm in table.arms for seed in table.by_seed(arm, 'tune', 'rebalanced_gamma')
+    ]
+    found = []
+    arm = ''
+    for title, seed, *cells in rows:
+        arm = re.findall(r'\(arm ([\w.-]+)\)', title)[0] if title else arm
+        found.append((arm, int(seed)))
+
+        def value(split: str, metric: str, arm: str = arm, seed: int = int(seed)) -> float:
+            return table.by_seed(arm, split, metric)[seed]
+
+        low, high = (
+            100 * value('tune', f'rebalanced_bbox_AP_gain_{end}') for end in ('low', 'high')
+        )
+        pairs = [
+            ' / '.join(f'{100 * value("test", prefix + metric):.1f}' for metric in METRICS[:2])
+            for prefix in ('', 'rebalanced_')
+        ]
+        strength = f'{value("tune", "rebalanced_gamma"):g}'
+        assert cells == [strength, f'{low:+.1f} to {high:+.1f}', *pairs], (arm, seed)
+    assert sorted(found) == sorted(measured)
+
+
+def test_rebalancing_in_the_readme(table: Table) -> None:
+    """The same by arm, seeds side by side."""
+    rows = rows_below(PAGES[0], '  | | as it is | rebalanced |')
+    arms = ('0-normed', '3-normed', '7-shipped')
+    for arm, (_, _, *cells) in zip(arms, rows, strict=True):
+        for cell, prefix in zip(cells, ('', 'rebalanced_'), strict=True):
+            found = [table.by_seed(arm, 'test', f'{prefix}{metric}') for metric in METRICS[:2]]
+            assert cell == ', '.join(
+                ' / '.join(f'{100 * values[seed]:.1f}' for values in found) for seed in README_SEEDS
+            ), arm

@@ -1,14 +1,14 @@
 """What ``softpl rebalance`` brings to trained arms: chosen on tune, reported on test.
 
 `python -m benchmarks.longtail.rebalance --arms 0-normed 7-normed --seeds 2 --out work_dirs/my_runs`
-needs finished runs of these arms; no training.
+needs finished runs of these arms; no training. It leaves ``rebalanced.json`` in the folder of
+each, which `run.py --report-only` takes into the results.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
+from mmdet_softpl.atomic_json import write_json
 from mmdet_softpl.datasets.annotation_checks import check_annotations
 from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.datasets.class_statistics import class_statistics
@@ -33,9 +34,8 @@ from .arms import ARMS, arm_config, placed
 from .job import Job
 from .measure import classes_of, evaluate, split_dataset
 from .presets import PRESETS, Preset
-from .tables import markdown
-
-METRICS = ('segm_AP', 'segm_APr', 'segm_APc', 'segm_APf')
+from .rebalance_table import METRICS, rebalance_table
+from .results import REBALANCED_FILE, Table, collect
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,15 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     init_default_scope('mmdet')
     # The host prints while it reads annotations.
     with contextlib.redirect_stdout(sys.stderr):
-        rows = [_row(job, rebalanced(job, preset, out, data_root)) for job in jobs]
-    splits = ('tune', 'test')
-    head = [f'{split}: {when}' for split in splits for when in ('as it is', 'rebalanced')]
-    print('\n'.join(markdown(['arm', 'seed', 'strength', *head, 'half of tune'], rows)))
+        for job in jobs:
+            found = rebalanced(job, preset, out, data_root)
+            write_json(job.folder(out) / REBALANCED_FILE, found, indent=1)
+    print('\n'.join(rebalance_table(Table(collect(preset.name, out), preset.name))))
     return 0
 
 
 def rebalanced(job: Job, preset: Preset, out: Path, data_root: Path) -> dict[str, Any]:
-    """The strength chosen on ``tune``, and mask AP of both splits without and with it."""
+    """The strength chosen on ``tune``, and mask AP of both splits with it.
+
+    Returns:
+        What ``choose_strength`` does, and ``metrics``: those of ``METRICS`` by split.
+    """
     folder = job.folder(out)
     cfg = placed(arm_config(job.arm, preset, job.seed), data_root)
     model: Any = MODELS.build(cfg.model)
@@ -113,9 +117,8 @@ def rebalanced(job: Job, preset: Preset, out: Path, data_root: Path) -> dict[str
         progress=Progress('drawing images'),
     )
     ShiftedBiases(model.teacher).set(rebalancing_shifts(counts, choice['gamma']))
-    values: dict[str, Any] = {}
+    values: dict[str, dict[str, float]] = {}
     for split in ('tune', 'test'):
-        plain = json.loads((folder / f'{split}.json').read_text())['metrics']
         metrics, _ = evaluate(
             model,
             cfg,
@@ -123,19 +126,8 @@ def rebalanced(job: Job, preset: Preset, out: Path, data_root: Path) -> dict[str
             data_root / split,
             Progress(f'{job.name}: {split}, rebalanced'),
         )
-        values[split] = [{key: one[key] for key in METRICS} for one in (plain, metrics)]
-    return dict(choice, values=values)
-
-
-def _row(job: Job, found: dict[str, Any]) -> list[str]:
-    cells = [
-        ' / '.join(f'{100 * one[key]:.1f}' for key in METRICS)
-        for split in ('tune', 'test')
-        for one in found['values'][split]
-    ]
-    low, high = (100 * value for value in found['interval'])
-    verdict = f'box AP {low:+.1f} to {high:+.1f}: {found["verdict"]}'
-    return [job.arm, str(job.seed), f'{found["gamma"]:g}', *cells, verdict]
+        values[split] = {key: metrics[key] for key in METRICS}
+    return dict(choice, metrics=values)
 
 
 if __name__ == '__main__':

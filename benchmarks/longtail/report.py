@@ -10,6 +10,7 @@ from typing import Any
 
 from .presets import PRESETS, Preset
 from .reach import reach_table
+from .rebalance_table import rebalance_table
 from .results import CONFIDENCE, Record, Table, collect, merged, turned_arms
 from .runs import Runs, carried_runs, in_order, read_runs
 from .tables import (
@@ -161,6 +162,9 @@ def preset_section(
         *reach_table(table, runs),
         '',
     ]
+    rebalanced = rebalance_table(table)
+    if rebalanced:
+        lines += ['### Rebalanced after training, mask AP / APr / APc / APf', '', *rebalanced, '']
     for arm in turned_arms(table):
         lines += [f'### Sensitivity of arm {arm}, mask AP on `tune`', '']
         lines += [*sensitivity_table(table, arm), '']

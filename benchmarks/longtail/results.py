@@ -23,6 +23,8 @@ from .runs import jobs_in
 Record = dict[str, Any]
 SUPERVISED, ONE_HOT_TEACHER = '0', '3'
 CONFIDENCE = 0.95
+# What `rebalance.py` leaves in the folder of a run.
+REBALANCED_FILE = 'rebalanced.json'
 
 
 def collect(preset: str, out: Path) -> list[Record]:
@@ -30,7 +32,9 @@ def collect(preset: str, out: Path) -> list[Record]:
 
     Splits are ``tune`` and ``test`` (metrics of ``LongTailMetric``), ``unlabeled_all`` and
     ``unlabeled`` (pseudo-labels of the last teacher on all unlabelled images and on the sample of
-    the curves, against the hidden labels) and ``train`` (cost).
+    the curves, against the hidden labels) and ``train`` (cost). ``rebalanced_gamma``, the interval
+    ``rebalanced_bbox_AP_gain_low`` and ``_high``, and ``rebalanced_segm_AP`` and the like are of
+    the trained arm with shifted class biases.
 
     Returns:
         Dicts with ``preset``, ``arm``, ``seed``, ``split``, ``metric``, ``value``; a value that
@@ -72,6 +76,12 @@ def collect(preset: str, out: Path) -> list[Record]:
             never = sum(len(group['never_labelled']) for group in audit['groups'].values())
             add('unlabeled', {'never_labelled_in_training': never})
         add('train', _read(folder / 'cost.json'))
+        shifted = _read(folder / REBALANCED_FILE)
+        if shifted:
+            low, high = shifted['interval']
+            choice = dict(gamma=shifted['gamma'], bbox_AP_gain_low=low, bbox_AP_gain_high=high)
+            for split, values in (('tune', choice), *shifted['metrics'].items()):
+                add(split, {f'rebalanced_{key}': value for key, value in values.items()})
     for (arm, seed), classes in kept.items():
         if (ONE_HOT_TEACHER, seed) in kept:
             lost = len(kept[ONE_HOT_TEACHER, seed] - classes)

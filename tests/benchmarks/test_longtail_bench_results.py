@@ -16,8 +16,10 @@ from benchmarks.longtail import plots
 from benchmarks.longtail.job import Job, comparable, config_of
 from benchmarks.longtail.measure import calibration_errors
 from benchmarks.longtail.presets import PRESETS
+from benchmarks.longtail.rebalance_table import rebalance_table
 from benchmarks.longtail.report import missing_runs, write_report
 from benchmarks.longtail.results import (
+    REBALANCED_FILE,
     Difference,
     Table,
     collect,
@@ -127,6 +129,26 @@ def test_records_have_the_six_keys(out: Path) -> None:
         assert table.by_seed('7', split, 'pseudo_cc_ece') == {0: 0.08, 1: 0.08}
     # Arm 3 labels class a, arm 7 does not.
     assert table.by_seed('7', 'unlabeled', 'classes_labelled_by_3_alone') == {0: 1, 1: 1}
+
+
+def test_rebalanced_runs(out: Path) -> None:
+    assert rebalance_table(Table(collect('tiny', out), 'tiny')) == []
+    found = dict(
+        gamma=0.8,
+        interval=[-0.004, 0.012],
+        verdict='cannot tell',
+        metrics={split: dict(segm_AP=0.3, segm_APr=0.15) for split in ('tune', 'test')},
+    )
+    (out / 'runs' / 'arm-3-seed1' / REBALANCED_FILE).write_text(json.dumps(found))
+    records = collect('tiny', out)
+    table = Table(records, 'tiny')
+    assert table.by_seed('3', 'test', 'rebalanced_segm_AP') == {1: 0.3}
+    assert table.by_seed('3', 'test', 'segm_AP')[1] == pytest.approx(0.23)
+    head, _, row = rebalance_table(table)
+    assert head.count('|') == row.count('|') == 9
+    cells = [cell.strip() for cell in row.strip('|').split('|')]
+    assert cells[:4] == ['3', '1', '0.8', '-0.4 to +1.2']
+    assert cells[4:] == ['23.0 / 11.5', '30.0 / 15.0'] * 2
 
 
 def test_other_presets_and_runs_of_other_machines_are_kept() -> None:

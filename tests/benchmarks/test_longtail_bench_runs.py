@@ -20,7 +20,7 @@ from benchmarks.longtail.hooks import Cost
 from benchmarks.longtail.job import Job, claim, run_job
 from benchmarks.longtail.presets import PRESETS
 from benchmarks.longtail.proxy import proxies
-from benchmarks.longtail.rebalance import rebalanced
+from benchmarks.longtail.rebalance import METRICS, rebalanced
 from benchmarks.longtail.results import Table, collect
 from benchmarks.longtail.schedule import duration, jobs_of, run_jobs, seconds_left, work_of
 from mmdet_softpl.engine.rebalancing import GAMMAS
@@ -142,7 +142,9 @@ def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     # A network that finds nothing is left as it is, and so are its results.
     rebalance = rebalanced(job, TINY_PRESET, shared, data_root)
     assert len(rebalance['curve']) == len(GAMMAS) and rebalance['gamma'] == 0
-    assert all(plain == changed for plain, changed in rebalance['values'].values())
+    for split, changed in rebalance['metrics'].items():
+        plain = json.loads((job.folder(shared) / f'{split}.json').read_text())['metrics']
+        assert changed == {key: plain[key] for key in METRICS}
 
     note = burn_in.folder(shared) / 'settings.json'
     settings = json.loads(note.read_text())
