@@ -77,7 +77,7 @@ def test_log_lines_of_the_threshold_page() -> None:
 
 
 def test_links_of_the_pages() -> None:
-    for path in [REPOSITORY / 'README.md', *DOCS.glob('*.md')]:
+    for path in [*REPOSITORY.glob('*.md'), *DOCS.glob('*.md')]:
         for target in re.findall(r'\]\(([^):]+)\)', path.read_text(encoding='utf-8')):
             name, _, anchor = target.partition('#')
             page = (path.parent / name).resolve() if name else path

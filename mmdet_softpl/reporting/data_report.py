@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, VALIDATION
 from mmdet_softpl.datasets.data_inspection import Inspection
 from mmdet_softpl.datasets.set_contents import SetContents
-from mmdet_softpl.engine.derived_settings import LabellerSettings, TrainingLength
+
+if TYPE_CHECKING:
+    from mmdet_softpl.engine.derived_settings import LabellerSettings, TrainingLength
 
 GROUPS = {'r': 'rare', 'c': 'common', 'f': 'frequent'}
 
