@@ -32,8 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
         subparser.add_argument(
             '--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
+        subparser.set_defaults(run=command.run, resumes=False)
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
     return parser
 
 
@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.showwarning = _say_once()
             return args.run(args)
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        goes_on = '; the same command goes on from here' if args.resumes else ''
+        print(f'interrupted{goes_on}', file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this Python complains once more at exit.

@@ -22,6 +22,7 @@ class Progress:
         self.what = what
         self.start = self.shown = 0.0
         self.first: int | None = None
+        self.ended: int | None = None
 
     def __call__(self, done: int, total: int, note: str = '') -> None:
         """Report ``done`` of ``total``; ``note`` stands behind it."""
@@ -29,6 +30,10 @@ class Progress:
         if self.first is None:
             # What an earlier call had done says nothing about the speed.
             self.first, self.start = done, now
+        if self.ended == total == done:
+            # The last part of the work was empty, or said twice that it was done.
+            return
+        self.ended = total if done >= total else None
         live = sys.stderr.isatty()
         if done < total and now - self.shown < (1.0 if live else LOG_INTERVAL):
             return

@@ -32,3 +32,15 @@ def test_a_log_gets_a_line_now_and_then(clock: list[float], capsys: pytest.Captu
     lines = capsys.readouterr().err.splitlines()
     assert 6 <= len(lines) <= 9
     assert lines[-1].startswith('looking: 100 of 100') and 'left' not in lines[-1]
+
+
+def test_the_end_is_said_once(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+    report = Progress('looking')
+    # The last batch was not full.
+    for done in (16, 30, 30):
+        report(done, 30)
+    assert capsys.readouterr().err.count('30 of 30') == 1
+    # More of it may come later.
+    for done in (31, 40):
+        report(done, 40)
+    assert capsys.readouterr().err.count('40 of 40') == 1

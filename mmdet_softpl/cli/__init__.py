@@ -1,7 +1,8 @@
 """The commands of ``python -m mmdet_softpl``: one file a command.
 
 Each file defines ``NAME`` (the word on the command line), ``HELP`` (one line),
-``add_arguments(parser)`` and ``run(args) -> int`` (the exit status). Files import torch,
+``add_arguments(parser)`` and ``run(args) -> int`` (the exit status). One that goes on where it was
+interrupted sets the parser's default ``resumes`` to True. Files import torch,
 mmengine and the like inside ``run`` only: parsing and ``--help`` stay fast.
 """
 

@@ -20,6 +20,7 @@ PICTURED_SCORE = 0.2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``."""
+    parser.set_defaults(resumes=True)
     parser.epilog = 'example: python -m mmdet_softpl demo --work-dir work_dirs/demo'
     parser.add_argument(
         '--work-dir', default='work_dirs/demo', help='folder of everything it writes'

@@ -15,6 +15,7 @@ HELP = 'judge the labels of generated images by a trained teacher; wrong ones ar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``."""
+    parser.set_defaults(resumes=True)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         'example:\n'
@@ -67,9 +68,20 @@ def run(args: argparse.Namespace) -> int:
     for name, path in (('ANN_FILE', args.ann_file), ('--held-out', args.held_out)):
         if os.path.realpath(path) == os.path.realpath(out):
             raise ValueError(f'--out {out} is {name}, which it would replace; give another name.')
-    for name, folder in (('--images', args.images), ('--held-out-images', args.held_out_images)):
+    for name, folder, file in (
+        ('--images', args.images, 'ANN_FILE'),
+        ('--held-out-images', args.held_out_images, '--held-out'),
+    ):
+        if os.path.isfile(folder):
+            raise NotADirectoryError(
+                f'{name} {folder}: a file, but a folder of images is needed; was it swapped with '
+                f'{file}?'
+            )
         if not os.path.isdir(folder):
-            raise FileNotFoundError(f'{folder}: the folder of {name} does not exist')
+            raise FileNotFoundError(f'{name} {folder}: there is no such folder')
+    for name, share in (('--precision', args.precision), ('--wrong-share', args.wrong_share)):
+        if share is not None and share > 1:
+            raise ValueError(f'{name} is a share of 1, not per cent; got {share:g}')
     if args.batch_size < 1:
         raise ValueError(f'--batch-size must be at least 1, got {args.batch_size}')
 

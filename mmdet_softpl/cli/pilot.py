@@ -32,6 +32,7 @@ SHARES = (25.0, 50.0, 100.0)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``."""
+    parser.set_defaults(resumes=True)
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument('config', metavar='CONFIG', help='config with unlabelled images')

@@ -24,6 +24,7 @@ other. Nothing is trained. Ctrl-C stops it, the same command goes on.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``."""
+    parser.set_defaults(resumes=True)
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint (.pth) of a training')

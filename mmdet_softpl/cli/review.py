@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument('--device', help='cuda, cpu, ... (default: a GPU if there is one)')
     export.add_argument('--overwrite', action='store_true', help='replace an earlier export')
     export.add_argument('--json', action='store_true', help='print the summary as json')
+    export.set_defaults(resumes=True)
 
     back = actions.add_parser(
         'import',

@@ -31,6 +31,7 @@ CONFIG, a picture and tune.json in the folder --out. Ctrl-C stops it, the same c
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to ``parser``."""
+    parser.set_defaults(resumes=True)
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument('config', metavar='CONFIG', help='config of the training')

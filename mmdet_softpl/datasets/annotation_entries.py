@@ -205,7 +205,7 @@ def check_images(
                 problems.add(
                     'missing image file',
                     f'images[{position}]: file_name={name!r} under {os.fspath(image_root)}',
-                    'Correct `data_prefix`, or fetch the images.',
+                    'Correct the folder (`data_prefix` in a config), or fetch the images.',
                 )
     return index
 

@@ -18,7 +18,13 @@ from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding
 from .image_scan import scan_image
 from .in_threads import map_in_threads
-from .set_comparisons import class_findings, image_findings, leak_findings, size_findings
+from .set_comparisons import (
+    MISSING_IMAGE,
+    class_findings,
+    image_findings,
+    leak_findings,
+    size_findings,
+)
 from .set_contents import SetContents, SetImage, read_set
 from .unlabeled_image_dataset import size_or_error
 
@@ -131,7 +137,7 @@ def check_own_data(
     sets = (labelled, unlabelled, *judged)
     findings = [finding for one in sets for finding in one.findings]
     for one in sets:
-        findings += image_findings(one, None)
+        findings += [_beside_the_labelled(finding) for finding in image_findings(one, None)]
     findings += class_findings(sets)
     findings += [_strict(finding) for finding in leak_findings(sets, None)]
     findings += _calibration_on_validation(validation, held_out)
@@ -220,6 +226,14 @@ def _held_out(ann_file: str, image_root: str) -> SetContents:
     configured = replace(contents.configured, name=HELD_OUT, key=flag('labeled_images'))
     renamed = tuple(replace(finding, subject=HELD_OUT) for finding in findings)
     return replace(contents, configured=configured, findings=renamed)
+
+
+def _beside_the_labelled(finding: Finding) -> Finding:
+    """The written config has one folder for both."""
+    if (finding.subject, finding.kind) != (HELD_OUT, MISSING_IMAGE):
+        return finding
+    remedy = 'they are looked for in the folder of --labeled-images: copy or link them there'
+    return replace(finding, remedy=remedy)
 
 
 def _strict(leak: Finding) -> Finding:

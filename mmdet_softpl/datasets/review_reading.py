@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mmdet_softpl.messages import MAX_EXAMPLES
 
@@ -107,6 +108,9 @@ class _Reader:
     def _image(self, name: str) -> ReviewedImage | None:
         # Tools may put a folder or a prefix of their own before the name.
         file = name if name in self.sizes else os.path.basename(name.replace('\\', '/'))
+        if file not in self.sizes:
+            # Of an address, where a tool keeps nothing else.
+            file = os.path.basename(unquote(name))
         if file not in self.sizes:
             self.problems.add(
                 'image that is not in the export',

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from .review_masks import decode_mask, encode_brush, mask_to_polygons
@@ -67,7 +68,7 @@ def label_studio_tasks(manifest: dict[str, Any], image_url: str) -> list[dict[st
 
     Args:
         manifest: of the export.
-        image_url: what stands before the file name of an image.
+        image_url: what stands before the file name of an image, which is quoted as in an address.
     """
     tasks = []
     for image in manifest['images']:
@@ -102,7 +103,7 @@ def label_studio_tasks(manifest: dict[str, Any], image_url: str) -> list[dict[st
         best = max((entry['confidence'] for entry in image['objects']), default=0.0)
         tasks.append(
             dict(
-                data=dict(image=image_url + image['file'], file=image['file']),
+                data=dict(image=image_url + quote(image['file']), file=image['file']),
                 predictions=[
                     dict(
                         model_version=manifest['checkpoint_sha256'][:12], score=best, result=results

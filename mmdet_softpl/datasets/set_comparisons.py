@@ -18,6 +18,7 @@ from .findings import ERROR, WARNING, Finding
 from .image_scan import HOST_CANNOT, ScannedImage
 from .set_contents import SetContents, SetImage
 
+MISSING_IMAGE = 'missing image'
 _LEAKS = {
     (LABELLED, VALIDATION): 'the evaluation is too good: take them out of one of the sets',
     (LABELLED, TEST): 'the test is too good: take them out of one of the sets',
@@ -54,7 +55,7 @@ def image_findings(
     present = [image for image in contents.images if os.path.isfile(image.path)]
     there = {image.path for image in present}
     missing = [image.path for image in contents.images if image.path not in there]
-    note(ERROR, 'missing image', missing, _where_to_look(contents.configured, missing, not present))
+    note(ERROR, MISSING_IMAGE, missing, _where_to_look(contents.configured, missing, not present))
     if scanned is None:
         return findings
 

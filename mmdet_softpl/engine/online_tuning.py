@@ -66,7 +66,8 @@ def train_settings(
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # At WARNING it shows a traceback of whatever ends a trial, Ctrl-C too; errors get out anyway.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     work_dir.mkdir(parents=True, exist_ok=True)
     ranked = sorted(trials, key=lambda trial: -trial['proxy'])
     own = next((t for t in trials if t['settings'] == start), None)

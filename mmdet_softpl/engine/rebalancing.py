@@ -254,10 +254,8 @@ def read_shifts(
         shifts = torch.tensor(content['shifts'], dtype=torch.float32)
         theirs, made_for = list(content['classes']), content['network']
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'--rebalance {file}: no json of `rebalance` with `classes`, `network` and `shifts` '
-            f'({error})'
-        ) from error
+        why = f'it lacks {error}' if isinstance(error, KeyError) else error
+        raise ValueError(f'--rebalance {file}: no json that `rebalance` wrote ({why})') from error
     if theirs != list(classes) or shifts.shape != (len(theirs),) or not shifts.isfinite().all():
         raise ValueError(
             f'--rebalance {file}: made for other classes ({len(theirs)}, the detector has '

@@ -24,6 +24,7 @@ from mmdet_softpl.datasets.review_writing import (
     label_studio_tasks,
 )
 
+COCO_FILE, TASKS_FILE, INTERFACE_FILE = 'annotations.json', 'tasks.json', 'labeling_config.xml'
 MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
 _EXIF_ORIENTATION = 0x0112
 
@@ -85,7 +86,9 @@ def write_folder(
     Raises:
         OSError: an image cannot be copied, or a file not be written.
     """
-    (out / MANIFEST).unlink(missing_ok=True)
+    # Labels of the other format would be those of images that are no longer there.
+    for name in (MANIFEST, COCO_FILE, TASKS_FILE, INTERFACE_FILE):
+        (out / name).unlink(missing_ok=True)
     folder = out / IMAGES
     if folder.exists():
         shutil.rmtree(folder)
@@ -93,13 +96,13 @@ def write_folder(
     for image in manifest['images']:
         _copy_upright(image['path'], folder / image['file'])
     if format_ == 'coco':
-        write_json(out / 'annotations.json', coco_export(manifest, masks))
-        files = ['annotations.json']
+        write_json(out / COCO_FILE, coco_export(manifest, masks))
+        files = [COCO_FILE]
     else:
-        write_json(out / 'tasks.json', label_studio_tasks(manifest, image_url))
+        write_json(out / TASKS_FILE, label_studio_tasks(manifest, image_url))
         text = label_studio_config(manifest['classes'], manifest['masks'])
-        write_text(out / 'labeling_config.xml', text)
-        files = ['tasks.json', 'labeling_config.xml']
+        write_text(out / INTERFACE_FILE, text)
+        files = [TASKS_FILE, INTERFACE_FILE]
     write_json(out / MANIFEST, manifest, indent=1)
     return [str(out / name) for name in (*files, IMAGES, MANIFEST)]
 

@@ -12,7 +12,7 @@ import torch
 
 from mmdet_softpl.functional import isotonic
 
-WITHIN, ABOVE, BELOW = 'within', 'above', 'below'
+WITHIN, ABOVE, BELOW, FLAT = 'within', 'above', 'below', 'flat'
 # Draws on one side of the curve above which that end of the interval is unknown.
 TAIL = 0.025
 
@@ -59,12 +59,20 @@ def _non_decreasing(aps: np.ndarray) -> np.ndarray:
     return isotonic(torch.as_tensor(aps).double(), torch.ones(len(aps))).numpy()
 
 
+def _rises(aps: np.ndarray) -> bool:
+    curve = _non_decreasing(aps)
+    return bool(curve[-1] - curve[0] > 1e-12)
+
+
 def _span(labels: np.ndarray, aps: np.ndarray, ap: float) -> tuple[float, float, bool, bool]:
     """Fewest and most labels that reach ``ap`` and no more, and whether either is but a bound.
 
     They differ where the curve is flat at ``ap``, as APr is at 0 in short trainings. A curve that
-    is flat up to one of its ends says nothing of what lies beyond it.
+    is flat up to one of its ends says nothing of what lies beyond it, and one that does not rise
+    at all nothing.
     """
+    if not _rises(aps):
+        return float(labels[0]), float(labels[-1]), True, True
     flat = np.flatnonzero(np.isclose(_non_decreasing(aps), ap, rtol=0, atol=1e-12))
     if len(flat) > 1:
         first, last = flat[0], flat[-1]
@@ -96,12 +104,13 @@ def annotation_return(
 
     Returns:
         ``hours`` and ``place`` (where the AP lies on the curve, see :func:`equivalent_labels`; of
-        several numbers of labels that reach it, the one nearest to ``own_labels``);
+        several numbers of labels that reach it, the one nearest to ``own_labels``; ``'flat'`` where
+        the curve does not rise, so that no AP stands for a number of labels);
         ``low`` and ``high``, the 95 % interval: None where the draws leave the curve at that end,
         so that only the other end is known, or where there are no draws; ``verdict``:
         ``'saves'``, ``'costs'`` or ``'cannot tell'``.
     """
-    _, place = equivalent_labels(labels, curve, ap)
+    place = equivalent_labels(labels, curve, ap)[1] if _rises(curve) else FLAT
     fewest, most, _, _ = _span(labels, curve, ap)
     number = min(max(own_labels, fewest), most)
     hours = (number - own_labels) * seconds / 3600

@@ -210,7 +210,8 @@ def search_settings(
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # At WARNING it shows a traceback of whatever ends a trial, Ctrl-C too; errors get out anyway.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         storage=f'sqlite:///{os.path.abspath(storage)}',
         study_name=name,

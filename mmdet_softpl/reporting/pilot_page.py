@@ -38,8 +38,18 @@ def return_sentence(found: Mapping[str, Any], seconds: float) -> str:
             'more than the labelled-only curve reaches, so the return is at least '
             f'{found["hours"]:.1f} hours, if that: the curve ends there and cannot tell more'
         )
+    elif found['place'] == 'flat':
+        body = (
+            'labels alone do not reach more with more of them, so no AP stands for a number of '
+            'labels: train longer, or take shares further apart'
+        )
+    elif found['place'] == 'below' and found['hours'] < 0:
+        body = (
+            f'labels alone reach more with {found["equivalent_labels"]:,.0f} of them, so at least '
+            f'{-found["hours"]:.1f} hours are lost'
+        )
     elif found['place'] == 'below':
-        body = 'less than the labelled-only curve starts with: no return, and it cannot tell a loss'
+        body = 'labels alone reach more with as few: no return, and the curve starts there'
     else:
         body = (
             f'the labelled-only curve reaches that with {found["equivalent_labels"]:,.0f}: '
@@ -50,7 +60,7 @@ def return_sentence(found: Mapping[str, Any], seconds: float) -> str:
     else:
         low = 'below the curve' if found['low'] is None else f'{found["low"]:+.1f}'
         high = 'beyond the curve' if found['high'] is None else f'{found["high"]:+.1f}'
-        spread = f'95 % interval {low} to {high}'
+        spread = f'95 % interval {low} to {high} hours'
     verdict = {
         'saves': 'labels are saved',
         'costs': 'labels are wasted',

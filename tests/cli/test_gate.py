@@ -234,6 +234,7 @@ def test_interrupted(folder: Path, teacher: list[str], monkeypatch, capsys) -> N
 
     monkeypatch.setattr(label_gating, 'evidence_in_parts', stop)
     assert run(folder) == INTERRUPTED
+    assert 'the same command goes on from here' in capsys.readouterr().err
     assert not (folder / 'gated.json').exists()
     monkeypatch.setattr(label_gating, 'evidence_in_parts', look)
     assert run(folder) == 0
@@ -243,11 +244,14 @@ def test_interrupted(folder: Path, teacher: list[str], monkeypatch, capsys) -> N
 @pytest.mark.parametrize(
     ('changed', 'message'),
     [
-        (dict(images='nowhere'), 'nowhere: the folder of --images does not exist'),
+        (dict(images='nowhere'), '--images nowhere: there is no such folder'),
+        (dict(images=__file__), 'a folder of images is needed; was it swapped with ANN_FILE?'),
+        (dict(held_out_images=__file__), 'was it swapped with --held-out?'),
+        (dict(precision='90'), '--precision is a share of 1, not per cent; got 90'),
         (dict(ann_file='nowhere.json'), 'nowhere.json: the annotation file does not exist'),
         (dict(config='nowhere.py'), 'nowhere.py: there is no such config'),
         (dict(out='nowhere/gated.json'), 'the folder of --out does not exist'),
-        (dict(precision='1.5'), 'precision must lie in (0, 1], got 1.5'),
+        (dict(precision='0'), 'precision must lie in (0, 1], got 0'),
         (dict(wrong_share='0'), 'wrong_share must lie in (0, 1), got 0.0'),
         (dict(batch_size='0'), '--batch-size must be at least 1'),
         (dict(held_out='same'), 'whose labels are to be judged'),

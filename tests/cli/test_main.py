@@ -115,6 +115,7 @@ def test_a_defect_of_ours_is_not_hidden(outcome, kind: type[Exception]) -> None:
 def test_interrupt(outcome, capsys) -> None:
     outcome(KeyboardInterrupt())
     assert main(['fake']) == 130
+    # Of commands that go on the tests are their own.
     assert capsys.readouterr().err == 'interrupted\n'
 
 

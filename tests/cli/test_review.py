@@ -185,6 +185,21 @@ def test_an_interrupted_overwrite_leaves_nothing_to_import(
     assert (out / 'manifest.json').exists()
 
 
+def test_an_overwrite_takes_the_other_formats_files_away(
+    project, exported: Path, tmp_path: Path
+) -> None:
+    """They name images that are no longer in the folder."""
+    out = tmp_path / 'review'
+    shutil.copytree(exported, out)
+    _, config, checkpoint = project
+    command = ['review', 'export', config, checkpoint, '--out', str(out), *EXPORT, '--overwrite']
+    label_studio = {'tasks.json', 'labeling_config.xml'}
+    for more, there in ((['--format', 'label-studio'], label_studio), ([], {'annotations.json'})):
+        assert main([*command, *more]) == 0
+        found = {path.name for path in out.iterdir()} & (label_studio | {'annotations.json'})
+        assert found == there
+
+
 def test_labels_of_another_image_size_are_not_taken(
     project, exported: Path, tmp_path: Path, capsys
 ) -> None:

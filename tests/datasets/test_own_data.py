@@ -197,6 +197,15 @@ def test_images_of_the_labelled_json_that_nobody_has_labelled(
     assert 'images in both sets' not in [w.kind for w in data.warnings]
 
 
+def test_held_out_images_in_a_folder_of_their_own(paths: dict[str, str]) -> None:
+    """They are looked for beside the labelled ones, whose folder is right as it is."""
+    given = dict(paths, held_out_json=paths['val_json'])
+    with pytest.raises(ValueError, match='held-out: missing image') as error:
+        check_own_data(given)
+    assert 'in the folder of --labeled-images: copy or link them there' in str(error.value)
+    assert 'another data set' not in str(error.value)
+
+
 def test_held_out_images_that_are_those_of_validation(paths: dict[str, str]) -> None:
     same = dict(paths, held_out_json=paths['val_json'], labeled_images=paths['val_images'])
     same['labeled_json'] = paths['val_json']

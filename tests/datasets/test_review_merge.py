@@ -7,6 +7,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -281,6 +282,23 @@ def test_other_files_are_refused(content: str, words: str, manifest: dict, tmp_p
         read_reviewed(path, manifest)
     with pytest.raises(AnnotationError, match='no such file'):
         read_reviewed(tmp_path / 'none.json', manifest)
+
+
+def test_names_in_addresses(manifest: dict, tmp_path: Path) -> None:
+    """Label Studio asks for what `?d=` decodes to."""
+    names = ['R&D #4.png', 'x%20y.png']
+    manifest['images'] = manifest['images'][:2]
+    for image, name in zip(manifest['images'], names, strict=True):
+        image['file'] = name
+    tasks = submitted(label_studio_tasks(manifest, '/data/local-files/?d=images/'))
+    asked = [parse_qs(urlsplit(task['data']['image']).query)['d'] for task in tasks]
+    assert asked == [[f'images/{name}'] for name in names]
+    # Where a tool keeps nothing but the address.
+    for task in tasks:
+        del task['data']['file']
+    path = tmp_path / 'project.json'
+    path.write_text(json.dumps(tasks))
+    assert [image.file for image in read_reviewed(str(path), manifest)] == names
 
 
 def test_label_studio_faults_are_named(manifest: dict, tmp_path: Path) -> None:

@@ -201,18 +201,20 @@ def test_shifts_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('changed', 'message'),
     [
-        (None, 'no json of `rebalance`'),
-        (dict(shifts=None), 'no json of `rebalance`'),
-        (dict(classes=None), 'no json of `rebalance`'),
+        (None, 'no json that `rebalance` wrote'),
+        (dict(shifts=None), 'no json that `rebalance` wrote'),
+        (dict(classes=None), 'no json that `rebalance` wrote'),
+        ('{}', "wrote .it lacks 'shifts'.$"),
         (dict(classes=['b', 'a']), 'made for other classes'),
         (dict(shifts=[0]), 'made for other classes'),
         (dict(shifts=[0, float('nan')]), 'or damaged'),
         (dict(network='student'), 'made for the student, but the teacher is exported'),
     ],
 )
-def test_wrong_files(tmp_path: Path, changed: dict | None, message: str) -> None:
+def test_wrong_files(tmp_path: Path, changed: dict | str | None, message: str) -> None:
     path = tmp_path / 'r.json'
-    path.write_text('{' if changed is None else json.dumps(GOOD | changed))
+    text = json.dumps(GOOD | changed) if isinstance(changed, dict) else changed or '{'
+    path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_shifts(str(path), ('a', 'b'), 'teacher', 't.pth')
     with pytest.raises(FileNotFoundError, match='there is no such file'):

@@ -80,6 +80,12 @@ def test_where_the_curve_cannot_tell() -> None:
         ([0.0, 0.0, 0.1], 0.0, 400.0, 0, (None, 0), 'cannot tell'),
         ([0.0, 0.0, 0.1], 0.0, 1600.0, -12, (None, -12), 'costs'),
         ([0.1, 0.2, 0.2], 0.2, 100.0, 3, (3, None), 'saves'),
+        # More labels brought less: noise, wherever the AP lies.
+        ([0.3, 0.2, 0.1], 0.05, 400.0, 0, (None, None), 'cannot tell'),
+        ([0.3, 0.2, 0.1], 0.05, 1600.0, 0, (None, None), 'cannot tell'),
+        ([0.3, 0.2, 0.1], 0.4, 100.0, 0, (None, None), 'cannot tell'),
+        # Fewer labels alone reach more.
+        ([0.1, 0.2, 0.3], 0.05, 400.0, -3, (None, -3), 'costs'),
     ],
 )
 def test_flat_curves(
@@ -101,6 +107,7 @@ def test_flat_curves(
         seconds=36.0,
     )
     assert found['hours'] == pytest.approx(hours)
+    assert (found['place'] == 'flat') == (curve[-1] <= curve[0])
     assert found['low'] == pytest.approx(interval[0])
     assert found['high'] == pytest.approx(interval[1])
     assert found['verdict'] == verdict

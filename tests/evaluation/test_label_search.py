@@ -98,6 +98,23 @@ def test_finds_what_is_better_on_other_images_and_goes_on(
     assert other.importances == {}
 
 
+def test_an_interruption_in_a_trial_is_no_traceback(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stop(settings: LabelSettings) -> dict:
+        raise KeyboardInterrupt
+
+    search = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(search, 'tune', stop)
+        with pytest.raises(KeyboardInterrupt):
+            search_settings(search, BAD, tmp_path / 'study.db', 'a', 3)
+    assert capsys.readouterr().err == ''
+    result = search_settings(search, BAD, tmp_path / 'study.db', 'a', 3)
+    assert len(result.trials) == 3
+    assert result.trials[0]['settings'] == dataclasses.asdict(BAD)
+
+
 def test_report_does_not_look_at_its_own_labels_for_calibration() -> None:
     search = make()
     settings = LabelSettings(threshold_mode='fixed', fixed_thr=0.3)
