@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 
+from benchmarks.decision.run import REGIMES
+from benchmarks.decision.world import World
 from benchmarks.longtail.knobs import KNOBS
 from benchmarks.longtail.rebalance_table import METRICS
 from benchmarks.longtail.results import Table, spread
@@ -18,6 +21,7 @@ PAGES = [REPOSITORY / 'README.md', REPOSITORY / 'docs' / 'evidence.md']
 # In the order of its rebalancing table.
 README_SEEDS = (2, 0)
 PRESETS = ('cpu-45-labeled', 'cpu-225-labeled', 'cpu', 'cpu-2250-labeled')
+Decisions = dict[tuple[str, str, str], float]
 HEAD = '| | seeds | AP | APr | APc | APf |'
 
 
@@ -25,6 +29,19 @@ HEAD = '| | seeds | AP | APr | APc | APf |'
 def table() -> Table:
     records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
     return Table(records, 'cpu')
+
+
+@pytest.fixture(scope='module')
+def decisions() -> Decisions:
+    """Means over the seeds of the decision bench, by regime, arm and metric."""
+    records = json.loads((REPOSITORY / 'benchmarks' / 'decision' / 'results.json').read_text())
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for record in records:
+        key = record['regime'], record['arm'], record['metric']
+        # A group without a class has none.
+        if record['value'] is not None:
+            values.setdefault(key, []).append(record['value'])
+    return {key: statistics.mean(seeds) for key, seeds in values.items()}
 
 
 def rows_below(page: Path, head: str) -> list[list[str]]:
@@ -130,3 +147,31 @@ def test_rebalancing_in_the_readme(table: Table) -> None:
             assert cell == ', '.join(
                 ' / '.join(f'{100 * values[seed]:.1f}' for values in found) for seed in README_SEEDS
             ), arm
+
+
+def test_length_of_the_tail(decisions: Decisions) -> None:
+    """Recall / precision of rare labels in the decision bench, means over its seeds."""
+    head = (
+        '| | fewest and most samples of a class | one threshold | thresholds per class | '
+        'and prototypes |'
+    )
+    regimes = ('clear, short tail', 'clear', 'clear, long tail')
+    arms = ('one threshold', 'thresholds', 'prototypes, thresholds')
+    for regime, (_, counts, *cells) in zip(regimes, rows_below(PAGES[1], head), strict=True):
+        drawn = World(REGIMES[regime], 0).counts
+        assert counts == f'{int(drawn.min())}, {int(drawn.max())}'
+        for arm, cell in zip(arms, cells, strict=True):
+            means = [decisions[regime, arm, f'{name}_rare'] for name in ('recall', 'precision')]
+            assert cell == ' / '.join(f'{mean:.2f}' for mean in means), (regime, arm)
+
+
+def test_decision(decisions: Decisions) -> None:
+    """Before and after, among clear classes and among over-fitted look-alikes."""
+    head = '| | before | after | look-alikes over-fitted: before | after |'
+    labels, errors = rows_below(PAGES[1], head)
+    for regime, place in (('clear', 1), ('look-alike, over-fitted', 3)):
+        for column, arm in enumerate(('one threshold', 'prototypes, thresholds')):
+            found = [decisions[regime, arm, f'{name}_rare'] for name in ('recall', 'precision')]
+            assert labels[place + column] == ' / '.join(f'{value:.2f}' for value in found)
+        for column, arm in enumerate(('none', 'on held-out samples')):
+            assert errors[place + column] == f'{decisions[regime, arm, "cc_ece"]:.3f}'

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from mmdet_softpl.datasets.data_inspection import inspect_data
     from mmdet_softpl.datasets.findings import errors_first
     from mmdet_softpl.engine.derived_settings import labeller_settings, training_length
-    from mmdet_softpl.engine.settings_findings import settings_findings
+    from mmdet_softpl.engine.settings_findings import boost_findings, settings_findings
     from mmdet_softpl.progress import one_by_one
     from mmdet_softpl.reporting.data_report import data_report
 
@@ -78,10 +78,13 @@ def run(args: argparse.Namespace) -> int:
         ),
         None,
     )
-    inspection = replace(inspection, findings=errors_first((*inspection.findings, *refused)))
-    labeller = None
+    labeller, unboosted = None, []
     if statistics is not None and not any(LABELLER in f.subject for f in refused):
         labeller = labeller_settings(cfg, statistics)
+        if labeller is not None:
+            unboosted = boost_findings(labeller, statistics.image_counts)
+    findings = errors_first((*inspection.findings, *refused, *unboosted))
+    inspection = replace(inspection, findings=findings)
     has_labeller = find_hook(cfg, LABELLER) is not None
     report = data_report(args.config, inspection, labeller, length, has_labeller)
     if args.json:

@@ -7,23 +7,27 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.registry import DefaultScope
 
 from mmdet_softpl.config_file import type_name
+from mmdet_softpl.datasets.config_findings import LABELLER
 from mmdet_softpl.datasets.config_sets import LABELLED, UNLABELLED, dataset_leaves
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.set_contents import SetContents
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 
 from .best_checkpoint import configured_fault
-from .derived_settings import TrainingLength
+from .derived_settings import LabellerSettings, TrainingLength
 from .view_checks import check_views
 
 PACKAGE = 'mmdet_softpl'
 # Between the 14 passes after which a weight of 2 did harm in docs/evidence.md and the 24 that
 # ``new-config`` gives.
 EARLY_PASSES = 20
+# Between the most and the least frequent class, as in any long tail.
+FAR_APART = 10
 _REMEDY = 'correct it: a training stops here too'
 
 
@@ -47,6 +51,32 @@ def settings_findings(
     if findings:
         return findings
     return list(_early(cfg, sets, length))
+
+
+def boost_findings(labeller: LabellerSettings, image_counts: np.ndarray) -> list[Finding]:
+    """A warning where a boost is asked for, classes are far apart, and none is boosted.
+
+    Args:
+        labeller: What the config's labeller starts from.
+        image_counts: (C,) labelled images of each class.
+    """
+    seen = image_counts[image_counts > 0]
+    if labeller.arguments['boost_gamma'] == 0 or (labeller.boosts > 1).any() or not len(seen):
+        return []
+    fewest = int(seen.min())
+    if seen.max() < FAR_APART * fewest:
+        return []
+    return [
+        Finding(
+            WARNING,
+            f'custom_hooks, {LABELLER}',
+            'boost that boosts no class',
+            f'{int((seen == fewest).sum())} of {len(seen)} classes are in {fewest} labelled '
+            f'image{"s" if fewest != 1 else ""}, and no class is in fewer than the median class',
+            'nothing is wrong: rare classes get their labelled share of the labels by thresholds '
+            'per class and alignment, and no more than that',
+        )
+    ]
 
 
 def _error(subject: str, error: Exception) -> Finding:

@@ -15,8 +15,13 @@ import mmdet_softpl  # noqa: F401
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.set_contents import read_set
-from mmdet_softpl.engine.derived_settings import training_length
-from mmdet_softpl.engine.settings_findings import EARLY_PASSES, settings_findings
+from mmdet_softpl.engine.derived_settings import LabellerSettings, training_length
+from mmdet_softpl.engine.settings_findings import (
+    EARLY_PASSES,
+    boost_findings,
+    settings_findings,
+)
+from mmdet_softpl.functional import frequency_boost
 from mmdet_softpl.shipped_configs import config_path
 from tests.support.tiny_data import write_data
 
@@ -179,3 +184,25 @@ def test_data_that_is_not_there_is_no_second_finding(config: Config, tmp_path: P
     labeled.ann_file = cfg.custom_hooks[1].labeled_ann_file
     cfg.train_dataloader.dataset.datasets[1].data_root = str(tmp_path / 'none')
     assert [f for f in found(cfg) if f.severity == ERROR] == []
+
+
+@pytest.mark.parametrize(
+    ('counts', 'gamma', 'said'),
+    [
+        ([1, 1, 1, 40, 0], 1.0, '3 of 4 classes are in 1 labelled image, and'),
+        ([2, 2, 2, 2, 40], 1.0, '4 of 5 classes are in 2 labelled images, and'),
+        # Not asked for; the rarest are boosted; nothing is rare; nothing is there.
+        ([1, 1, 1, 40, 0], 0.0, None),
+        ([1, 1, 4, 6, 40], 1.0, None),
+        ([5, 5, 5, 9, 5], 1.0, None),
+        ([0, 0], 1.0, None),
+    ],
+)
+def test_boost_that_boosts_nothing(counts: list[int], gamma: float, said: str | None) -> None:
+    images = torch.tensor(counts)
+    boosts = frequency_boost(images, gamma=gamma, max_boost=16.0).numpy()
+    labeller = LabellerSettings(dict(boost_gamma=gamma), boosts, None)
+    found = boost_findings(labeller, images.numpy())
+    assert len(found) == (said is not None)
+    if said is not None:
+        assert said in found[0].detail and found[0].severity == WARNING
