@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import os
 import sys
 import warnings
@@ -10,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mmdet_softpl._version import __version__
 from mmdet_softpl.cli import commands
+from mmdet_softpl.compat import stack
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -49,6 +52,14 @@ def _say_once() -> Callable[..., None]:
     return show
 
 
+def _import_what_prints() -> None:
+    """Import onedl's mmdet, which prints while it is imported, so that nothing precedes a json."""
+    if stack()['mmdet']['origin'] != 'onedl':
+        return
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(Exception):
+        importlib.import_module('mmdet.datasets')
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -67,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
             if not args.debug:
                 warnings.showwarning = _say_once()
+            if getattr(args, 'json', False):
+                _import_what_prints()
             return args.run(args)
     except KeyboardInterrupt:
         goes_on = '; the same command goes on from here' if args.resumes else ''

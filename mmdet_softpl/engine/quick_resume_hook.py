@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from mmdet.datasets.samplers import MultiSourceSampler
@@ -30,8 +33,8 @@ class QuickResumeHook(Hook):
     away, so a resumed run does not repeat the uninterrupted one to the digit.
 
     Nothing happens with other samplers than mmdet's ``MultiSourceSampler`` and mmengine's
-    ``InfiniteSampler``, with a ``batch_sampler`` of the config's, in an epoch-based loop, or where
-    the loop skips by itself (onedl-mmengine).
+    ``InfiniteSampler``, with a ``batch_sampler`` of the config's, or in an epoch-based loop.
+    onedl-mmengine goes past batches by itself where the sampler has a ``skip``: mmdet's gets one.
     """
 
     # Before RandomStateHook, which counts what the loop takes from the iterator.
@@ -41,14 +44,21 @@ class QuickResumeHook(Hook):
         """Go on in the order of the images where the checkpoint left it."""
         loop = runner.train_loop
         iterator = getattr(loop, 'dataloader_iterator', None)
-        if not runner.iter or iterator is None or hasattr(iterator, 'skip_iter'):
+        if not runner.iter or iterator is None:
             return
         loader = loop.dataloader
         if type(loader.batch_sampler) is not BatchSampler:
             return
+        if not isinstance(loader.sampler, ENDLESS):
+            return
+        if hasattr(iterator, 'skip_iter'):
+            # Its workers have not been started yet.
+            if not hasattr(loader.sampler, 'skip'):
+                loader.sampler.skip = partial(_go_past, loader.sampler)
+            return
         # Torch's own name; without it the host's slow way is the right one.
         batches = getattr(iterator, '_iterator', None)
-        if not isinstance(loader.sampler, ENDLESS) or not hasattr(batches, '_sampler_iter'):
+        if not hasattr(batches, '_sampler_iter'):
             return
         _skip(iterator, runner.iter)
         loop.dataloader_iterator = _AfterSkipped(iterator, runner.iter)
@@ -56,6 +66,11 @@ class QuickResumeHook(Hook):
             f'QuickResumeHook: went past {runner.iter} batches without loading their images; the '
             'advance of the data loader that is announced next takes no time.'
         )
+
+
+def _go_past(sampler: MultiSourceSampler, count: int) -> None:
+    """Have the next ``iter`` of a sampler, which keeps its place, go on after ``count`` indices."""
+    deque(islice(iter(sampler), count), maxlen=0)
 
 
 def _skip(iterator: Any, count: int) -> None:

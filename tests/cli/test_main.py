@@ -15,6 +15,7 @@ import mmdet
 import pytest
 
 from mmdet_softpl import __main__ as entry
+from mmdet_softpl import compat
 from mmdet_softpl.__main__ import main
 from mmdet_softpl._version import __version__
 from mmdet_softpl.cli import commands
@@ -83,6 +84,7 @@ def test_a_missing_package_is_one_message(outcome, capsys) -> None:
         assert ('mmdet_softpl doctor' in message) == known and 'Traceback' not in message
 
 
+@pytest.mark.skipif(compat.stack()['mmdet']['origin'] == 'onedl', reason='it refuses none')
 def test_versions_that_mmdet_refuses_are_one_message(monkeypatch, capsys) -> None:
     def run(args: argparse.Namespace) -> int:
         monkeypatch.setattr(mmcv, '__version__', '2.2.0')
@@ -96,6 +98,26 @@ def test_versions_that_mmdet_refuses_are_one_message(monkeypatch, capsys) -> Non
     message = capsys.readouterr().err
     assert message.startswith('softpl fake: MMCV==2.2.0 is used but incompatible')
     assert 'mmdet_softpl doctor' in message
+
+
+@pytest.mark.parametrize('origin', ['onedl', 'openmmlab'])
+def test_what_a_stack_prints_on_its_import_stays_out_of_a_json(
+    origin: str, monkeypatch, capsys
+) -> None:
+    command = fake_command(0)
+    command.add_arguments = lambda parser: parser.add_argument('--json', action='store_true')
+    monkeypatch.setattr(entry, 'commands', lambda: [command])
+    monkeypatch.setattr(entry, 'stack', lambda: dict(mmdet=dict(origin=origin)))
+
+    def load(name: str) -> None:
+        print(f'{name} says something')
+        raise ImportError('and is broken, which the command will say better')
+
+    monkeypatch.setattr(entry.importlib, 'import_module', load)
+    assert main(['fake', '--json']) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ''
+    assert ('mmdet.datasets says something' in printed.err) == (origin == 'onedl')
 
 
 @pytest.mark.parametrize('arguments', [['--debug', 'fake'], ['fake', '--debug']])

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from mmdet.datasets.samplers import MultiSourceSampler
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from mmengine.runner import Runner, loops
+from torch.utils.data import ConcatDataset, DataLoader
 
 from mmdet_softpl.engine import QuickResumeHook, RandomStateHook
 
 SAVED, ITERS, BATCH = 40, 46, 3
+SKIPS_BY_ITSELF = hasattr(loops._InfiniteDataloaderIterator, 'skip_iter')
 LOADED = multiprocessing.get_context('fork').Value('i', 0)
 
 
@@ -135,7 +138,25 @@ def test_other_samplers_are_left_to_the_host(tmp_path: Path) -> None:
     cfg = config(tmp_path / 'run', 0, 'DefaultSampler', dict(type='mmdet_softpl.QuickResumeHook'))
     first, _ = train(cfg, SAVED, False)
     seen, loaded = train(cfg, ITERS, True)
-    assert first + seen == whole and loaded >= 40 * BATCH
+    assert first + seen == whole
+    # onedl-mmengine can do without in this process.
+    assert SKIPS_BY_ITSELF or loaded >= 40 * BATCH
+
+
+def test_a_loop_that_skips_gets_what_it_asks_the_sampler_for() -> None:
+    """As onedl-mmengine has it, on any stack."""
+    numbers = ConcatDataset([CountsWhatItLoads(), CountsWhatItLoads(7)])
+
+    def order() -> MultiSourceSampler:
+        return MultiSourceSampler(numbers, BATCH, [2, 1], seed=5)
+
+    loader = DataLoader(numbers, batch_size=BATCH, sampler=order())
+    iterator = SimpleNamespace(skip_iter=lambda count: None)
+    loop = SimpleNamespace(dataloader=loader, dataloader_iterator=iterator)
+    QuickResumeHook().before_train(SimpleNamespace(iter=SAVED, train_loop=loop))
+    loader.sampler.skip(SAVED * BATCH)
+    whole = list(islice(order(), ITERS * BATCH))
+    assert list(islice(loader.sampler, (ITERS - SAVED) * BATCH)) == whole[SAVED * BATCH :]
 
 
 def test_a_new_training_is_left_alone() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from mmdet.models.layers.normed_predictor import NormedLinear
 from mmdet.models.losses import SeesawLoss
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
@@ -29,6 +31,8 @@ from tests.support.tiny import (
     use_smoothed_head,
 )
 
+# mmdet misspells it, the onedl fork does not.
+TEMPERATURE = next(name for name in signature(NormedLinear).parameters if name.startswith('temp'))
 DETECTORS = ('faster-rcnn', 'mask-rcnn', 'cascade-mask-rcnn')
 
 
@@ -47,7 +51,7 @@ def build(
     heads = detector.roi_head.bbox_head
     for head in heads if isinstance(heads, list) else [heads]:
         head.update(
-            cls_predictor_cfg=dict(type='NormedLinear', tempearture=20),
+            cls_predictor_cfg={'type': 'NormedLinear', TEMPERATURE: 20},
             loss_cls=dict(type='SeesawLoss', p=0.8, q=2.0, num_classes=NUM_CLASSES),
         )
     if smoothed:
