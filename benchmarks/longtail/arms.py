@@ -87,6 +87,9 @@ ARMS = {
 # Everything but student-side correction, which is off by default (docs/DESIGN.md, section 4).
 FULL_METHOD = '7'
 
+# What the shipped configs have, and the one-hot teacher with their classifier.
+SHIPPED, SHIPPED_TEACHER = '7-shipped', '3-normed'
+
 ARMS |= {
     f'{arm}-{name}-{value:g}': Arm(
         f'{arm} with {name} {value:g} instead of {knob.default:g}',

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .arms import SHIPPED, SHIPPED_TEACHER
 from .presets import PRESETS, Preset
 from .reach import reach_table
 from .rebalance_table import rebalance_table
@@ -15,6 +16,7 @@ from .results import CONFIDENCE, Record, Table, collect, merged, turned_arms
 from .runs import Runs, carried_runs, in_order, read_runs
 from .tables import (
     ap_table,
+    bound_note,
     calibration_table,
     cost_table,
     difference_table,
@@ -172,6 +174,9 @@ def preset_section(
         lines += ['### Labelled images, mask AP on `test`', '', *variation_lines(variations), '']
     lines += ['### Cost', '', *cost_table(table), '']
     lines += ['### Targets', '', *target_table(table), '']
+    if SHIPPED in table.arms:
+        lines += ['As it is shipped:', '', *target_table(table, SHIPPED, SHIPPED_TEACHER), '']
+    lines += [*bound_note(table), '']
     lines += ['### Runs', '', *run_table(runs), '']
     for path in sorted((results / 'plots').glob(f'{name}-*.png')):
         lines += [f'![{path.stem}](plots/{path.name})', '']
