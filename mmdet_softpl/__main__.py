@@ -16,6 +16,8 @@ from mmdet_softpl.compat import stack
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+# What mmdet would print on its import, these commands do not provoke, or must see themselves.
+WITHOUT_MMDET = ('config-path', 'doctor', 'split')
 # What `doctor` looks at.
 STACK = ('torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'pkg_resources')
 
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
             if not args.debug:
                 warnings.showwarning = _say_once()
-            if getattr(args, 'json', False):
+            if getattr(args, 'json', False) and args.command not in WITHOUT_MMDET:
                 _import_what_prints()
             return args.run(args)
     except KeyboardInterrupt:

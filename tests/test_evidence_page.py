@@ -13,6 +13,7 @@ from benchmarks.decision.run import REGIMES
 from benchmarks.decision.world import World
 from benchmarks.longtail.knobs import KNOBS
 from benchmarks.longtail.rebalance_table import METRICS
+from benchmarks.longtail.report import results_text
 from benchmarks.longtail.results import Table, spread
 from benchmarks.longtail.tables import percent
 
@@ -98,7 +99,7 @@ def test_labelled_images() -> None:
 def test_knobs(table: Table) -> None:
     """AP / APr of seed 2 on `tune`, one knob of what is shipped at a time."""
     rows = rows_below(PAGES[1], '| | lower | shipped | higher |')
-    assert len(rows) == 3
+    assert len(rows) == 4
     for title, *cells in rows:
         name, *values = re.findall(r'`(\w+)` ([\d.]+), ([\d.]+), ([\d.]+)', title)[0]
         default = f'{KNOBS["7-shipped"][name].default:g}'
@@ -140,8 +141,14 @@ def test_rebalancing(table: Table) -> None:
 def test_rebalancing_in_the_readme(table: Table) -> None:
     """The same by arm, seeds side by side."""
     rows = rows_below(PAGES[0], '  | | as it is | rebalanced |')
-    arms = ('0-normed', '3-normed', '7-shipped')
-    for arm, (_, _, *cells) in zip(arms, rows, strict=True):
+    arms = {
+        'labelled images alone': '0-normed',
+        'one-hot labels': '3-normed',
+        'what is shipped': '7-shipped',
+    }
+    assert [title for _, title, *_ in rows] == list(arms)
+    for _, title, *cells in rows:
+        arm = arms[title]
         for cell, prefix in zip(cells, ('', 'rebalanced_'), strict=True):
             found = [table.by_seed(arm, 'test', f'{prefix}{metric}') for metric in METRICS[:2]]
             assert cell == ', '.join(
@@ -175,3 +182,11 @@ def test_decision(decisions: Decisions) -> None:
             assert labels[place + column] == ' / '.join(f'{value:.2f}' for value in found)
         for column, arm in enumerate(('none', 'on held-out samples')):
             assert errors[place + column] == f'{decisions[regime, arm, "cc_ece"]:.3f}'
+
+
+def test_the_results_page_is_made_of_the_results() -> None:
+    folder = REPOSITORY / 'benchmarks' / 'longtail'
+    records = json.loads((folder / 'results.json').read_text())
+    about = json.loads((folder / 'runs.json').read_text())
+    written = (folder / 'RESULTS.md').read_text(encoding='utf-8')
+    assert written == results_text(records, about, folder)

@@ -28,15 +28,25 @@ def folders() -> set[str]:
 
 def imported(path: Path) -> Iterator[str]:
     """Folders of the package that a file imports at its top level."""
-    for node in ast.parse(path.read_text(encoding='utf-8')).body:
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        parts = (node.module or '').split('.')
-        if node.level:
-            parents = path.relative_to(REPOSITORY).parts[: -node.level]
-            parts = [*parents, *filter(None, parts)]
-        if parts[0] == 'mmdet_softpl' and len(parts) > 1 and parts[1] in folders():
-            yield parts[1]
+    nodes: list[ast.stmt] = list(ast.parse(path.read_text(encoding='utf-8')).body)
+    while nodes:
+        node = nodes.pop(0)
+        names: list[list[str]] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.split('.') for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = (node.module or '').split('.')
+            if node.level:
+                parents = path.relative_to(REPOSITORY).parts[: -node.level]
+                parts = [*parents, *filter(None, parts)]
+            names = [[*parts, alias.name] for alias in node.names]
+        elif isinstance(node, ast.Try):
+            nodes += [*node.body, *node.orelse, *(n for h in node.handlers for n in h.body)]
+        elif isinstance(node, ast.If) and ast.unparse(node.test) != 'TYPE_CHECKING':
+            nodes += [*node.body, *node.orelse]
+        for name in names:
+            if name[0] == 'mmdet_softpl' and len(name) > 1 and name[1] in folders():
+                yield name[1]
 
 
 def test_every_folder_has_a_row() -> None:
@@ -66,6 +76,11 @@ def test_an_import_of_every_kind_is_seen(tmp_path: Path, monkeypatch: pytest.Mon
         'from mmdet_softpl.reporting import figure\n'
         'from mmdet_softpl.progress import Progress\n'
         'import torch\n'
+        'import mmdet_softpl.evaluation.class_mix\n'
+        'from .. import datasets\n'
+        'try:\n    from mmdet_softpl import cli\nexcept ImportError:\n    pass\n'
+        'if TYPE_CHECKING:\n    from mmdet_softpl.ops import nms\n'
     )
     monkeypatch.setitem(globals(), 'REPOSITORY', tmp_path)
-    assert list(imported(file)) == ['engine', 'models', 'reporting']
+    found = ['engine', 'models', 'reporting', 'evaluation', 'datasets', 'cli']
+    assert list(imported(file)) == found

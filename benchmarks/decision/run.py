@@ -32,7 +32,7 @@ REGIMES = {
         background_ratio=0.5,
         weight_decay=1e-7,
     ),
-    # As many labelled samples as in `clear`, spread otherwise.
+    # About as many labelled samples as in `clear`, spread otherwise.
     'clear, short tail': WorldConfig(exponent=0.6, largest=90),
     'clear, long tail': WorldConfig(exponent=1.8, largest=590),
 }

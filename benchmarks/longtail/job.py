@@ -28,6 +28,8 @@ from .data import SPLITS
 from .presets import PRESETS, Preset
 
 STAGES = ('stem', 'burn-in', 'arm')
+# What `rebalance.py` leaves in the folder of a run.
+REBALANCED_FILE = 'rebalanced.json'
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,8 @@ def train(job: Job, cfg: Any, preset: Preset, out: Path, data_root: Path) -> Non
         os.replace(newest, folder / 'final.pth')
     else:
         weights = {'state_dict': runner.model.state_dict(), 'meta': {'iter': runner.iter}}
+        # Of other weights.
+        (folder / REBALANCED_FILE).unlink(missing_ok=True)
         torch.save(weights, folder / 'final.tmp')
         os.replace(folder / 'final.tmp', folder / 'final.pth')
     for path in folder.glob('iter_*.pth'):

@@ -31,11 +31,11 @@ from mmdet_softpl.progress import Progress
 
 from . import parts  # noqa: F401
 from .arms import ARMS, arm_config, placed
-from .job import Job
+from .job import REBALANCED_FILE, Job
 from .measure import classes_of, evaluate, split_dataset
 from .presets import PRESETS, Preset
 from .rebalance_table import METRICS, rebalance_table
-from .results import REBALANCED_FILE, Table, collect
+from .results import Table, collect
 
 
 def main(argv: Sequence[str] | None = None) -> int:

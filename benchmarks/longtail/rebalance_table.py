@@ -32,5 +32,6 @@ def rebalance_table(table: Table) -> list[str]:
 
 def _cell(table: Table, arm: str, seed: int, split: str, prefix: str) -> str:
     found = [table.by_seed(arm, split, prefix + metric).get(seed) for metric in METRICS]
-    known = [f'{100 * value:.1f}' for value in found if value is not None]
-    return ' / '.join(known) or '-'
+    if all(value is None for value in found):
+        return '-'
+    return ' / '.join('-' if value is None else f'{100 * value:.1f}' for value in found)

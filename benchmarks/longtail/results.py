@@ -16,15 +16,13 @@ from mmdet_softpl.run_records import AUDIT_FILE
 
 from .arms import ARMS, MAIN_ARMS
 from .data import SPLITS
-from .job import Job
+from .job import REBALANCED_FILE, Job
 from .knobs import KNOBS
 from .runs import jobs_in
 
 Record = dict[str, Any]
 SUPERVISED, ONE_HOT_TEACHER = '0', '3'
 CONFIDENCE = 0.95
-# What `rebalance.py` leaves in the folder of a run.
-REBALANCED_FILE = 'rebalanced.json'
 
 
 def collect(preset: str, out: Path) -> list[Record]:

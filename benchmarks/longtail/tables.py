@@ -267,9 +267,9 @@ def cost_table(table: Table) -> list[str]:
         '',
         'Mean over seeds (smallest to largest) of the iterations after the burn-in, without '
         'evaluations. Time is by the clock, also where other runs had the machine: without a GPU '
-        'go by the CPU time. Runs of one seed may be of different days and machines ("Runs"); a '
-        'ratio far from those of other seeds is of two. Memory is of the GPU, or of the whole '
-        'process where there is none.',
+        'go by the CPU time. Where the two runs of a seed are of different machines ("Runs"), '
+        'their ratio says nothing: leave out one that is far from those of other seeds. Memory is '
+        'of the GPU, or of the whole process where there is none.',
     ]
 
 
@@ -326,8 +326,9 @@ def target_table(
     by_seed = table.by_seed(method, 'unlabeled', 'classes_labelled_by_3_alone')
     lost = spread(by_seed.values()).mean
     met = None if math.isnan(lost) else lost == 0
-    what = f'classes that arm {ONE_HOT_TEACHER} labels and arm {method} does not'
-    add(what, '0', _ratio(lost, 1), met, by_seed)
+    if by_seed:
+        what = f'classes that arm {ONE_HOT_TEACHER} labels and arm {method} does not'
+        add(what, '0', _ratio(lost, 1), met, by_seed)
     ratio = mean_ratio(
         table.by_seed(method, 'unlabeled_all', 'pseudo_cc_ece'),
         table.by_seed(teacher, 'unlabeled_all', 'pseudo_cc_ece'),

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             raise FileNotFoundError(f'{name} {folder}: there is no such folder')
     for name, share in (('--precision', args.precision), ('--wrong-share', args.wrong_share)):
         if share is not None and share > 1:
-            raise ValueError(f'{name} is a share of 1, not per cent; got {share:g}')
+            raise ValueError(f'{name} lies between 0 and 1 (0.9, not 90); got {share:g}')
     if args.batch_size < 1:
         raise ValueError(f'--batch-size must be at least 1, got {args.batch_size}')
 

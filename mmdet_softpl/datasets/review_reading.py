@@ -105,13 +105,18 @@ class _Reader:
         self.problems.raise_if_any(self.path)
         return list(self.images.values())
 
-    def _image(self, name: str) -> ReviewedImage | None:
-        # Tools may put a folder or a prefix of their own before the name.
-        file = name if name in self.sizes else os.path.basename(name.replace('\\', '/'))
-        if file not in self.sizes:
-            # Of an address, where a tool keeps nothing else.
-            file = os.path.basename(unquote(name))
-        if file not in self.sizes:
+    def _find(self, name: str) -> str | None:
+        """The file that a name ends with: tools put a folder or an address before it."""
+        path = name.replace('\\', '/')
+        ends = [
+            file for file in self.sizes if path == file or path.endswith(('/' + file, '=' + file))
+        ]
+        return max(ends, key=len, default=None)
+
+    def _image(self, name: str, is_address: bool = False) -> ReviewedImage | None:
+        file = self._find(unquote(name)) if is_address else None
+        file = file or self._find(name)
+        if file is None:
             self.problems.add(
                 'image that is not in the export',
                 repr(name),
@@ -183,7 +188,8 @@ class _Reader:
         for position, task in enumerate(tasks):
             where = f'task {task.get("id", position)}'
             data = task['data']
-            image = self._image(str(data.get('file') or data.get('image', '')))
+            file, address = data.get('file'), data.get('image', '')
+            image = self._image(str(file)) if file else self._image(str(address), is_address=True)
             if image is None:
                 continue
             done = [a for a in task.get('annotations') or () if not a.get('was_cancelled')]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 from .review_masks import decode_mask, encode_brush, mask_to_polygons
@@ -68,8 +68,11 @@ def label_studio_tasks(manifest: dict[str, Any], image_url: str) -> list[dict[st
 
     Args:
         manifest: of the export.
-        image_url: what stands before the file name of an image, which is quoted as in an address.
+        image_url: what stands before the file name of an image; of the web, the name is quoted.
     """
+    # Label Studio takes keys of a cloud storage (s3://bucket/key) as they are.
+    of_web = urlsplit(image_url).scheme in ('', 'http', 'https')
+    quoted = quote if of_web else str
     tasks = []
     for image in manifest['images']:
         results = []
@@ -103,7 +106,7 @@ def label_studio_tasks(manifest: dict[str, Any], image_url: str) -> list[dict[st
         best = max((entry['confidence'] for entry in image['objects']), default=0.0)
         tasks.append(
             dict(
-                data=dict(image=image_url + quote(image['file']), file=image['file']),
+                data=dict(image=image_url + quoted(image['file']), file=image['file']),
                 predictions=[
                     dict(
                         model_version=manifest['checkpoint_sha256'][:12], score=best, result=results

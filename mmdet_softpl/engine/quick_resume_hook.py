@@ -34,7 +34,8 @@ class QuickResumeHook(Hook):
 
     Nothing happens with other samplers than mmdet's ``MultiSourceSampler`` and mmengine's
     ``InfiniteSampler``, with a ``batch_sampler`` of the config's, or in an epoch-based loop.
-    onedl-mmengine goes past batches by itself where the sampler has a ``skip``: mmdet's gets one.
+    onedl-mmengine goes past batches by itself where the sampler has a ``skip``; mmdet's is given
+    one here, which takes its ``batch_size`` to be the loader's.
     """
 
     # Before RandomStateHook, which counts what the loop takes from the iterator.
@@ -68,7 +69,7 @@ class QuickResumeHook(Hook):
         )
 
 
-def _go_past(sampler: MultiSourceSampler, count: int) -> None:
+def _go_past(sampler: MultiSourceSampler | InfiniteSampler, count: int) -> None:
     """Have the next ``iter`` of a sampler, which keeps its place, go on after ``count`` indices."""
     deque(islice(iter(sampler), count), maxlen=0)
 

@@ -61,7 +61,8 @@ def boost_findings(labeller: LabellerSettings, image_counts: np.ndarray) -> list
         image_counts: (C,) labelled images of each class.
     """
     seen = image_counts[image_counts > 0]
-    if labeller.arguments['boost_gamma'] == 0 or (labeller.boosts > 1).any() or not len(seen):
+    asked = labeller.arguments['boost_gamma'] > 0 and labeller.arguments['max_boost'] > 1
+    if not asked or (labeller.boosts > 1).any() or not len(seen):
         return []
     fewest = int(seen.min())
     if seen.max() < FAR_APART * fewest:
@@ -73,8 +74,8 @@ def boost_findings(labeller: LabellerSettings, image_counts: np.ndarray) -> list
             'boost that boosts no class',
             f'{int((seen == fewest).sum())} of {len(seen)} classes are in {fewest} labelled '
             f'image{"s" if fewest != 1 else ""}, and no class is in fewer than the median class',
-            'nothing is wrong: rare classes get their labelled share of the labels by thresholds '
-            'per class and alignment, and no more than that',
+            'no change is needed: rare classes still have thresholds of their own and get their '
+            'labelled share of the labels; only a boost beyond that is not there',
         )
     ]
 

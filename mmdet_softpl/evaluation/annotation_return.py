@@ -112,7 +112,7 @@ def annotation_return(
     """
     place = equivalent_labels(labels, curve, ap)[1] if _rises(curve) else FLAT
     fewest, most, _, _ = _span(labels, curve, ap)
-    number = min(max(own_labels, fewest), most)
+    number = own_labels if place == FLAT else min(max(own_labels, fewest), most)
     hours = (number - own_labels) * seconds / 3600
     result: dict[str, Any] = dict(
         own_labels=own_labels, equivalent_labels=number, hours=hours, place=place

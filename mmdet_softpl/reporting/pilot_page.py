@@ -46,17 +46,20 @@ def return_sentence(found: Mapping[str, Any], seconds: float) -> str:
     elif found['place'] == 'below' and found['hours'] < 0:
         body = (
             f'labels alone reach more with {found["equivalent_labels"]:,.0f} of them, so at least '
-            f'{-found["hours"]:.1f} hours are lost'
+            f'{-found["hours"]:.1f} hours are lost, if any'
         )
     elif found['place'] == 'below':
-        body = 'labels alone reach more with as few: no return, and the curve starts there'
+        body = (
+            f'less than the labelled-only curve starts with at {found["equivalent_labels"]:,.0f} '
+            'labels: no return, and it cannot tell what fewer alone reach'
+        )
     else:
         body = (
             f'the labelled-only curve reaches that with {found["equivalent_labels"]:,.0f}: '
             f'{found["hours"]:+.1f} hours'
         )
     if found['low'] is None and found['high'] is None:
-        spread = 'uncertainty unknown' if found['draws'] == 0 else 'the draws leave the curve'
+        spread = 'uncertainty unknown' if found['draws'] == 0 else 'no end of an interval is known'
     else:
         low = 'below the curve' if found['low'] is None else f'{found["low"]:+.1f}'
         high = 'beyond the curve' if found['high'] is None else f'{found["high"]:+.1f}'

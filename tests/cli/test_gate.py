@@ -247,7 +247,7 @@ def test_interrupted(folder: Path, teacher: list[str], monkeypatch, capsys) -> N
         (dict(images='nowhere'), '--images nowhere: there is no such folder'),
         (dict(images=__file__), 'a folder of images is needed; was it swapped with ANN_FILE?'),
         (dict(held_out_images=__file__), 'was it swapped with --held-out?'),
-        (dict(precision='90'), '--precision is a share of 1, not per cent; got 90'),
+        (dict(precision='90'), '--precision lies between 0 and 1 (0.9, not 90); got 90'),
         (dict(ann_file='nowhere.json'), 'nowhere.json: the annotation file does not exist'),
         (dict(config='nowhere.py'), 'nowhere.py: there is no such config'),
         (dict(out='nowhere/gated.json'), 'the folder of --out does not exist'),

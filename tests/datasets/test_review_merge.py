@@ -301,6 +301,25 @@ def test_names_in_addresses(manifest: dict, tmp_path: Path) -> None:
     assert [image.file for image in read_reviewed(str(path), manifest)] == names
 
 
+@pytest.mark.parametrize('base', ['/data/local-files/?d=images/', 'http://host/f?d=', 'images/'])
+def test_an_address_is_that_of_one_image(base: str, manifest: dict, tmp_path: Path) -> None:
+    names = ['x y.png', 'x%20y.png']
+    for image, name in zip(manifest['images'], names, strict=True):
+        image['file'] = name
+    tasks = submitted(label_studio_tasks(manifest, base))
+    for task in tasks:
+        del task['data']['file']
+    path = tmp_path / 'project.json'
+    path.write_text(json.dumps(tasks))
+    assert [image.file for image in read_reviewed(str(path), manifest)] == names
+
+
+def test_keys_of_a_cloud_storage_are_as_they_are(manifest: dict) -> None:
+    manifest['images'][0]['file'] = 'R&D #4.png'
+    tasks = label_studio_tasks(manifest, 's3://bucket/x/')
+    assert tasks[0]['data']['image'] == 's3://bucket/x/R&D #4.png'
+
+
 def test_label_studio_faults_are_named(manifest: dict, tmp_path: Path) -> None:
     tasks = submitted(label_studio_tasks(manifest, ''))
     first, second = tasks[0]['annotations'][0]['result']

@@ -201,7 +201,11 @@ def test_data_that_is_not_there_is_no_second_finding(config: Config, tmp_path: P
 def test_boost_that_boosts_nothing(counts: list[int], gamma: float, said: str | None) -> None:
     images = torch.tensor(counts)
     boosts = frequency_boost(images, gamma=gamma, max_boost=16.0).numpy()
-    labeller = LabellerSettings(dict(boost_gamma=gamma), boosts, None)
+    arguments = dict(boost_gamma=gamma, max_boost=16.0)
+    labeller = LabellerSettings(arguments, boosts, None)
+    # A boost that may not boost is none either.
+    unable = LabellerSettings(dict(arguments, max_boost=1.0), boosts, None)
+    assert boost_findings(unable, images.numpy()) == []
     found = boost_findings(labeller, images.numpy())
     assert len(found) == (said is not None)
     if said is not None:

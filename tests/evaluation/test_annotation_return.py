@@ -84,6 +84,7 @@ def test_where_the_curve_cannot_tell() -> None:
         ([0.3, 0.2, 0.1], 0.05, 400.0, 0, (None, None), 'cannot tell'),
         ([0.3, 0.2, 0.1], 0.05, 1600.0, 0, (None, None), 'cannot tell'),
         ([0.3, 0.2, 0.1], 0.4, 100.0, 0, (None, None), 'cannot tell'),
+        ([0.3, 0.2, 0.1], 0.4, 9999.0, 0, (None, None), 'cannot tell'),
         # Fewer labels alone reach more.
         ([0.1, 0.2, 0.3], 0.05, 400.0, -3, (None, -3), 'costs'),
     ],

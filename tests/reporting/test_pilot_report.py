@@ -59,15 +59,19 @@ def test_page() -> None:
         ({}, '400: +6.6 hours (95 % interval +2.0 to +9.0 hours). **labels are saved**'),
         (dict(low=None, verdict='cannot tell'), 'below the curve to +9.0'),
         (dict(place='above', high=None), 'at least 6.6 hours'),
-        (dict(place='below', low=None, high=-1.0, hours=0.0), 'no return'),
+        (
+            dict(place='below', low=None, high=-1.0, hours=0.0),
+            'starts with at 400 labels: no return',
+        ),
+        (dict(place='below', low=None, high=None, hours=1.0), 'cannot tell what fewer alone reach'),
         (
             dict(place='below', low=None, high=-1.0, hours=-1.5, equivalent_labels=30),
-            'reach more with 30 of them, so at least 1.5 hours are lost (95 % interval below the '
-            'curve to -1.0 hours)',
+            'reach more with 30 of them, so at least 1.5 hours are lost, if any (95 % interval '
+            'below the curve to -1.0 hours)',
         ),
         (dict(place='flat', low=None, high=None), 'no AP stands for a number of labels'),
         (dict(low=None, high=None, draws=0), 'uncertainty unknown'),
-        (dict(low=None, high=None), 'the draws leave the curve'),
+        (dict(low=None, high=None), 'no end of an interval is known'),
         (dict(verdict='costs'), 'labels are wasted'),
     ],
 )

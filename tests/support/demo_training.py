@@ -13,7 +13,8 @@ from tests.support.tiny import shrink
 
 CONFIG = 'configs/demo/calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes.py'
 ITERS = 8
-# Phases: supervised 0-1, frozen teacher 2-3, moving average 4-7; refreshes at 4, 6 and 8.
+# Phases: supervised 0-1, frozen teacher 2-3, moving average 4-7; refreshes at 4, 6 and 8, and the
+# labeller's first one at 3.
 SUPERVISED, BURN_IN, REFRESH = 2, 2, 2
 
 
