@@ -7,6 +7,7 @@ is for. A failed check comes with its remedy.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import io
@@ -71,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 when training would fail."""
     from mmdet_softpl import compat
 
-    findings = diagnose()
+    # What a package prints on its import is no finding, and must not stand before a json.
+    with contextlib.redirect_stdout(sys.stderr):
+        findings = diagnose()
     failed = any(finding.status == FAIL for finding in findings)
     if args.json:
         report = {

@@ -61,9 +61,10 @@ def return_sentence(found: Mapping[str, Any], seconds: float) -> str:
     if found['low'] is None and found['high'] is None:
         spread = 'uncertainty unknown' if found['draws'] == 0 else 'no end of an interval is known'
     else:
-        low = 'below the curve' if found['low'] is None else f'{found["low"]:+.1f}'
-        high = 'beyond the curve' if found['high'] is None else f'{found["high"]:+.1f}'
-        spread = f'95 % interval {low} to {high} hours'
+        unit = ' hours' if found['high'] is None else ''
+        low = 'below the curve' if found['low'] is None else f'{found["low"]:+.1f}{unit}'
+        high = 'beyond the curve' if found['high'] is None else f'{found["high"]:+.1f} hours'
+        spread = f'95 % interval {low} to {high}'
     verdict = {
         'saves': 'labels are saved',
         'costs': 'labels are wasted',

@@ -59,6 +59,7 @@ def test_page() -> None:
         ({}, '400: +6.6 hours (95 % interval +2.0 to +9.0 hours). **labels are saved**'),
         (dict(low=None, verdict='cannot tell'), 'below the curve to +9.0'),
         (dict(place='above', high=None), 'at least 6.6 hours'),
+        (dict(place='above', high=None), 'interval +2.0 hours to beyond the curve)'),
         (
             dict(place='below', low=None, high=-1.0, hours=0.0),
             'starts with at 400 labels: no return',
