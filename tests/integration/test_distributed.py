@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+
+from tests.support.ranks import run_ranks
 
 IMAGES = 4
 ITERS = 4
@@ -47,28 +48,9 @@ def ann_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(job: str, world_size: int, ann_file: Path, folder: Path, *args: str) -> list[Any]:
-    """Results of each rank; every process is killed when one of them takes too long."""
-    root = Path(__file__).resolve().parents[2]
-    environment = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1')
-    command = [sys.executable, __file__, job, str(world_size), str(ann_file), str(folder), *args]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank)],
-            env=environment,
-            cwd=root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    failed = [f'rank {i}: {outputs[i][-3000:]}' for i, r in enumerate(ranks) if r.returncode]
-    assert not failed, '\n'.join(failed)
+    """Results of each rank."""
+    arguments = [job, str(world_size), str(ann_file), str(folder), *args]
+    run_ranks(world_size, __file__, arguments, TIMEOUT_S)
     return [
         torch.load(folder / f'{job}_{world_size}_{rank}.pth', weights_only=True)
         for rank in range(world_size)
@@ -272,7 +254,8 @@ def train(name: str, lack: str, ann_file: str, supervised: bool) -> dict[str, An
 def main() -> None:
     import mmdet_softpl  # noqa: F401
 
-    job, world_size, ann_file, folder, rank = sys.argv[1:]
+    job, world_size, ann_file, folder = sys.argv[1:]
+    rank = os.environ['RANK']
     torch.set_num_threads(1)
     if int(world_size) > 1:
         dist.init_process_group(

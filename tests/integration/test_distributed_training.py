@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from mmengine.runner import Runner
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.run_records import AUDIT_FILE, PSEUDO_LABELS_FILE
 from tests.support.demo_training import ITERS, SUPERVISED, make_config, make_shapes
+from tests.support.ranks import run_ranks
 
 RANKS = 2
 # Of a hang; a training takes a tenth of it.
@@ -55,28 +55,7 @@ class Notes(Hook):
 
 def launch(config: Path, name: str, resume: int = 0) -> list[dict[str, Any]]:
     """Train on every rank, perhaps from a checkpoint of ``whole``; what each of them noted."""
-    root = Path(__file__).resolve().parents[2]
-    environment = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1')
-    processes = []
-    for rank in range(RANKS):
-        names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=RANKS)
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, __file__, str(config), name, str(resume)],
-                env=environment | {key: str(value) for key, value in names.items()},
-                cwd=root,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    try:
-        outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    failed = [f'rank {i}: {outputs[i][-3000:]}' for i, p in enumerate(processes) if p.returncode]
-    assert not failed, '\n'.join(failed)
+    run_ranks(RANKS, __file__, [str(config), name, str(resume)], TIMEOUT_S)
     return [
         torch.load(config.parent / f'{name}_{rank}.pth', weights_only=True) for rank in range(RANKS)
     ]
