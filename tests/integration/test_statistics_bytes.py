@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch.distributed as dist
 import mmdet_softpl  # noqa: F401  isort: skip
 from benchmarks.speed.counts import FEATURE_SIZE, _head, bytes_per_iteration, reduced
 from mmdet_softpl.models.class_state import ClassState
+from tests.support.ranks import run_ranks
 
 TIMEOUT_S = 240
 INTERVAL = 2
@@ -27,25 +27,7 @@ ITERS = 4
 
 
 def test_two_ranks_exchange_the_bytes_written_down(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
-    environment = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1')
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path), str(rank)],
-            env=environment,
-            cwd=root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert not any(rank.returncode for rank in ranks), '\n'.join(outputs)[-3000:]
+    run_ranks(2, __file__, [str(tmp_path)], TIMEOUT_S)
     for rank in range(2):
         found = json.loads((tmp_path / f'{rank}.json').read_text())
         assert found['sent'] == found['written_down'] > 0
@@ -104,7 +86,8 @@ def work(rank: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder, rank = sys.argv[1:]
+    (folder,) = sys.argv[1:]
+    rank = os.environ['RANK']
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo', init_method=f'file://{folder}/rendezvous', rank=int(rank), world_size=2
