@@ -87,8 +87,8 @@ ARMS = {
 # Everything but student-side correction, which is off by default (docs/DESIGN.md, section 4).
 FULL_METHOD = '7'
 
-# What the shipped configs have, and the one-hot teacher with their classifier.
-SHIPPED, SHIPPED_TEACHER = '7-shipped', '3-normed'
+# What the shipped configs have; the one-hot teacher and supervised training on their classifier.
+SHIPPED, SHIPPED_TEACHER, SHIPPED_SUPERVISED = '7-shipped', '3-normed', '0-normed'
 
 ARMS |= {
     f'{arm}-{name}-{value:g}': Arm(

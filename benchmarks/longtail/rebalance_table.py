@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from .results import Table
-from .tables import markdown
+from .arms import SHIPPED, SHIPPED_SUPERVISED, SHIPPED_TEACHER
+from .results import SUPERVISED, Table, paired_difference
+from .tables import difference, markdown
 
+_R = 'rebalanced_'
 METRICS = ('segm_AP', 'segm_APr', 'segm_APc', 'segm_APf')
 
 
@@ -21,13 +23,38 @@ def rebalance_table(table: Table) -> list[str]:
             cells = [
                 _cell(table, arm, seed, split, prefix)
                 for split in ('tune', 'test')
-                for prefix in ('', 'rebalanced_')
+                for prefix in ('', _R)
             ]
             rows.append([arm, str(seed), f'{gamma:g}', f'{low:+.1f} to {high:+.1f}', *cells])
     if not rows:
         return []
     head = [f'{split}: {when}' for split in ('tune', 'test') for when in ('as it is', 'rebalanced')]
     return markdown(['arm', 'seed', 'strength', 'half of tune: box AP', *head], rows)
+
+
+def rebalanced_difference_table(table: Table) -> list[str]:
+    """Paired differences, mask AP and APr on ``test``, of what is shipped and what it stands
+    beside: as they are, both rebalanced, and either of the two.
+    """
+    rows = []
+    for a, b in (
+        (SHIPPED, SUPERVISED),
+        (SHIPPED, SHIPPED_SUPERVISED),
+        (SHIPPED, SHIPPED_TEACHER),
+        (SHIPPED_TEACHER, SHIPPED_SUPERVISED),
+    ):
+        cells = []
+        for mine, other in (('', ''), (_R, _R), (_R, ''), ('', _R)):
+            for metric in METRICS[:2]:
+                found = paired_difference(
+                    table.by_seed(a, 'test', mine + metric),
+                    table.by_seed(b, 'test', other + metric),
+                )
+                cells.append(difference(found))
+        rows.append([f'{a} - {b}', *cells])
+    kinds = ('as they are', 'both rebalanced', 'only the first', 'only the second')
+    head = [f'{kind}: {metric}' for kind in kinds for metric in ('AP', 'APr')]
+    return markdown(['arms', *head], rows)
 
 
 def _cell(table: Table, arm: str, seed: int, split: str, prefix: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from .arms import SHIPPED, SHIPPED_TEACHER
 from .presets import PRESETS, Preset
 from .reach import reach_table
-from .rebalance_table import rebalance_table
+from .rebalance_table import rebalance_table, rebalanced_difference_table
 from .results import CONFIDENCE, Record, Table, collect, merged, turned_arms
 from .runs import Runs, carried_runs, in_order, read_runs
 from .tables import (
@@ -168,6 +168,7 @@ def preset_section(
     rebalanced = rebalance_table(table)
     if rebalanced:
         lines += ['### Rebalanced after training, mask AP / APr / APc / APf', '', *rebalanced, '']
+        lines += [*rebalanced_difference_table(table), '']
     for arm in turned_arms(table):
         lines += [f'### Sensitivity of arm {arm}, mask AP on `tune`', '']
         lines += [*sensitivity_table(table, arm), '']

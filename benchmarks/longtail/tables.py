@@ -324,11 +324,10 @@ def target_table(
         what = f'{metric} of rare pseudo-labels, all unlabelled images'
         add(what, f'at least {least:.2f}', _ratio(value, 3), met, seeds)
     by_seed = table.by_seed(method, 'unlabeled', 'classes_labelled_by_3_alone')
-    lost = spread(by_seed.values()).mean
-    met = None if math.isnan(lost) else lost == 0
     if by_seed:
+        lost = spread(by_seed.values()).mean
         what = f'classes that arm {ONE_HOT_TEACHER} labels and arm {method} does not'
-        add(what, '0', _ratio(lost, 1), met, by_seed)
+        add(what, '0', _ratio(lost, 1), lost == 0, by_seed)
     ratio = mean_ratio(
         table.by_seed(method, 'unlabeled_all', 'pseudo_cc_ece'),
         table.by_seed(teacher, 'unlabeled_all', 'pseudo_cc_ece'),

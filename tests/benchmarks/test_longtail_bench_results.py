@@ -16,7 +16,7 @@ from benchmarks.longtail import plots
 from benchmarks.longtail.job import REBALANCED_FILE, Job, comparable, config_of
 from benchmarks.longtail.measure import calibration_errors
 from benchmarks.longtail.presets import PRESETS
-from benchmarks.longtail.rebalance_table import rebalance_table
+from benchmarks.longtail.rebalance_table import rebalance_table, rebalanced_difference_table
 from benchmarks.longtail.report import missing_runs, write_report
 from benchmarks.longtail.results import (
     Difference,
@@ -149,6 +149,26 @@ def test_rebalanced_runs(out: Path) -> None:
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     assert cells[:4] == ['3', '1', '0.8', '-0.4 to +1.2']
     assert cells[4:] == ['23.0 / 11.5 / - / -', '30.0 / 15.0 / - / -'] * 2
+
+
+def test_differences_of_rebalanced_runs() -> None:
+    def record(arm: str, seed: int, metric: str, value: float) -> dict:
+        return dict(preset='p', arm=arm, seed=seed, split='test', metric=metric, value=value)
+
+    values = {'7-shipped': (0.30, 0.31), '3-normed': (0.20, 0.27)}
+    records = [
+        record(arm, seed, prefix + 'segm_AP', value)
+        for arm, pair in values.items()
+        for seed in (0, 1)
+        for prefix, value in zip(('', 'rebalanced_'), pair, strict=True)
+    ]
+    _, _, *rows = rebalanced_difference_table(Table(records, 'p'))
+    cells = {
+        row[0]: row[1:] for row in ([c.strip() for c in r.strip('|').split('|')] for r in rows)
+    }
+    found = [cell.strip('*').split(' ')[0] for cell in cells['7-shipped - 3-normed'][::2]]
+    assert found == ['+10.0', '+4.0', '+11.0', '+3.0']
+    assert set(cells['7-shipped - 3-normed'][1::2]) == set(cells['7-shipped - 0']) == {'-'}
 
 
 def test_other_presets_and_runs_of_other_machines_are_kept() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
+from mmdet_softpl.cli.demo import replace_prefix
 from mmdet_softpl.datasets.longtail_shapes import generate_longtail_shapes
 from mmdet_softpl.datasets.shape_plan import ShapesConfig
 from tests.support.tiny import shrink
@@ -39,8 +39,8 @@ def make_config(
     """
     read = Config.fromfile(repository / CONFIG)
     # Unformatted: every checkpoint holds the config's text, which takes seconds to format.
-    cfg = Config(read.to_dict(), filename=read.filename, format_python_code=False)
-    _replace(cfg._cfg_dict, cfg.data_root, f'{shapes}/')
+    moved = replace_prefix(read.to_dict(), read.data_root, f'{shapes}/')
+    cfg = Config(moved, filename=read.filename, format_python_code=False)
     shrink(cfg.model.detector, cfg.num_classes)
     cfg.model.detector.roi_head.bbox_head.update(warmup_iters=1, refresh_interval=REFRESH)
     # An untrained network is never sure of anything: every detection becomes a pseudo-label.
@@ -75,11 +75,3 @@ def make_config(
     cfg.randomness = dict(seed=0)
     cfg.work_dir = str(work_dir)
     return cfg
-
-
-def _replace(node: Any, old: str, new: str) -> None:
-    for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
-        if isinstance(value, str):
-            node[key] = value.replace(old, new)
-        elif isinstance(value, (dict, list)):
-            _replace(value, old, new)
