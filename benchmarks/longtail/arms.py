@@ -72,6 +72,9 @@ ARMS = {
         '2 with a normalised classifier', '2', 'similarity-normed', 'normed', unlabeled=False
     ),
     '3-normed': Arm('3 with a normalised classifier', '3', 'normed', 'normed'),
+    '3-shipped': Arm(
+        '3-normed with unsup_weight 1, as the shipped configs', '3-normed', 'normed', 'normed'
+    ),
     '7-normed': Arm('7 with a normalised classifier', '7', 'similarity-normed', 'normed'),
     '7-shipped': Arm(
         '7-normed with unsup_weight 1, as the shipped configs',
