@@ -20,6 +20,7 @@ from benchmarks.decision.world import (
     prototypes_of,
     similarity_of,
 )
+from mmdet_softpl.frequency_bounds import RARE_MAX_IMAGES
 from mmdet_softpl.functional import (
     COMMON,
     FREQUENT,
@@ -101,6 +102,7 @@ def rare_pseudo_labels(config: WorldConfig, seed: int) -> Measures:
     teacher = Linear(config).fit(labelled, SMOOTHING, similarity_of(labelled, c, 'similarity'))
     scores = teacher.scores(unlabelled.features)
     boost = frequency_boost(world.counts)
+    below = frequency_boost(world.counts, RARE_MAX_IMAGES)
     weights = torch.tensor([1.0, 0.5, 0.0])[world.groups]
     evidence = weights * (
         prototype_log_evidence(unlabelled.features, *prototypes_of(labelled, c))
@@ -114,6 +116,9 @@ def rare_pseudo_labels(config: WorldConfig, seed: int) -> Measures:
         'boost, thresholds': (boost_scores(scores, boost), 'prior'),
         'prototypes, thresholds': (boost_scores(scores, one, evidence), 'prior'),
         'boost, prototypes, thresholds': (boost_scores(scores, boost, evidence), 'prior'),
+        # In a long tail the median class is as rare as any, and `boost` boosts nothing.
+        'boost below 10, thresholds': (boost_scores(scores, below), 'prior'),
+        'boost below 10, prototypes, thresholds': (boost_scores(scores, below, evidence), 'prior'),
     }
     rate = world.counts / len(labelled.labels)
     result: Measures = {}
