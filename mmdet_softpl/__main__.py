@@ -73,7 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         printed as one message) and for a package that is missing or of a version that mmdet
         refuses, 130 after Ctrl-C.
     """
-    args = build_parser().parse_args(argv)
+    try:
+        return _run(build_parser().parse_args(argv))
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             # mmengine's doing, and `doctor` says what there is to do about it.
@@ -88,9 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'interrupted{goes_on}', file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (`| head`) has gone; without this Python complains once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise
     except (ImportError, ValueError, OSError, AssertionError) as error:
         wrong_stack = _is_of_the_stack(error)
         if args.debug or (isinstance(error, AssertionError) and not wrong_stack):

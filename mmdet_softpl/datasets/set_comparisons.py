@@ -47,10 +47,13 @@ def image_findings(
     name = contents.configured.name
     findings: list[Finding] = []
 
-    def note(severity: str, kind: str, items: Sequence[object], remedy: str) -> None:
+    def note(
+        severity: str, kind: str, items: Sequence[object], remedy: str, count: int | None = None
+    ) -> None:
         if items:
-            detail = f'{len(items)} of {len(contents.images)} images: {some_of(items, 5)}'
-            findings.append(Finding(severity, name, kind, detail, remedy, len(items)))
+            count = len(items) if count is None else count
+            detail = f'{count} of {len(contents.images)} images: {some_of(items, 5)}'
+            findings.append(Finding(severity, name, kind, detail, remedy, count))
 
     present = [image for image in contents.images if os.path.isfile(image.path)]
     there = {image.path for image in present}
@@ -86,14 +89,14 @@ def image_findings(
     )
     sizes = {p: (s.height, s.width) for p, s in scanned.items() if s.readable}
     findings += size_findings(contents, sizes)
-    copies = [
-        ' = '.join(group) for group in _by_content(contents, scanned).values() if len(group) > 1
-    ]
+    copies = [group for group in _by_content(contents, scanned).values() if len(group) > 1]
     note(
         WARNING,
         'duplicate image',
-        copies,
+        # A camera that was covered for an hour gives one image a thousand times.
+        [some_of(group, 5, ' = ') for group in copies],
         'each counts more than once; remove the copies, above all if their labels differ',
+        sum(len(group) - 1 for group in copies),
     )
     return findings
 

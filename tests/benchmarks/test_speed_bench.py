@@ -31,6 +31,10 @@ RESULTS = Path(__file__).resolve().parents[2] / 'benchmarks' / 'speed' / 'result
 TINY = Case(num_classes=20, kept=6, size=(96, 128), depth=18, share=0.05)
 # A ratio fails when it is 20 % beyond the one on file; times vary by half as much again here.
 REGRESSION, NOISE = 1.2, 1.5
+needs_allocations = pytest.mark.skipif(
+    not hasattr(torch._C._autograd._KinetoEvent, 'start_ns'),
+    reason='an old profiler says no order of allocations',
+)
 
 
 @pytest.fixture
@@ -184,6 +188,7 @@ def test_interleaved_runs_take_turns() -> None:
     assert len(times.work['a']) == len(times.wall['b']) == 3
 
 
+@needs_allocations
 def test_peak_memory_is_that_of_what_lives_together() -> None:
     def run() -> None:
         for _ in range(3):
@@ -192,6 +197,7 @@ def test_peak_memory_is_that_of_what_lives_together() -> None:
     assert peak_bytes(run) == pytest.approx(2e6, rel=0.01)
 
 
+@needs_allocations
 def test_smoothing_needs_no_more_memory_than_hard_labels() -> None:
     """A dense target would take 2.7 times as much."""
     memory = losses.smoothed_cross_entropy_rows('cpu', 'cpu', 0)[-1]

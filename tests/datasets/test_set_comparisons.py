@@ -255,6 +255,11 @@ def test_duplicates(root: Path) -> None:
     (finding,) = _look(_sets(root))
     assert (finding.kind, finding.count) == ('duplicate image', 1)
     assert f'{first} = {second}' in finding.detail
+    for k in range(20):
+        shutil.copy(first, first.with_name(f'copy{k}{first.suffix}'))
+    (finding,) = _look(_sets(root))
+    assert finding.count == 21 and finding.detail.startswith('21 of ')
+    assert finding.detail.endswith(' and 17 more') and finding.detail.count(' = ') == 4
 
 
 def test_classes_of_validation_differ(root: Path) -> None:

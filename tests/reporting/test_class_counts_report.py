@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib.patches import Rectangle
 
 from mmdet_softpl.reporting.class_axis import MAX_NAMES
 from mmdet_softpl.reporting.class_counts import draw_class_counts
@@ -40,10 +39,14 @@ def test_classes_are_sorted_and_never_labelled_ones_marked(tmp_path):
 
 def test_groups_are_shaded():
     axes = draw_class_counts(NAMES, LABELED, PSEUDO, GROUPS).axes[0]
+    shades = [patch for patch in axes.patches if patch not in axes.containers[0].patches]
+    # Rectangles, or polygons before matplotlib 3.9.
+    outlines = {
+        patch.get_label(): patch.get_patch_transform().transform(patch.get_path().vertices)
+        for patch in shades
+    }
     spans = {
-        patch.get_label(): (patch.get_x(), patch.get_x() + patch.get_width())
-        for patch in axes.patches
-        if isinstance(patch, Rectangle) and patch not in axes.containers[0].patches
+        label: (corners[:, 0].min(), corners[:, 0].max()) for label, corners in outlines.items()
     }
     assert spans == {
         'frequent classes': (-0.5, 0.5),
