@@ -12,7 +12,7 @@ from mmdet_softpl.reporting.figure import save_figure
 
 def bars(axes: Axes) -> list[float]:
     """Heights of the bars, without the shades of the groups."""
-    return [bar.get_height() for bar in axes.containers[0]]
+    return [bar.get_height() for container in axes.containers for bar in container]
 
 
 def test_class_curve(tmp_path) -> None:
