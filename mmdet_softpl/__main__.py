@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mmdet_softpl._version import __version__
 from mmdet_softpl.cli import commands
-from mmdet_softpl.compat import stack
+from mmdet_softpl.installed_stack import stack
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 when training would fail."""
-    from mmdet_softpl import compat
+    from mmdet_softpl.installed_stack import stack
 
     # What a package prints on its import is no finding, and must not stand before a json.
     with contextlib.redirect_stdout(sys.stderr):
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     failed = any(finding.status == FAIL for finding in findings)
     if args.json:
         report = {
-            'stack': compat.stack(),
+            'stack': stack(),
             'findings': [asdict(finding) for finding in findings],
             'can_train': not failed,
         }
@@ -190,9 +190,9 @@ def _opencv(name: str) -> Finding:
 
 
 def _setuptools(name: str) -> Finding:
-    from mmdet_softpl import compat
+    from mmdet_softpl.installed_stack import stack
 
-    version = compat.stack()['setuptools']['version']
+    version = stack()['setuptools']['version']
     if importlib.util.find_spec('pkg_resources') is None:
         return Finding(
             name,
@@ -213,9 +213,9 @@ def _setuptools(name: str) -> Finding:
 
 def _provider(name: str) -> Finding:
     """One of mmengine, mmcv and mmdet: installed, once, and in a tested version."""
-    from mmdet_softpl import compat
+    from mmdet_softpl.installed_stack import stack, untested
 
-    found = compat.stack()
+    found = stack()
     version, distribution = found[name]['version'], found[name]['distribution']
     if version is None or distribution is None:
         install = {'mmengine': 'mmengine==0.10.7', 'mmcv': 'mmcv-lite==2.1.0'}
@@ -236,7 +236,7 @@ def _provider(name: str) -> Finding:
             f'{distribution} {version}, but mmdet asserts mmcv >= 2.0 and < 2.2 on import',
             f'pip install "{distribution}==2.1.0"',
         )
-    for sentence in compat.untested(found):
+    for sentence in untested(found):
         if sentence.startswith((f'{name} ', f'{distribution} ')):
             return Finding(name, WARN, sentence, 'nothing, as long as everything else is well')
     return Finding(name, OK, f'{distribution} {version}')
@@ -276,9 +276,9 @@ def _resume(name: str) -> Finding:
     import torch
     from mmengine.logging import HistoryBuffer
 
-    from mmdet_softpl import compat
+    from mmdet_softpl.safe_checkpoints import allow_mmengine_checkpoints
 
-    compat.allow_mmengine_checkpoints()
+    allow_mmengine_checkpoints()
     file = io.BytesIO()
     torch.save(HistoryBuffer([1.0], [1]), file)
     file.seek(0)
@@ -295,9 +295,9 @@ def _resume(name: str) -> Finding:
 
 
 def _evaluation(name: str) -> Finding:
-    from mmdet_softpl import compat
+    from mmdet_softpl.installed_stack import stack
 
-    version = compat.stack()['faster-coco-eval']['version']
+    version = stack()['faster-coco-eval']['version']
     for module in ('faster_coco_eval', 'pycocotools'):
         try:
             importlib.import_module(module)

@@ -12,10 +12,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
-from mmdet_softpl import compat
 from mmdet_softpl.config_file import load_config, type_name
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.checkpoint_parts import is_class_statistic
+from mmdet_softpl.safe_checkpoints import allow_mmengine_checkpoints
 
 
 class TrainedModelError(ValueError):
@@ -60,7 +60,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
             f'{checkpoint}: this is a config, not a checkpoint (.pth). A command that takes both '
             'wants CONFIG first.'
         )
-    compat.allow_mmengine_checkpoints()
+    allow_mmengine_checkpoints()
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:

@@ -15,10 +15,10 @@ import mmdet
 import pytest
 
 from mmdet_softpl import __main__ as entry
-from mmdet_softpl import compat
 from mmdet_softpl.__main__ import main
 from mmdet_softpl._version import __version__
 from mmdet_softpl.cli import commands
+from mmdet_softpl.installed_stack import stack
 
 
 def fake_command(outcome: int | BaseException) -> types.SimpleNamespace:
@@ -84,7 +84,7 @@ def test_a_missing_package_is_one_message(outcome, capsys) -> None:
         assert ('mmdet_softpl doctor' in message) == known and 'Traceback' not in message
 
 
-@pytest.mark.skipif(compat.stack()['mmdet']['origin'] == 'onedl', reason='it refuses none')
+@pytest.mark.skipif(stack()['mmdet']['origin'] == 'onedl', reason='it refuses none')
 def test_versions_that_mmdet_refuses_are_one_message(monkeypatch, capsys) -> None:
     def run(args: argparse.Namespace) -> int:
         monkeypatch.setattr(mmcv, '__version__', '2.2.0')
