@@ -22,12 +22,8 @@ from mmengine.structures import InstanceData
 
 from mmdet_softpl.__main__ import main
 from mmdet_softpl.engine.export_check import halved, pair_detections
-from mmdet_softpl.engine.plain_detector import (
-    ExportError,
-    dataset_meta,
-    plain_config,
-    plain_state_dict,
-)
+from mmdet_softpl.engine.plain_config import ExportError, plain_config
+from mmdet_softpl.engine.plain_detector import dataset_meta, plain_state_dict
 from mmdet_softpl.shipped_configs import config_names, config_path
 
 CLASSES = ('cat', 'dog', 'owl')
