@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
@@ -19,120 +16,11 @@ from mmdet_softpl.datasets.annotation_checks import (
 )
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
+from mmdet_softpl.engine.checked_annotations import checked_annotations
+from mmdet_softpl.engine.run_warnings import warn_once
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.training_sets import classes_of, is_labelled, leaves
-from mmdet_softpl.engine.view_checks import check_views, packs_without
-
-# Of each file its time of change and size, and its summaries by the classes that were asked for
-# (None: all). LVIS train takes 10 s to check, and more than one hook of a run asks for it.
-_Summaries = dict[tuple[str, ...] | None, AnnotationSummary]
-_checked: dict[str, tuple[tuple[int, int], _Summaries]] = {}
-# (name of the logger, warning): a run hears each warning once.
-_reported: set[tuple[str, str]] = set()
-# COCO and LVIS have a handful of boxes that are too thin for the host.
-_UNTOLD_LOSS = 0.001
-
-
-def checked_annotations(ann_file: str, classes: Sequence[str] | None = None) -> AnnotationSummary:
-    """:func:`.check_annotations` of a labelled file, which is read again only when it changes.
-
-    The warnings go to the current logger, each once a run.
-
-    Args:
-        ann_file: COCO or LVIS json.
-        classes: ``metainfo['classes']`` of the data set; None: all of the file.
-
-    Returns:
-        The summary. All callers share it: do not change it.
-
-    Raises:
-        AnnotationError: as :func:`.check_annotations`.
-    """
-    wanted = None if classes is None else tuple(classes)
-    known = _known_summaries(ann_file)
-    summary = known.get(wanted)
-    if summary is None and None in known and known[None].classes == wanted:
-        summary = known[None]
-    if summary is None:
-        summary = known[wanted] = check_annotations(ann_file, classes=wanted)
-    for warning in summary.warnings:
-        _report(f'{ann_file}: {warning}')
-    return summary
-
-
-def _known_summaries(ann_file: str) -> _Summaries:
-    """Summaries of the file as it is now; one that does not exist has none."""
-    path = os.path.abspath(ann_file)
-    if not os.path.isfile(path):
-        return {}
-    status = os.stat(path)
-    state = (status.st_mtime_ns, status.st_size)
-    if path not in _checked or _checked[path][0] != state:
-        _checked[path] = (state, {})
-    return _checked[path][1]
-
-
-def _report(warning: str) -> None:
-    logger = MMLogger.get_current_instance()
-    if (logger.instance_name, warning) not in _reported:
-        _reported.add((logger.instance_name, warning))
-        logger.warning(warning)
-
-
-def instance_counts(dataset: BaseDataset, num_classes: int) -> Tensor:
-    """(C,) instances that a data set gives, crowds left out."""
-    labels = [
-        instance['bbox_label']
-        for i in range(len(dataset))
-        for instance in dataset.get_data_info(i)['instances']
-        if not instance['ignore_flag']
-    ]
-    return torch.bincount(torch.tensor(labels, dtype=torch.long), minlength=num_classes)
-
-
-def check_trained_instances(runner: Runner, summary: AnnotationSummary) -> None:
-    """Whether the student gets the objects of the labelled json, which frequencies are counted in.
-
-    The host leaves out what it cannot use without a word. Fewer objects are a warning.
-
-    Args:
-        runner: Of the training.
-        summary: Of the json; nothing is checked where no training set reads it.
-
-    Raises:
-        AnnotationError: There is none left.
-    """
-    for dataset in leaves(runner.train_dataloader.dataset):
-        own = is_labelled(dataset) and os.path.abspath(dataset.ann_file)
-        if own != os.path.abspath(summary.ann_file):
-            continue
-        given = int(instance_counts(dataset, len(summary.classes)).sum())
-        expected = sum(summary.instance_counts)
-        # Of a part of the set nobody knows how many there should be.
-        if given and (expected - given <= _UNTOLD_LOSS * expected or dataset._indices is not None):
-            continue
-        sentence = (
-            f'{summary.ann_file}: the host gives {given} of {expected} objects to the training. It '
-            'leaves out those with `area` <= 0, a side below 1 pixel (boxes as shares of the '
-            'image?), outside their image or with `ignore`, and images below filter_cfg.min_size'
-        )
-        if not given:
-            raise AnnotationError(f'{sentence}. Correct the file; `softpl inspect` names them.')
-        _report(f'{sentence}; frequencies count them. `softpl inspect` names them.')
-
-
-def federated_images(
-    summary: AnnotationSummary,
-) -> dict[int | None, tuple[np.ndarray, np.ndarray | None]]:
-    """What ``CalibratedSoftTeacher.federated`` wants of a federated (LVIS) file; else empty."""
-    known, loose = summary.known_classes, summary.not_exhaustive_classes or {}
-    return {
-        img_id: (
-            np.array(sorted(classes), dtype=np.int64),
-            np.array(sorted(loose[img_id]), dtype=np.int64) if img_id in loose else None,
-        )
-        for img_id, classes in (known or {}).items()
-    }
+from mmdet_softpl.engine.view_checks import check_views
 
 
 def check_datasets(runner: Runner) -> None:
@@ -195,42 +83,6 @@ def _check_first_image(name: str, dataset: BaseDataset) -> None:
         )
 
 
-def warn_of_shared_ids(runner: Runner, ann_file: str) -> None:
-    """Warn where ids of a federated (LVIS) file are those of other labelled images too.
-
-    What an LVIS image speaks of is looked up by its id alone.
-    """
-    sets = [d for d in leaves(runner.train_dataloader.dataset) if is_labelled(d)]
-    ids: dict[bool, set] = {True: set(), False: set()}
-    for dataset in sets if len({d.ann_file for d in sets}) > 1 else ():
-        own = os.path.abspath(dataset.ann_file) == os.path.abspath(ann_file)
-        ids[own].update(dataset.get_data_info(i)['img_id'] for i in range(len(dataset)))
-    shared = ids[True] & ids[False]
-    if shared:
-        _report(
-            f'{ann_file}: {len(shared)} image ids, such as {min(shared, key=str)!r}, are also '
-            'those of images in another labelled file, which will be judged by what the LVIS file '
-            'says of its own; number the images of one of the two anew.'
-        )
-
-
-def check_image_ids(runner: Runner) -> None:
-    """Whether the labelled branch of a federated (LVIS) training names its images.
-
-    Raises:
-        ValueError: ``img_id`` is not packed, so the rules of the file would be left out.
-    """
-    for dataset in leaves(runner.train_dataloader.dataset):
-        transform = packs_without(dataset, 'sup', 'img_id')
-        if transform is not None:
-            raise ValueError(
-                f'train_dataloader, {type(dataset).__name__}, ann_file={dataset.ann_file!r}: '
-                f"meta_keys of {type(transform).__name__} in the branch 'sup' has no 'img_id'; "
-                'add it, since an LVIS image speaks of some classes only, and they are looked up '
-                'by it.'
-            )
-
-
 def _check_evaluator(runner: Runner) -> None:
     """Warn where the validation is evaluated against another file than it is read from."""
     cfg = getattr(runner, 'cfg', {}).get('val_evaluator')
@@ -244,7 +96,7 @@ def _check_evaluator(runner: Runner) -> None:
     for metric in cfg if isinstance(cfg, (list, tuple)) else [cfg]:
         path = metric.get('ann_file')
         if path and read and '://' not in path and os.path.abspath(path) not in read:
-            _report(
+            warn_once(
                 f'val_evaluator.ann_file={path!r} is not the annotation file of val_dataloader '
                 f'({", ".join(sorted(read))}); give both the same.'
             )
@@ -303,7 +155,7 @@ def _compare_unlabelled(ann_file: str, labelled: AnnotationSummary) -> None:
         unlabelled = check_annotations(ann_file, require_annotations=False, data=data)
         check_same_categories(labelled, unlabelled)
     except AnnotationError as error:
-        _report(f'{error} Training goes on: no category of unlabelled images is read.')
+        warn_once(f'{error} Training goes on: no category of unlabelled images is read.')
 
 
 def _difference(a: Sequence[str], b: Sequence[str]) -> str:

@@ -15,13 +15,11 @@ from torch.utils.data import DataLoader
 
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.config_file import type_name
-from mmdet_softpl.engine.data_checks import (
-    checked_annotations,
-    federated_images,
-    instance_counts,
-)
+from mmdet_softpl.engine.checked_annotations import checked_annotations
+from mmdet_softpl.engine.federated_checks import federated_images
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.engine.trained_instances import instance_counts
 from mmdet_softpl.engine.training_sets import labelled_files, leaves, training_classes
 from mmdet_softpl.models.calibrated_soft_teacher import CalibratedSoftTeacher
 from mmdet_softpl.registry import HOOKS

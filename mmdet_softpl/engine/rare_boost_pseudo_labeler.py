@@ -23,11 +23,10 @@ from mmdet_softpl.checks import check_range
 from mmdet_softpl.datasets.annotation_checks import check_num_classes
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.engine.audit import build_audit
-from mmdet_softpl.engine.data_checks import (
-    check_datasets,
+from mmdet_softpl.engine.checked_annotations import checked_annotations
+from mmdet_softpl.engine.data_checks import check_datasets
+from mmdet_softpl.engine.federated_checks import (
     check_image_ids,
-    check_trained_instances,
-    checked_annotations,
     federated_images,
     warn_of_shared_ids,
 )
@@ -40,6 +39,7 @@ from mmdet_softpl.engine.labeller_checks import (
 )
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.engine.trained_instances import check_trained_instances
 from mmdet_softpl.engine.training_sets import keeps_empty_images, labelled_files, training_classes
 from mmdet_softpl.functional import (
     FREQUENT,

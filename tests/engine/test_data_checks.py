@@ -23,14 +23,12 @@ from torch import nn
 from mmdet_softpl.datasets.annotation_checks import AnnotationSummary, check_annotations
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
+from mmdet_softpl.engine import checked_annotations as cache
 from mmdet_softpl.engine import data_checks
-from mmdet_softpl.engine.data_checks import (
-    check_datasets,
-    check_image_ids,
-    check_trained_instances,
-    checked_annotations,
-    warn_of_shared_ids,
-)
+from mmdet_softpl.engine.checked_annotations import checked_annotations
+from mmdet_softpl.engine.data_checks import check_datasets
+from mmdet_softpl.engine.federated_checks import check_image_ids, warn_of_shared_ids
+from mmdet_softpl.engine.trained_instances import check_trained_instances
 from mmdet_softpl.engine.training_sets import labelled_files, training_classes
 from mmdet_softpl.engine.view_checks import UNRECORDED
 from tests.support.tiny import detector_config, semi_config
@@ -220,9 +218,9 @@ def test_a_file_is_read_again_only_when_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    real = data_checks.check_annotations
+    real = cache.check_annotations
     monkeypatch.setattr(
-        data_checks,
+        cache,
         'check_annotations',
         lambda ann_file, **kwargs: reads.append(kwargs['classes']) or real(ann_file, **kwargs),
     )
@@ -567,7 +565,7 @@ def test_a_wrong_image_folder_is_named_before_training(tmp_path: Path) -> None:
 
 def test_an_evaluator_of_another_file_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
-    monkeypatch.setattr(data_checks, '_report', messages.append)
+    monkeypatch.setattr(data_checks, 'warn_once', messages.append)
     runner = make_runner(pictures(NAMES), pictures(NAMES, 'val.json'))
     runner.cfg = dict(val_evaluator=dict(ann_file='val.json'))
     check_datasets(runner)
