@@ -14,7 +14,8 @@ import numpy as np
 
 from mmdet_softpl.frequency_bounds import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 
-from .annotation_checks import AnnotationSummary, check_annotations
+from .annotation_cache import cached_annotations
+from .annotation_checks import AnnotationSummary
 
 LEGEND = (
     f'r: rare, up to {RARE_MAX_IMAGES} labelled images; c: common, up to {COMMON_MAX_IMAGES}; '
@@ -98,7 +99,7 @@ def class_statistics(
     summary = (
         annotations
         if isinstance(annotations, AnnotationSummary)
-        else check_annotations(annotations, classes=classes)
+        else cached_annotations(annotations, classes)
     )
     declared, letters = summary.declared_image_counts, summary.frequency
     if declared is not None and not np.array_equal(declared, summary.image_counts):

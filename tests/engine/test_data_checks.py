@@ -23,9 +23,7 @@ from torch import nn
 from mmdet_softpl.datasets.annotation_checks import AnnotationSummary, check_annotations
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
-from mmdet_softpl.engine import checked_annotations as cache
 from mmdet_softpl.engine import data_checks
-from mmdet_softpl.engine.checked_annotations import checked_annotations
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.federated_checks import check_image_ids, warn_of_shared_ids
 from mmdet_softpl.engine.trained_instances import check_trained_instances
@@ -212,32 +210,6 @@ def test_a_doubt_about_a_labelled_file_is_logged_once_a_run(
     monkeypatch.setattr(MMLogger.get_instance('next run'), 'warning', next_run.append)
     check_datasets(runner)
     assert next_run == log
-
-
-def test_a_file_is_read_again_only_when_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads = []
-    real = cache.check_annotations
-    monkeypatch.setattr(
-        cache,
-        'check_annotations',
-        lambda ann_file, **kwargs: reads.append(kwargs['classes']) or real(ann_file, **kwargs),
-    )
-    path = tmp_path / 'train.json'
-    coco(path, ONE_EACH)
-    first = checked_annotations(str(path))
-    assert checked_annotations(str(path), NAMES) is first
-    assert checked_annotations(str(path), list(NAMES)) is first
-    assert checked_annotations(str(path), NAMES[1:3]).classes == NAMES[1:3]
-    assert checked_annotations(str(path), NAMES[1:3]).image_counts.tolist() == [1, 1]
-    assert reads == [None, NAMES[1:3]]
-    coco(path, {**ONE_EACH, 'cat': [BOX, BOX]})
-    assert checked_annotations(str(path)).instance_counts.tolist() == [1, 1, 2, 1, 1]
-    assert len(reads) == 3
-    path.unlink()
-    with pytest.raises(AnnotationError, match='does not exist'):
-        checked_annotations(str(path))
 
 
 def test_unlabelled_images_of_the_hosts_configs_need_no_annotation(tmp_path: Path) -> None:
