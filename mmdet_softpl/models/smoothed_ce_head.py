@@ -1,7 +1,7 @@
 """A box head whose classification targets lean toward similar classes.
 
 Shape legend: N RoIs, C foreground classes (background has index C), D penultimate feature
-size, k kept neighbours of a class.
+size.
 """
 
 from __future__ import annotations
@@ -10,30 +10,20 @@ from inspect import signature
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmdet.models.losses import accuracy
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.dist import get_rank
-from mmengine.logging import MMLogger
 from torch import Tensor
 
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.config_file import seesaw_classes
 from mmdet_softpl.functional import (
-    ClassSimilarity,
     SmoothingTable,
-    cap_inflow,
-    effective_neighbours,
     own_coefficients,
     seesaw_excess,
-    similarity_from_confusion,
-    similarity_from_prototypes,
     smoothing_table,
     soft_cross_entropy,
     sparse_cross_entropy,
-    sum_features,
-    update_prototypes,
 )
 from mmdet_softpl.models.class_logits import (
     check_cross_entropy,
@@ -41,18 +31,15 @@ from mmdet_softpl.models.class_logits import (
     has_objectness,
     objectness_accuracy,
 )
-from mmdet_softpl.models.similarity_file import read_similarity
-from mmdet_softpl.ranks import sum_over_ranks
+from mmdet_softpl.models.learned_similarity import LearnedSimilarity
 from mmdet_softpl.registry import MODELS
 
 SMOOTHING_MODES = ('similarity', 'uniform', 'file', 'confusion', 'none')
-# Two dense (C, C) matrices of 4,096 classes take 128 MB in each of teacher and student.
-MAX_CONFUSION_CLASSES = 4096
 
 
 @MMDET_MODELS.register_module()
 @MODELS.register_module()
-class SmoothedCEHead(Shared2FCBBoxHead):
+class SmoothedCEHead(LearnedSimilarity, Shared2FCBBoxHead):
     r"""``Shared2FCBBoxHead`` with class-similarity label smoothing.
 
     A foreground RoI of class y has the target
@@ -141,37 +128,12 @@ class SmoothedCEHead(Shared2FCBBoxHead):
                 ' or set smoothing=0',
             )
 
-        c, k = self.num_classes, self.topk
-        self._iter = 0
         self._features: Tensor | None = None
         self._table: SmoothingTable | None = None
         self._table_of: tuple = ()
         self._uniform_rows = True
-        if not self.smooths:
-            return
-        self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
-        # Uniform rows and those of a file come from the config, not from a checkpoint that may
-        # be of another mode.
-        learned = smoothing_mode in ('similarity', 'confusion')
-        indices = torch.zeros(c, k, dtype=torch.long)
-        self.register_buffer('similarity_indices', indices, persistent=learned)
-        self.register_buffer('similarity_weights', torch.zeros(c, k), persistent=learned)
-        if self.keeps_prototypes:
-            self.register_buffer('prototypes', torch.zeros(c, self.cls_last_dim))
-            self.register_buffer('prototype_counts', torch.zeros(c))
-            self.register_buffer('feature_sums', torch.zeros(c, self.cls_last_dim))
-            self.register_buffer('feature_counts', torch.zeros(c))
-        elif smoothing_mode == 'confusion':
-            if c > MAX_CONFUSION_CLASSES:
-                raise ValueError(
-                    f"{owner}: smoothing_mode='confusion' keeps a dense matrix and takes at most "
-                    f"{MAX_CONFUSION_CLASSES} classes, got num_classes={c}; use 'similarity'."
-                )
-            self.register_buffer('confusion', torch.zeros(c, c))
-            self.register_buffer('confusion_sums', torch.zeros(c, c))
-            self.register_buffer('feature_counts', torch.zeros(c))
-        elif smoothing_mode == 'file':
-            self._set_similarity(read_similarity(similarity_file, c, self.topk, temperature))
+        if self.smooths:
+            self.init_similarity(self.cls_last_dim, similarity_file)
 
     @property
     def smooths(self) -> bool:
@@ -182,11 +144,6 @@ class SmoothedCEHead(Shared2FCBBoxHead):
     def keeps_prototypes(self) -> bool:
         """Whether the head has the buffers ``prototypes`` (C, D), ``prototype_counts`` (C,)."""
         return self.smooths and self.smoothing_mode == 'similarity'
-
-    @property
-    def similarity(self) -> ClassSimilarity:
-        """The similarity in force; rows of zeros stand for uniform ones."""
-        return ClassSimilarity(self.similarity_indices, self.similarity_weights)
 
     @property
     def penultimate_features(self) -> Tensor | None:
@@ -338,93 +295,13 @@ class SmoothedCEHead(Shared2FCBBoxHead):
 
     @torch.no_grad()
     def _observe(self, cls_score: Tensor, labels: Tensor) -> None:
-        """Add this batch to the statistics; refresh the similarity when it is due."""
         if has_objectness(self):
             # Its own forward pass, which counts, is not called. Ones alone would stop at 2^24.
             seen = torch.zeros_like(self.loss_cls.cum_samples)
             self.loss_cls.cum_samples += seen.index_add_(0, labels, torch.ones_like(labels).float())
-        if self.keeps_prototypes and self._features is not None:
-            if len(self._features) == len(labels):
-                sums, counts = sum_features(self._features, labels, self.num_classes)
-                self.feature_sums += sums
-                self.feature_counts += counts
+        self.observe_classes(self._features, cls_score, labels)
+        if self.keeps_prototypes:
             self._features = None
-        elif self.smoothing_mode == 'confusion':
-            foreground = cls_score[:, : self.num_classes].float().softmax(1)
-            sums, counts = sum_features(foreground, labels, self.num_classes)
-            self.confusion_sums += sums
-            self.feature_counts += counts
-        self._iter += 1
-        self.num_iters += 1
-        if self._iter % self.refresh_interval == 0:
-            self.refresh()
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Fold the statistics of all ranks into prototypes and similarity.
-
-        Every rank must call it at the same time; ``loss`` does so every
-        ``refresh_interval`` calls, with or without positives on a rank.
-        """
-        if self.smoothing_mode == 'similarity':
-            sum_over_ranks(self.feature_sums, self.feature_counts)
-            prototypes, counts = update_prototypes(
-                self.prototypes,
-                self.prototype_counts,
-                self.feature_sums,
-                self.feature_counts,
-            )
-            self.prototypes.copy_(prototypes)
-            self.prototype_counts.copy_(counts)
-            self.feature_sums.zero_()
-            self.feature_counts.zero_()
-            similarity = similarity_from_prototypes(
-                self.prototypes, self.prototype_counts, self.topk, self.temperature
-            )
-            similarity, inflow = cap_inflow(
-                similarity,
-                self.prototype_counts,
-                max_inflow=self.max_inflow / self.smoothing,
-                topk=self.topk,
-            )
-            MMLogger.get_current_instance().debug(
-                'class similarity: %.1f effective neighbours, largest inflow %.2f',
-                effective_neighbours(similarity).mean(),
-                self.smoothing * inflow.max(),
-            )
-        elif self.smoothing_mode == 'confusion':
-            sum_over_ranks(self.confusion_sums, self.feature_counts)
-            # The head changes, so what it confused 1,000 refreshes ago should fade.
-            self.confusion.mul_(0.9).add_(self.confusion_sums)
-            self.confusion_sums.zero_()
-            self.feature_counts.zero_()
-            similarity = similarity_from_confusion(self.confusion, self.topk)
-        else:
-            return
-        self._set_similarity(similarity)
-
-    def _set_similarity(self, similarity: ClassSimilarity) -> None:
-        k = similarity.indices.shape[1]
-        self.similarity_indices.zero_()[:, :k] = similarity.indices
-        self.similarity_weights.zero_()[:, :k] = similarity.weights
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        # That of another ``topk`` is no reason to refuse weights that fit. Columns that are missing
-        # say nothing; of too many, the next refresh makes it anew.
-        for name in ('similarity_indices', 'similarity_weights') if self.smooths else ():
-            saved, own = state_dict.get(prefix + name), getattr(self, name)
-            if saved is not None and saved.shape[1] != own.shape[1]:
-                missing = own.shape[1] - saved.shape[1]
-                state_dict[prefix + name] = F.pad(saved, (0, missing)) if missing > 0 else own
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if not self.smooths:
-            return
-        self._iter = int(self.num_iters)
-        # A checkpoint holds rank 0's share of what was seen since the last refresh.
-        if get_rank() > 0:
-            for name in ('feature_sums', 'feature_counts', 'confusion_sums'):
-                if hasattr(self, name):
-                    getattr(self, name).zero_()
 
 
 def _check_loss_classes(owner: str, kwargs: dict[str, Any]) -> None:
