@@ -163,6 +163,15 @@ PRESETS = {
         ),
     )
 }
+# Twice as long with unlabelled images, of which `cpu` shows each two and a half times.
+PRESETS['cpu-long'] = replace(
+    PRESETS['cpu'],
+    name='cpu-long',
+    max_iters=13000,
+    lr_drop=12400,
+    arms=('0-normed', '7-shipped'),
+    seeds=1,
+)
 # The same images with fewer and with more of them labelled; and with as many, but no class of fewer
 # than 5 images, which shortens the tail.
 for _base, _draws in {
