@@ -19,6 +19,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from mmdet_softpl.installed_stack import release, stack, untested
+from mmdet_softpl.safe_checkpoints import allow_mmengine_checkpoints
+
 NAME = 'doctor'
 HELP = 'show the installed stack and check that training would work'
 
@@ -70,8 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 when training would fail."""
-    from mmdet_softpl.installed_stack import stack
-
     # What a package prints on its import is no finding, and must not stand before a json.
     with contextlib.redirect_stdout(sys.stderr):
         findings = diagnose()
@@ -105,7 +106,7 @@ def _torch(name: str) -> Finding:
         return Finding(name, FAIL, 'not installed', 'install torch >= 2.1')
     import torch
 
-    if _release(torch.__version__) < (2, 1):
+    if release(torch.__version__) < (2, 1):
         return Finding(name, FAIL, f'{torch.__version__} is too old', 'install torch >= 2.1')
     return Finding(name, OK, torch.__version__)
 
@@ -190,8 +191,6 @@ def _opencv(name: str) -> Finding:
 
 
 def _setuptools(name: str) -> Finding:
-    from mmdet_softpl.installed_stack import stack
-
     version = stack()['setuptools']['version']
     if importlib.util.find_spec('pkg_resources') is None:
         return Finding(
@@ -201,7 +200,7 @@ def _setuptools(name: str) -> Finding:
             '`mmdet::` configs',
             'pip install "setuptools<81"',
         )
-    if version is not None and _release(version) >= (81, 0):
+    if version is not None and release(version) >= (81, 0):
         return Finding(
             name,
             WARN,
@@ -213,8 +212,6 @@ def _setuptools(name: str) -> Finding:
 
 def _provider(name: str) -> Finding:
     """One of mmengine, mmcv and mmdet: installed, once, and in a tested version."""
-    from mmdet_softpl.installed_stack import stack, untested
-
     found = stack()
     version, distribution = found[name]['version'], found[name]['distribution']
     if version is None or distribution is None:
@@ -229,7 +226,7 @@ def _provider(name: str) -> Finding:
             f'pip uninstall -y {distribution.replace(" + ", " ")}, then install one of them',
         )
     asserted = name == 'mmcv' and found['mmdet']['distribution'] == 'mmdet'
-    if asserted and not (2, 0) <= _release(version) < (2, 2):
+    if asserted and not (2, 0) <= release(version) < (2, 2):
         return Finding(
             name,
             FAIL,
@@ -276,8 +273,6 @@ def _resume(name: str) -> Finding:
     import torch
     from mmengine.logging import HistoryBuffer
 
-    from mmdet_softpl.safe_checkpoints import allow_mmengine_checkpoints
-
     allow_mmengine_checkpoints()
     file = io.BytesIO()
     torch.save(HistoryBuffer([1.0], [1]), file)
@@ -295,8 +290,6 @@ def _resume(name: str) -> Finding:
 
 
 def _evaluation(name: str) -> Finding:
-    from mmdet_softpl.installed_stack import stack
-
     version = stack()['faster-coco-eval']['version']
     for module in ('faster_coco_eval', 'pycocotools'):
         try:
@@ -349,11 +342,6 @@ _CHECKS: dict[str, Callable[[str], Finding]] = {
 
 def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
-
-
-def _release(version: str) -> tuple[int, int]:
-    major, minor = version.split('.')[:2]
-    return int(major), int(minor)
 
 
 def _describe(error: Exception) -> str:
