@@ -92,6 +92,8 @@ FULL_METHOD = '7'
 
 # What the shipped configs have; the one-hot teacher and supervised training on their classifier.
 SHIPPED, SHIPPED_TEACHER, SHIPPED_SUPERVISED = '7-shipped', '3-normed', '0-normed'
+# The teacher with the weight of unlabelled images that is shipped, too.
+SHIPPED_WEIGHT_TEACHER = '3-shipped'
 
 ARMS |= {
     f'{arm}-{name}-{value:g}': Arm(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arms import SHIPPED, SHIPPED_SUPERVISED, SHIPPED_TEACHER
+from .arms import SHIPPED, SHIPPED_SUPERVISED, SHIPPED_TEACHER, SHIPPED_WEIGHT_TEACHER
 from .results import SUPERVISED, Table, paired_difference
 from .tables import difference, markdown
 
@@ -41,6 +41,7 @@ def rebalanced_difference_table(table: Table) -> list[str]:
         (SHIPPED, SUPERVISED),
         (SHIPPED, SHIPPED_SUPERVISED),
         (SHIPPED, SHIPPED_TEACHER),
+        (SHIPPED, SHIPPED_WEIGHT_TEACHER),
         (SHIPPED_TEACHER, SHIPPED_SUPERVISED),
     ):
         cells = []
