@@ -1,8 +1,8 @@
 """Better pseudo-labels for semi-supervised, long-tailed instance segmentation.
 
 Importing the package imports neither torch nor mmdet. It puts the stand-in for mmcv's
-compiled ops in place (:mod:`mmdet_softpl.ops`) and lets mmengine resume its own
-checkpoints (:mod:`mmdet_softpl.compat`).
+compiled ops in place (:mod:`mmdet_softpl.ops`), lets mmengine resume its own checkpoints
+and makes the names of our classes known to mmdet (:mod:`mmdet_softpl.compat`).
 """
 
 from mmdet_softpl import compat, ops

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: the command's own, 2 for bad input (``ValueError`` or ``OSError``,
         printed as one message) and for a package that is missing or of a version that mmdet
-        refuses, 130 after Ctrl-C.
+        refuses, 1 where the reader of a pipe has gone, 130 after Ctrl-C.
     """
     try:
         return _run(build_parser().parse_args(argv))
@@ -96,6 +96,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f'interrupted{goes_on}', file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
+        # An OSError, but not one of bad input.
         raise
     except (ImportError, ValueError, OSError, AssertionError) as error:
         wrong_stack = _is_of_the_stack(error)

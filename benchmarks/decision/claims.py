@@ -117,8 +117,11 @@ def rare_pseudo_labels(config: WorldConfig, seed: int) -> Measures:
         'prototypes, thresholds': (boost_scores(scores, one, evidence), 'prior'),
         'boost, prototypes, thresholds': (boost_scores(scores, boost, evidence), 'prior'),
         # In a long tail the median class is as rare as any, and `boost` boosts nothing.
-        'boost below 10, thresholds': (boost_scores(scores, below), 'prior'),
-        'boost below 10, prototypes, thresholds': (boost_scores(scores, below, evidence), 'prior'),
+        f'boost below {RARE_MAX_IMAGES}, thresholds': (boost_scores(scores, below), 'prior'),
+        f'boost below {RARE_MAX_IMAGES}, prototypes, thresholds': (
+            boost_scores(scores, below, evidence),
+            'prior',
+        ),
     }
     rate = world.counts / len(labelled.labels)
     result: Measures = {}

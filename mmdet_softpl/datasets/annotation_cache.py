@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .annotation_checks import AnnotationSummary, check_annotations
 
-# Of each file its time of change and size, and its summaries by the classes that were asked for
-# (None: all). LVIS train takes half a minute, and hooks and metrics of a run ask for it.
-_Summaries = dict[tuple[str, ...] | None, AnnotationSummary]
-_checked: dict[str, tuple[tuple[int, int], _Summaries]] = {}
+_Classes = tuple[str, ...] | None
+# Of each file what tells that it has changed, and its summaries by the classes that were asked for
+# (None: all).
+_checked: dict[str, tuple[tuple[int, ...], dict[_Classes, AnnotationSummary]]] = {}
 
 
 def cached_annotations(
@@ -18,33 +19,47 @@ def cached_annotations(
 ) -> AnnotationSummary:
     """:func:`.check_annotations` of a labelled file, which is read again only when it changes.
 
+    For what holds on to the summary anyway: it is kept as long as the process lives.
+
     Args:
         ann_file: COCO or LVIS json.
         classes: ``metainfo['classes']`` of the data set; None: all of the file.
 
     Returns:
-        The summary. All callers share it: do not change it.
+        The summary. All callers share its arrays: do not change them.
 
     Raises:
         AnnotationError: as :func:`.check_annotations`.
     """
-    wanted = None if classes is None else tuple(classes)
-    known = _known_summaries(ann_file)
-    summary = known.get(wanted)
-    if summary is None and None in known and known[None].classes == wanted:
-        summary = known[None]
+    summary = known_annotations(ann_file, classes)
     if summary is None:
-        summary = known[wanted] = check_annotations(ann_file, classes=wanted)
+        wanted = None if classes is None else tuple(classes)
+        summary = check_annotations(ann_file, classes=wanted)
+        _summaries(ann_file)[wanted] = summary
     return summary
 
 
-def _known_summaries(ann_file: str | os.PathLike) -> _Summaries:
-    """Summaries of the file as it is now; one that does not exist has none."""
+def known_annotations(
+    ann_file: str | os.PathLike, classes: Sequence[str] | None = None
+) -> AnnotationSummary | None:
+    """What :func:`cached_annotations` would return, where that needs no reading; else None."""
+    wanted = None if classes is None else tuple(classes)
+    known = _summaries(ann_file)
+    summary = known.get(wanted)
+    if summary is None and None in known and known[None].classes == wanted:
+        summary = known[None]
+    # The path as this caller spells it, for its messages.
+    return None if summary is None else replace(summary, ann_file=os.fspath(ann_file))
+
+
+def _summaries(ann_file: str | os.PathLike) -> dict[_Classes, AnnotationSummary]:
+    """Those of the file as it is now."""
     path = os.path.abspath(ann_file)
     if not os.path.isfile(path):
+        _checked.pop(path, None)
         return {}
     status = os.stat(path)
-    state = (status.st_mtime_ns, status.st_size)
+    state = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
     if path not in _checked or _checked[path][0] != state:
         _checked[path] = (state, {})
     return _checked[path][1]

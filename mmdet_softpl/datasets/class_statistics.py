@@ -14,8 +14,8 @@ import numpy as np
 
 from mmdet_softpl.frequency_bounds import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 
-from .annotation_cache import cached_annotations
-from .annotation_checks import AnnotationSummary
+from .annotation_cache import known_annotations
+from .annotation_checks import AnnotationSummary, check_annotations
 
 LEGEND = (
     f'r: rare, up to {RARE_MAX_IMAGES} labelled images; c: common, up to {COMMON_MAX_IMAGES}; '
@@ -96,11 +96,12 @@ def class_statistics(
     Raises:
         AnnotationError: from :func:`.check_annotations`.
     """
-    summary = (
-        annotations
-        if isinstance(annotations, AnnotationSummary)
-        else cached_annotations(annotations, classes)
-    )
+    if isinstance(annotations, AnnotationSummary):
+        summary = annotations
+    else:
+        # LVIS takes half a minute, and the hook of a training has read it already.
+        known = known_annotations(annotations, classes)
+        summary = known or check_annotations(annotations, classes=classes)
     declared, letters = summary.declared_image_counts, summary.frequency
     if declared is not None and not np.array_equal(declared, summary.image_counts):
         declared = letters = None
@@ -116,8 +117,8 @@ def class_statistics(
         )
     return ClassStatistics(
         classes=summary.classes,
-        image_counts=np.asarray(summary.image_counts, dtype=np.int64),
-        instance_counts=np.asarray(summary.instance_counts, dtype=np.int64),
+        image_counts=np.array(summary.image_counts, dtype=np.int64),
+        instance_counts=np.array(summary.instance_counts, dtype=np.int64),
         num_images=summary.num_images,
         num_labelled_images=summary.num_labelled_images,
         groups=letters or tuple(frequency_letter(int(m)) for m in summary.image_counts),

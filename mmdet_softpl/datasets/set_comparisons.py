@@ -94,7 +94,7 @@ def image_findings(
         WARNING,
         'duplicate image',
         # A camera that was covered for an hour gives one image a thousand times.
-        [some_of(group, 5, ' = ') for group in copies],
+        [f'{len(group)} alike: {some_of(group, 5, " = ")}' for group in copies],
         'each counts more than once; remove the copies, above all if their labels differ',
         sum(len(group) - 1 for group in copies),
     )

@@ -16,7 +16,7 @@ from mmdet_softpl.datasets.annotation_checks import (
 )
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
-from mmdet_softpl.engine.checked_annotations import checked_annotations
+from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.run_warnings import warn_once
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.training_sets import classes_of, is_labelled, leaves
@@ -108,7 +108,7 @@ def _check_files(datasets: Sequence[BaseDataset]) -> None:
     for dataset in datasets:
         if is_labelled(dataset) and _has_local_json(dataset):
             _check_whole_lvis(dataset)
-            labelled.append(checked_annotations(dataset.ann_file, classes_of(dataset)))
+            labelled.append(reported_annotations(dataset.ann_file, classes_of(dataset)))
     for dataset in datasets if labelled else ():
         if isinstance(dataset, UnlabeledImageDataset) and _has_local_json(dataset):
             _compare_unlabelled(dataset.ann_file, labelled[0])

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.config_file import type_name
-from mmdet_softpl.engine.checked_annotations import checked_annotations
 from mmdet_softpl.engine.federated_checks import federated_images
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
+from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.trained_instances import instance_counts
 from mmdet_softpl.engine.training_sets import labelled_files, leaves, training_classes
@@ -128,7 +128,7 @@ class HeldOutCalibrationHook(Hook):
                 f'{min(shared)!r}; calibration on them is no better than on the labelled batch. '
                 'Split the labelled file with `python -m mmdet_softpl split --held-out`.'
             )
-        summary = checked_annotations(dataset.ann_file, own)
+        summary = reported_annotations(dataset.ann_file, own)
         if summary.federated and 'img_id' not in sample.metainfo:
             raise ValueError(
                 f"{where}: meta_keys of its PackDetInputs has no 'img_id'; add it, since an LVIS "

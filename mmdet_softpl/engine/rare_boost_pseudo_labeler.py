@@ -23,7 +23,6 @@ from mmdet_softpl.checks import check_range
 from mmdet_softpl.datasets.annotation_checks import check_num_classes
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.engine.audit import build_audit
-from mmdet_softpl.engine.checked_annotations import checked_annotations
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.federated_checks import (
     check_image_ids,
@@ -38,6 +37,7 @@ from mmdet_softpl.engine.labeller_checks import (
     check_prototypes,
 )
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
+from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.trained_instances import check_trained_instances
 from mmdet_softpl.engine.training_sets import keeps_empty_images, labelled_files, training_classes
@@ -163,7 +163,7 @@ class RareBoostPseudoLabeler(Hook):
 
     def _read_statistics(self, classes: Sequence[str] | None) -> None:
         """Statistics of the labelled file (of ``classes`` alone, if given), and empty state."""
-        self.summary = checked_annotations(self.labeled_ann_file, classes)
+        self.summary = reported_annotations(self.labeled_ann_file, classes)
         self.statistics: ClassStatistics = class_statistics(self.summary)
         num_classes = len(self.statistics.classes)
         self.class_state = ClassState(num_classes, self.policy.fixed_thr)

@@ -63,7 +63,9 @@ class LearnedSimilarity(BaseModule):
     confusion_sums: Tensor
 
     def init_similarity(self, feature_size: int, similarity_file: str | None) -> None:
-        """Register the buffers of the mode, with a similarity that nothing has been learnt of.
+        """Register the buffers of the mode: that of a file, or uniform until something is learnt.
+
+        The settings among the attributes must be there already.
 
         Args:
             feature_size: D.
@@ -132,7 +134,7 @@ class LearnedSimilarity(BaseModule):
     def refresh(self) -> None:
         """Fold the statistics of all ranks into prototypes and similarity.
 
-        Every rank must call it at the same time; ``loss`` does so every
+        Every rank must call it at the same time; ``observe_classes`` does so every
         ``refresh_interval`` calls, with or without positives on a rank.
         """
         if self.smoothing_mode == 'similarity':

@@ -102,6 +102,14 @@ def test_the_normed_arms_differ_in_the_classifier_alone(
     assert found == {f'{HEAD}cls_predictor_cfg.type': ('Linear', 'NormedLinear')}
 
 
+@pytest.mark.parametrize('arm', ['3', '7'])
+def test_the_shipped_arms_differ_in_the_weight_of_unlabelled_images_alone(
+    configs: dict[str, Config], arm: str
+) -> None:
+    normed, shipped = (configs[f'{arm}-{name}'].to_dict() for name in ('normed', 'shipped'))
+    assert differences(normed, shipped) == {f'{SEMI}unsup_weight': (2.0, 1.0)}
+
+
 def test_the_held_out_arm_differs_in_files_and_calibration_alone(
     configs: dict[str, Config],
 ) -> None:

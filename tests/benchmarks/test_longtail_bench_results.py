@@ -155,7 +155,7 @@ def test_differences_of_rebalanced_runs() -> None:
     def record(arm: str, seed: int, metric: str, value: float) -> dict:
         return dict(preset='p', arm=arm, seed=seed, split='test', metric=metric, value=value)
 
-    values = {'7-shipped': (0.30, 0.31), '3-normed': (0.20, 0.27)}
+    values = {'7-shipped': (0.30, 0.31), '3-normed': (0.20, 0.27), '3-shipped': (0.25, 0.26)}
     records = [
         record(arm, seed, prefix + 'segm_AP', value)
         for arm, pair in values.items()
@@ -166,8 +166,12 @@ def test_differences_of_rebalanced_runs() -> None:
     cells = {
         row[0]: row[1:] for row in ([c.strip() for c in r.strip('|').split('|')] for r in rows)
     }
-    found = [cell.strip('*').split(' ')[0] for cell in cells['7-shipped - 3-normed'][::2]]
-    assert found == ['+10.0', '+4.0', '+11.0', '+3.0']
+    for other, expected in (
+        ('3-normed', ['+10.0', '+4.0', '+11.0', '+3.0']),
+        ('3-shipped', ['+5.0', '+5.0', '+6.0', '+4.0']),
+    ):
+        found = [cell.strip('*').split(' ')[0] for cell in cells[f'7-shipped - {other}'][::2]]
+        assert found == expected
     assert set(cells['7-shipped - 3-normed'][1::2]) == set(cells['7-shipped - 0']) == {'-'}
 
 

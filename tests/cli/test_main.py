@@ -57,6 +57,24 @@ def test_warnings_are_sentences_said_once(monkeypatch, capsys) -> None:
     assert [str(warning.message) for warning in caught] == ['something else'] * 2
 
 
+@pytest.mark.parametrize('place', ['command', 'help'])
+def test_a_reader_that_has_gone_is_no_error(
+    outcome, place: str, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    """Also while a help is printed, which argparse lets pass before Python 3.11."""
+    outcome(BrokenPipeError())
+
+    def broken() -> argparse.ArgumentParser:
+        raise BrokenPipeError
+
+    if place == 'help':
+        monkeypatch.setattr(entry, 'build_parser', broken)
+    closed = []
+    monkeypatch.setattr(entry.os, 'dup2', lambda new, old: closed.append(old))
+    assert main(['fake']) == 1
+    assert len(closed) == 1 and capfd.readouterr().err == ''
+
+
 @pytest.mark.parametrize('status', [0, 1, 5])
 def test_status_is_the_commands(outcome, status: int) -> None:
     outcome(status)

@@ -254,12 +254,20 @@ def test_duplicates(root: Path) -> None:
     shutil.copy(first, second)
     (finding,) = _look(_sets(root))
     assert (finding.kind, finding.count) == ('duplicate image', 1)
-    assert f'{first} = {second}' in finding.detail
-    for k in range(20):
-        shutil.copy(first, first.with_name(f'copy{k}{first.suffix}'))
+    assert f'2 alike: {first} = {second}' in finding.detail
+
+
+def test_of_many_copies_few_are_named(root: Path) -> None:
+    a, b, *_ = _files(root, 'unlabeled')
+    for source, count in ((a, 20), (b, 1)):
+        for k in range(count):
+            shutil.copy(source, source.with_name(f'{source.stem}-copy{k}{source.suffix}'))
     (finding,) = _look(_sets(root))
     assert finding.count == 21 and finding.detail.startswith('21 of ')
-    assert finding.detail.endswith(' and 17 more') and finding.detail.count(' = ') == 4
+    many, two = finding.detail.split(': ', 1)[1].split('; ')
+    assert many.startswith('21 alike: ') and many.endswith(' and 16 more')
+    assert many.count(' = ') == 4
+    assert two.startswith('2 alike: ') and two.count(' = ') == 1
 
 
 def test_classes_of_validation_differ(root: Path) -> None:

@@ -10,6 +10,8 @@ OFFICIAL = {'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0', 'torch
 
 
 def fake_versions(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    """Only these distributions are installed, in these versions."""
+
     def version(distribution: str) -> str:
         if distribution not in versions:
             raise importlib.metadata.PackageNotFoundError(distribution)

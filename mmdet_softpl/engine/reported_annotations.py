@@ -9,7 +9,7 @@ from mmdet_softpl.datasets.annotation_checks import AnnotationSummary
 from mmdet_softpl.engine.run_warnings import warn_once
 
 
-def checked_annotations(ann_file: str, classes: Sequence[str] | None = None) -> AnnotationSummary:
+def reported_annotations(ann_file: str, classes: Sequence[str] | None = None) -> AnnotationSummary:
     """:func:`.cached_annotations`; the warnings go to the current logger, each once a run.
 
     Args:
