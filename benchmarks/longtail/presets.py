@@ -39,7 +39,7 @@ class Preset:
         num_workers: Data processes of a run.
         network: Merged into the detector's config.
         draw: Which images are labelled, where not those that were generated so.
-        varies: Name of the preset that it is, but for ``draw``.
+        varies: Name of the preset that it is, but for ``draw`` or the length.
     """
 
     name: str
@@ -163,15 +163,6 @@ PRESETS = {
         ),
     )
 }
-# Twice as long with unlabelled images, of which `cpu` shows each two and a half times.
-PRESETS['cpu-long'] = replace(
-    PRESETS['cpu'],
-    name='cpu-long',
-    max_iters=13000,
-    lr_drop=12400,
-    arms=('0-normed', '7-shipped'),
-    seeds=1,
-)
 # The same images with fewer and with more of them labelled; and with as many, but no class of fewer
 # than 5 images, which shortens the tail.
 for _base, _draws in {
@@ -192,3 +183,16 @@ for _base, _draws in {
             arms=('0', '3', '7', '7-unsup_weight-1'),
             seeds=1,
         )
+# Twice as long with unlabelled images, of which `cpu` shows each two and a half times.
+for _base, _length in {
+    'tiny': dict(max_iters=12, lr_drop=11),
+    'cpu': dict(max_iters=13000, lr_drop=12400),
+}.items():
+    PRESETS[f'{_base}-long'] = replace(
+        PRESETS[_base],
+        name=f'{_base}-long',
+        varies=_base,
+        arms=('0-normed', '7-shipped'),
+        seeds=1,
+        **_length,
+    )

@@ -1,4 +1,4 @@
-"""How results move with the images that are labelled: presets that differ in nothing else.
+"""How results move with the images that are labelled, and with the length of a training.
 
 Shape letter: **S** numbers of labelled images.
 """
@@ -11,16 +11,18 @@ import numpy as np
 
 from mmdet_softpl.evaluation.annotation_return import ABOVE, WITHIN, equivalent_labels
 
+from .arms import ARMS as EVERY_ARM
 from .arms import FULL_METHOD
 from .presets import PRESETS
 from .results import ONE_HOT_TEACHER, SUPERVISED, Record, Table, paired_difference, spread
-from .tables import ap_table, difference, markdown, percent
+from .tables import difference, markdown, percent
 
 # With the weight of unlabelled images that the shipped configs have.
 SHIPPED = '7-unsup_weight-1'
 METHODS = (FULL_METHOD, SHIPPED)
 ARMS = (SUPERVISED, ONE_HOT_TEACHER, *METHODS)
 METRICS = {'AP': 'segm_AP', 'APr': 'segm_APr'}
+COLUMNS = METRICS | {'APc': 'segm_APc', 'APf': 'segm_APf'}
 
 
 class Variations:
@@ -36,19 +38,21 @@ class Variations:
         mine = [name for name in names if PRESETS[name].varies == base]
         self.base = base
         self.tables = {name: Table(records, name) for name in (base, *mine)}
-        seeds = {seed for name in mine for seed in self.tables[name].seeds}
+        drawn = [name for name in mine if PRESETS[name].draw is not None]
+        seeds = {seed for name in drawn for seed in self.tables[name].seeds}
         self.by_seed = {
             (name, arm, metric): {
                 seed: value
                 for seed, value in table.by_seed(arm, 'test', key).items()
                 if seed in seeds
             }
-            for name, table in self.tables.items()
+            for name in (base, *drawn)
+            for table in [self.tables[name]]
             for arm in ARMS
             for metric, key in METRICS.items()
         }
         self.names = sorted(
-            (n for n in self.tables if any(self.by_seed[n, arm, 'AP'] for arm in ARMS)),
+            (n for n in (base, *drawn) if any(self.by_seed[n, arm, 'AP'] for arm in ARMS)),
             key=lambda name: (PRESETS[name].images['train'], self.at_least(name)),
         )
         self.seeds = sorted(seeds)
@@ -71,6 +75,8 @@ class Variations:
         text = f'{labeled:,} of {pool:,} ({labeled / pool:.0%})'
         if self.at_least(name) > 1:
             text += f', each class in {self.at_least(name)} or more'
+        if PRESETS[name].max_iters != PRESETS[self.base].max_iters:
+            text += f', {PRESETS[name].max_iters:,} iterations'
         return text
 
     def curve(self, arm: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -125,14 +131,26 @@ def missing_arms(found: Variations) -> list[str]:
 
 
 def further_arms(found: Variations) -> list[str]:
-    """The AP table of each variation in which more than ``ARMS`` ran."""
+    """All arms of each variation that has more than ``ARMS``, beside the same runs of the base."""
     lines = []
-    for name in found.names:
-        table = found.tables[name]
+    base = found.tables[found.base]
+    for name, table in found.tables.items():
         arms = [*table.arms, *table.knob_arms]
-        if name != found.base and set(arms) - set(ARMS):
-            rows = ap_table(table, 'test', 'segm', arms)
-            lines += ['', f'{found.title(name)}, all arms:', '', *rows]
+        if name == found.base or not set(arms) - set(ARMS):
+            continue
+        rows = []
+        for arm in arms:
+            mine = {key: table.by_seed(arm, 'test', key) for key in COLUMNS.values()}
+            seeds = mine['segm_AP'].keys()
+            cells = [percent(spread(values.values())) for values in mine.values()]
+            for key in METRICS.values():
+                theirs = base.by_seed(arm, 'test', key)
+                cells.append(percent(spread(theirs[seed] for seed in seeds & theirs.keys())))
+            title = EVERY_ARM[arm].title
+            rows.append([arm, title, ', '.join(map(str, sorted(seeds))), *cells])
+        head = ['arm', '', 'seeds', *COLUMNS]
+        head += [f'{metric}, {found.title(found.base)}' for metric in METRICS]
+        lines += ['', f'{found.title(name)}, all arms:', '', *markdown(head, rows)]
     return lines
 
 

@@ -121,14 +121,16 @@ def count_images(*files: dict) -> dict[int, int]:
     return found
 
 
-def test_presets_that_vary_another_differ_in_the_labelled_images_alone() -> None:
+def test_presets_that_vary_another_differ_in_the_labelled_images_or_the_length_alone() -> None:
     for preset in PRESETS.values():
         if preset.varies is None:
             assert preset.draw is None
             continue
         base, total = PRESETS[preset.varies], 0
         same = replace(preset, name=base.name, arms=base.arms, seeds=base.seeds)
-        assert replace(same, draw=None, varies=None) == base
+        assert replace(same, draw=None, varies=None) == base or preset.draw is None
+        longer = replace(same, varies=None, max_iters=base.max_iters, lr_drop=base.lr_drop)
+        assert longer == base or preset.draw is not None
         for images in (base.images, preset.images):
             assert total in (0, images['train'] + images['unlabeled'])
             total = images['train'] + images['unlabeled']

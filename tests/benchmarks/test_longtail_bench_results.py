@@ -375,10 +375,35 @@ def test_presets_that_vary_another_stand_in_its_section(out: Path, tmp_path: Pat
     _, rest = (results / 'RESULTS.md').read_text().split('\n30 of 108 (28%), all arms:\n')
     rows = [line.split(' | ') for line in rest.strip().split('\n\n')[0].splitlines()[2:]]
     assert [row[0].strip('| ') for row in rows] == ['0', '2', '7', '7-unsup_weight-0.5']
+    assert [row[2] for row in rows] == ['1'] * 4
     assert [row[3] for row in rows] == ['10.0', '11.0', '15.0', '16.0']
+    # Beside them the same runs with all 60 images, where there are any.
+    assert [row[7] for row in rows] == ['21.0', '-', '27.1', '-']
     # Alone it has a section of its own.
     write_report(PRESETS['tiny-30-labeled'], half, tmp_path / 'alone')
     assert '## Preset `tiny-30-labeled`' in (tmp_path / 'alone' / 'RESULTS.md').read_text()
+
+
+def test_a_longer_training_stands_beside_the_same_runs(out: Path, tmp_path: Path) -> None:
+    results, longer = tmp_path / 'results', tmp_path / 'long'
+    write_report(PRESETS['tiny'], out, results)
+    make_run(tmp_path / 'half', '0', 1, 0.10)
+    write_report(PRESETS['tiny-30-labeled'], tmp_path / 'half', results)
+    text = (results / 'RESULTS.md').read_text()
+    for seed, ap in ((0, 0.30), (5, 0.40)):
+        make_run(longer, '7', seed, ap)
+    make_run(longer, '7-shipped', 0, 0.20)
+    write_report(PRESETS['tiny-long'], longer, results)
+    now = (results / 'RESULTS.md').read_text()
+    # Its seeds are none of the table of labelled images.
+    for line in text.splitlines():
+        assert not line.startswith(('| 60 of', '| 30 of')) or line in now
+    _, rest = now.split('\n60 of 108 (56%), 12 iterations, all arms:\n')
+    rows = [line.split(' | ') for line in rest.strip().split('\n\n')[0].splitlines()[2:]]
+    assert [row[0].strip('| ') for row in rows] == ['7', '7-shipped']
+    assert [row[2] for row in rows] == ['0, 5', '0']
+    assert rows[0][3].startswith('35.0') and rows[0][7] == '26.0'
+    assert rows[1][7] == '-'
 
 
 def test_a_report_of_nothing(tmp_path: Path) -> None:
