@@ -96,6 +96,26 @@ def test_labelled_images() -> None:
             assert cell == (' / '.join(texts) if found[0] is not None else texts[0]), (arm, preset)
 
 
+def test_tail_and_length() -> None:
+    """AP / APr of a preset and a seed by column."""
+    records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
+    columns = {
+        'as above, seed 2': ('cpu', 2),
+        'shorter tail, seed 2': ('cpu-min-5', 2),
+        'as above, seed 1': ('cpu', 1),
+        'twice as long, seed 1': ('cpu-long', 1),
+    }
+    rows = rows_below(PAGES[1], f'| | {" | ".join(columns)} |')
+    assert len(rows) == 4
+    for title, *cells in rows:
+        (arm,) = re.findall(r'\(arm ([\w.-]+)\)', title)
+        for (preset, seed), cell in zip(columns.values(), cells, strict=True):
+            table = Table(records, preset)
+            found = [table.by_seed(arm, 'test', key).get(seed) for key in METRICS[:2]]
+            measured = ' / '.join(f'{100 * v:.1f}' for v in found if v is not None)
+            assert cell == (measured or 'not measured'), (arm, preset)
+
+
 def test_knobs(table: Table) -> None:
     """AP / APr of seed 2 on `tune`, one knob of what is shipped at a time."""
     rows = rows_below(PAGES[1], '| | lower | shipped | higher |')

@@ -22,7 +22,12 @@ SHIPPED = '7-unsup_weight-1'
 METHODS = (FULL_METHOD, SHIPPED)
 ARMS = (SUPERVISED, ONE_HOT_TEACHER, *METHODS)
 METRICS = {'AP': 'segm_AP', 'APr': 'segm_APr'}
-COLUMNS = METRICS | {'APc': 'segm_APc', 'APf': 'segm_APf'}
+COLUMNS = METRICS | {
+    'APc': 'segm_APc',
+    'APf': 'segm_APf',
+    'AP, rebalanced': 'rebalanced_segm_AP',
+    'APr, rebalanced': 'rebalanced_segm_APr',
+}
 
 
 class Variations:

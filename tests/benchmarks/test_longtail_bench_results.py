@@ -378,7 +378,7 @@ def test_presets_that_vary_another_stand_in_its_section(out: Path, tmp_path: Pat
     assert [row[2] for row in rows] == ['1'] * 4
     assert [row[3] for row in rows] == ['10.0', '11.0', '15.0', '16.0']
     # Beside them the same runs with all 60 images, where there are any.
-    assert [row[7] for row in rows] == ['21.0', '-', '27.1', '-']
+    assert [row[9] for row in rows] == ['21.0', '-', '27.1', '-']
     # Alone it has a section of its own.
     write_report(PRESETS['tiny-30-labeled'], half, tmp_path / 'alone')
     assert '## Preset `tiny-30-labeled`' in (tmp_path / 'alone' / 'RESULTS.md').read_text()
@@ -402,8 +402,8 @@ def test_a_longer_training_stands_beside_the_same_runs(out: Path, tmp_path: Path
     rows = [line.split(' | ') for line in rest.strip().split('\n\n')[0].splitlines()[2:]]
     assert [row[0].strip('| ') for row in rows] == ['7', '7-shipped']
     assert [row[2] for row in rows] == ['0, 5', '0']
-    assert rows[0][3].startswith('35.0') and rows[0][7] == '26.0'
-    assert rows[1][7] == '-'
+    assert rows[0][3].startswith('35.0') and rows[0][9] == '26.0'
+    assert rows[1][9] == '-'
 
 
 def test_a_report_of_nothing(tmp_path: Path) -> None:
