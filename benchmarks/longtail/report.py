@@ -172,8 +172,9 @@ def preset_section(
     for arm in turned_arms(table):
         lines += [f'### Sensitivity of arm {arm}, mask AP on `tune`', '']
         lines += [*sensitivity_table(table, arm), '']
-    if not variations.is_empty:
-        lines += ['### Labelled images, mask AP on `test`', '', *variation_lines(variations), '']
+    varied = variation_lines(variations)
+    if varied:
+        lines += ['### Labelled images, mask AP on `test`', '', *varied, '']
     lines += ['### Cost', '', *cost_table(table), '']
     lines += ['### Targets', '', *target_table(table), '']
     if SHIPPED in table.arms:

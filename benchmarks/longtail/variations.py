@@ -48,11 +48,10 @@ class Variations:
         self.by_seed = {
             (name, arm, metric): {
                 seed: value
-                for seed, value in table.by_seed(arm, 'test', key).items()
+                for seed, value in self.tables[name].by_seed(arm, 'test', key).items()
                 if seed in seeds
             }
             for name in (base, *drawn)
-            for table in [self.tables[name]]
             for arm in ARMS
             for metric, key in METRICS.items()
         }
@@ -64,7 +63,7 @@ class Variations:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing varies."""
+        """Whether no other images are labelled anywhere."""
         return len(self.names) < 2
 
     @staticmethod
@@ -96,7 +95,9 @@ class Variations:
 
 
 def variation_lines(found: Variations) -> list[str]:
-    """The table of a preset and its variations, and what the full method is worth in images."""
+    """The tables of a preset's variations, and what the full method is worth in images."""
+    if found.is_empty:
+        return further_arms(found)
     rows = []
     for name in found.names:
         cells = [found.title(name)]

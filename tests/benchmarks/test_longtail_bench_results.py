@@ -386,6 +386,10 @@ def test_presets_that_vary_another_stand_in_its_section(out: Path, tmp_path: Pat
 
 def test_a_longer_training_stands_beside_the_same_runs(out: Path, tmp_path: Path) -> None:
     results, longer = tmp_path / 'results', tmp_path / 'long'
+    make_run(tmp_path / 'alone', '7-shipped', 0, 0.2)
+    for preset, runs in (('tiny', out), ('tiny-long', tmp_path / 'alone')):
+        write_report(PRESETS[preset], runs, tmp_path / 'two')
+    assert '12 iterations, all arms:' in (tmp_path / 'two' / 'RESULTS.md').read_text()
     write_report(PRESETS['tiny'], out, results)
     make_run(tmp_path / 'half', '0', 1, 0.10)
     write_report(PRESETS['tiny-30-labeled'], tmp_path / 'half', results)
