@@ -8,7 +8,6 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox2roi
-from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmdet_softpl.models import CalibratedSoftTeacher
@@ -20,12 +19,6 @@ from tests.support.tiny import NUM_CLASSES, detector_config, multi_batch, semi_c
 HEIGHT, WIDTH = 64, 96
 BOXES = torch.tensor([[4.0, 6.0, 30.0, 40.0], [50.0, 8.0, 90.0, 60.0], [0.0, 0.0, 20.0, 64.0]])
 DETECTORS = ('faster-rcnn', 'mask-rcnn', 'cascade-mask-rcnn')
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> None:
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
 
 
 def build(name: str = 'mask-rcnn', **cfg: object) -> CalibratedSoftTeacher:

@@ -12,7 +12,6 @@ import torch
 from mmdet.models.layers.normed_predictor import NormedLinear
 from mmdet.models.losses import SeesawLoss
 from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -34,12 +33,6 @@ from tests.support.tiny import (
 # mmdet misspells it, the onedl fork does not.
 TEMPERATURE = next(name for name in signature(NormedLinear).parameters if name.startswith('temp'))
 DETECTORS = ('faster-rcnn', 'mask-rcnn', 'cascade-mask-rcnn')
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> None:
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
 
 
 def build(

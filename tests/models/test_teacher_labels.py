@@ -1,0 +1,176 @@
+"""The teacher's labels: what they are of, their scores and confidences."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.structures import InstanceData
+
+from mmdet_softpl.models.teacher_labels import (
+    TeacherView,
+    add_masks,
+    confidences_of,
+    teacher_detect,
+)
+from tests.support.tiny import (
+    NUM_CLASSES,
+    multi_batch,
+)
+from tests.support.tiny_teacher import tiny_teacher
+
+
+def test_teacher_labels_live_above_their_thresholds_and_have_masks() -> None:
+    model = tiny_teacher()
+    state = model.class_state
+    state.thresholds[:] = torch.tensor([0.1, 0.2, 1.0, 0.2, 0.2])
+    inputs, samples = multi_batch()
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    for seen in view.detections:
+        # What the student learns boxes from.
+        sure = seen.objectness > model.labeling_cfg.objectness_thr
+        assert len(seen) and (seen.kept | sure).all()
+    kept = [seen[seen.kept] for seen in view.detections]
+    assert sum(map(len, kept)) > 0
+    for seen in kept:
+        assert (seen.scores > state.thresholds[seen.labels]).all()
+        assert (seen.labels != 2).all()
+        assert seen.mask_probs.shape[1:] == (28, 28)
+        assert ((seen.mask_probs >= 0) & (seen.mask_probs <= 1)).all()
+        torch.testing.assert_close(seen.score_vectors.sum(1), torch.ones(len(seen)))
+        picked = seen.score_vectors[torch.arange(len(seen)), seen.labels]
+        torch.testing.assert_close(picked, seen.scores)
+    assert state.kept.sum() == sum(map(len, kept))
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn', 'cascade-mask-rcnn'])
+def test_detections_are_the_hosts_own(name: str) -> None:
+    """Prefilter, then NMS: the same boxes, classes, scores and masks as host's predict()."""
+    model = tiny_teacher(name, score_floor=0.05, max_per_img=100)
+    inputs, samples = multi_batch()
+    model.eval()
+    for cfg in (model.teacher.roi_head.test_cfg, model.teacher.test_cfg.rcnn):
+        cfg.update(score_thr=0.05, max_per_img=100)
+    view = teacher_detect(
+        model.teacher, inputs['sup'], samples['sup'], model.class_state, model.labeling_cfg
+    )
+    host = model.teacher.predict(inputs['sup'], copy.deepcopy(samples['sup']), rescale=False)
+    for seen, sample in zip(view.detections, host, strict=True):
+        expected = sample.pred_instances
+        order = expected.scores.argsort(descending=True, stable=True)
+        expected = expected[order]
+        large = ((expected.bboxes[:, 2:] - expected.bboxes[:, :2]) > 1).all(1)
+        expected = expected[large]
+        seen = seen[seen.scores.argsort(descending=True, stable=True)][: len(expected)]
+        torch.testing.assert_close(seen.scores, expected.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(seen.bboxes, expected.bboxes, rtol=1e-3, atol=1e-2)
+        assert (seen.labels == expected.labels).float().mean() > 0.98
+    add_masks(model.teacher, TeacherView(view.feats, view.detections))
+    assert view.detections[0].mask_probs.shape[0] == len(view.detections[0])
+
+
+def test_a_boost_changes_the_class_not_the_objectness() -> None:
+    model = tiny_teacher(score_floor=0.0)
+    inputs, samples = multi_batch()
+    plain = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    model.class_state.boosts[3] = 4.0
+    boosted = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    share = [
+        torch.cat([seen.score_vectors[:, 3] for seen in view.detections]).mean()
+        for view in (plain, boosted)
+    ]
+    assert share[1] > 1.5 * share[0]
+
+
+def test_confidences_are_calibrated_and_not_boosted() -> None:
+    model = tiny_teacher(score_floor=0.0)
+    state = model.class_state
+    boosts = torch.tensor([8.0, 1, 0.5, 4, 1])
+    state.boosts.copy_(boosts)
+    # Calibrated: nine tenths of every score.
+    state.calibration.mul_(0.9)
+    inputs, samples = multi_batch()
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    seen = InstanceData.cat(view.detections)
+    assert len(seen)
+    for i in range(len(seen)):
+        foreground = seen.score_vectors[i, :-1]
+        own = foreground / boosts
+        own = own / own.sum() * foreground.sum()
+        label = int(seen.labels[i])
+        torch.testing.assert_close(seen.own_scores[i], own[label], rtol=1e-4, atol=1e-6)
+        ratio = seen.target_scores[i] / seen.scores[i]
+        torch.testing.assert_close(seen.confidences[i], own[label] * ratio, rtol=1e-4, atol=1e-6)
+    middle = (seen.scores > 1 / 15) & (seen.scores < 14 / 15)
+    assert middle.any()
+    torch.testing.assert_close(seen.target_scores[middle], 0.9 * seen.scores[middle])
+    assert (seen.confidences[seen.labels == 0] < seen.target_scores[seen.labels == 0]).all()
+
+
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_confidences_without_a_boost_are_the_calibrated_scores(count: int) -> None:
+    scores = torch.tensor([0.2, 0.7, 1.0])[:count]
+    calibrated = torch.tensor([0.1, 0.9, 1.0])[:count]
+    torch.testing.assert_close(confidences_of(scores, scores, calibrated), calibrated)
+    # Never more than certain, and nothing of what the network does not see at all.
+    raised = confidences_of(scores, scores / 2, calibrated)
+    assert (raised <= 1).all()
+    assert not confidences_of(torch.zeros(count), scores, calibrated).any()
+
+
+def test_prototype_evidence_moves_labels() -> None:
+    model = tiny_teacher(score_floor=0.0)
+    head = model.teacher.roi_head.bbox_head
+    inputs, samples = multi_batch()
+    model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    head.prototype_counts.fill_(10)
+    features = head.penultimate_features
+    # Class 2 looks like everything in these images, the others like its opposite.
+    centre = features.mean(0)
+    head.prototypes.copy_(-centre.expand(NUM_CLASSES, -1))
+    head.prototypes[2] = centre
+
+    def share(weight: float) -> float:
+        model.class_state.prototype_weights.fill_(weight)
+        view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+        return float(torch.cat([d.score_vectors[:, 2] for d in view.detections]).mean())
+
+    assert share(1.0) > 2 * share(0.0)
+
+
+def test_soft_labels_alone_have_a_mass() -> None:
+    inputs, samples = multi_batch()
+    for mode in ('soft', 'hard'):
+        model = tiny_teacher(label_mode=mode)
+        view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+        objects = [d for d in view.detections if len(d)]
+        assert objects
+        mass = torch.zeros(NUM_CLASSES)
+        for found in objects:
+            for vector, label, confidence in zip(
+                found.score_vectors, found.labels, found.target_scores, strict=True
+            ):
+                rest = 1 - vector[label]
+                soft = vector[:-1] * (1 - confidence) / rest
+                soft[label] = confidence
+                mass += soft
+        if mode == 'hard':
+            mass.zero_()
+        torch.testing.assert_close(model.class_state.mass, mass)
+
+
+def test_only_the_surest_label_of_an_object_is_counted() -> None:
+    model = tiny_teacher(score_floor=0.0)
+    inputs, samples = multi_batch()
+    view = teacher_detect(
+        model.teacher,
+        inputs['unsup_teacher'],
+        samples['unsup_teacher'],
+        model.class_state,
+        model.labeling_cfg,
+    )
+    model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    surest = sum(int(seen.surest.sum()) for seen in view.detections)
+    assert model.class_state.score_histogram.sum() == surest
+    assert surest < sum(len(seen) for seen in view.detections)
