@@ -31,6 +31,8 @@ KNOBS = {
         # What threshold mode `prior` aims at.
         'alpha': Knob(0.5, (0.25, 1.0)),
         'boost_gamma': Knob(1.0, (0.5, 2.0)),
+        # Whether labels are means over a view and its mirror image.
+        'mirror': Knob(True, (False,), 'detector'),
         'smoothing': Knob(0.1, (0.05, 0.2), 'box head'),
         'temperature': Knob(0.1, (0.05, 0.3), 'box head'),
         'unsup_weight': Knob(1.0, (0.5,), 'detector'),
