@@ -7,5 +7,6 @@ _base_ = [
 ]
 
 custom_hooks = [*_base_.custom_hooks, _base_.pseudo_labeler]
-# The 60,000 supervised iterations are 2.4 passes over the labelled images. Better start from a
-# detector of this architecture that was trained on LVIS, by load_from.
+# The 60,000 supervised iterations are 2.4 passes over the labelled images. Better start, by
+# load_from, from a detector of this architecture that was trained on LVIS with this classifier
+# (NormedLinear; or set cls_predictor_cfg to the one that it has).

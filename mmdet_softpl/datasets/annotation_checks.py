@@ -99,7 +99,7 @@ def check_annotations(
         ann_file: COCO or LVIS json.
         num_classes: the model's number of classes, compared with the file's.
         classes: ``metainfo['classes']`` of the data set. The statistics are then those of these
-            classes only. They must stand in the order of the file, because the host numbers
+            classes only. They must stand in the order of the file, because mmdet numbers
             labels in the file's order whatever the order of ``classes``.
         image_root: folder that the file names are relative to; every image must exist there.
         require_annotations: False for the json of an unlabelled set.
@@ -144,7 +144,7 @@ def check_annotations(
     image_column, class_column = check_instances(annotations, image_ids, category_ids, problems)
     for kind in (BAD_BOX, BAD_POLYGON):
         if 0 < problems.counts.get(kind, 0) <= TOLERATED_SHARE * len(annotations):
-            notes.append(f'{problems.pop(kind)} The host skips them, training goes on.')
+            notes.append(f'{problems.pop(kind)} mmdet skips them, training goes on.')
     if require_annotations and annotations and not len(class_column) and not problems.counts:
         problems.add(
             'no annotation but crowds',
@@ -248,8 +248,8 @@ def check_same_categories(summary_a: AnnotationSummary, summary_b: AnnotationSum
     ]
     raise AnnotationError(
         f'{where}same names, other order ({len(moved)} differ: '
-        f'{"; ".join(moved[:MAX_EXAMPLES])}). Sort `categories` alike in both files, because the '
-        'host numbers labels in this order.'
+        f'{"; ".join(moved[:MAX_EXAMPLES])}). Sort `categories` alike in both files, because '
+        'mmdet numbers labels in this order.'
     )
 
 

@@ -158,7 +158,7 @@ def check_categories(
                 problems.add(
                     "`metainfo.classes` not in the order of the file's `categories`",
                     f'label {label} is {name!r}, in the file {names[i]!r}',
-                    'The host numbers labels in the order of the file: sort `classes` like it.',
+                    'mmdet numbers labels in the order of the file: sort `classes` like it.',
                 )
     return index, names, kept
 
@@ -287,7 +287,7 @@ def check_instances(
                     problems.add(
                         'polygon with a coordinate that is no finite number',
                         f'annotation id={ann_id!r}: segmentation={str(polygon)[:60]}',
-                        'The host would crash on it; remove or correct the polygon.',
+                        'mmdet would crash on it; remove or correct the polygon.',
                     )
                     break
         if annotation.get('iscrowd') not in (None, 0, 1):

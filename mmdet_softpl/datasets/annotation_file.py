@@ -54,7 +54,7 @@ def load_annotation_file(ann_file: str | os.PathLike) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if error.doc.startswith('\ufeff'):
             raise AnnotationError(
-                f'{path}: begins with a byte order mark, which the host does not read. Save it as '
+                f'{path}: begins with a byte order mark, which mmdet does not read. Save it as '
                 'UTF-8 without one (in Windows editors: "UTF-8", not "UTF-8 with BOM").'
             ) from error
         raise AnnotationError(

@@ -82,7 +82,7 @@ def box_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findin
         'mask that covers no pixel',
         blank,
         len(part['annotations']),
-        'the host leaves such an object out of the training, and in an evaluation it can never be '
+        'mmdet leaves such an object out of the training, and in an evaluation it can never be '
         'found: draw the mask, or remove the annotation',
     )
     return findings

@@ -109,14 +109,14 @@ def host_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Findi
         'annotation with `ignore`',
         ignored,
         'annotations',
-        'the host leaves them out; set `ignore` to 0 where the object counts',
+        'mmdet leaves them out; set `ignore` to 0 where the object counts',
     )
     dropped = [
         a['id'] for a in annotations if not a.get('ignore') and is_dropped(a, sizes[a['image_id']])
     ]
     note(
         ERROR if dropped and len(dropped) == len(annotations) else WARNING,
-        'annotation that the host leaves out',
+        'annotation that mmdet leaves out',
         dropped,
         'annotations',
         'a bbox is [x, y, width, height] in pixels (not shares of the image), at least 1 pixel '
@@ -148,7 +148,7 @@ def _crowd_findings(configured: ConfiguredSet, part: dict[str, Any]) -> list[Fin
     # A class without a validation image has no AP, but does not stop anything.
     stops = lost and (configured.role == LABELLED or len(crowds) == len(used))
     remedy = (
-        'the host ignores crowds; CVAT writes 1 for every mask: set `iscrowd` to 0 where the '
+        'mmdet ignores crowds; CVAT writes 1 for every mask: set `iscrowd` to 0 where the '
         'annotation is of a single object'
     )
     severity = ERROR if stops else WARNING

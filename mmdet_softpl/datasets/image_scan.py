@@ -15,7 +15,7 @@ from .in_threads import map_in_threads
 from .unlabeled_image_dataset import size_or_error
 
 # Of a file that Pillow reads: UnlabeledImageDataset, which asks Pillow, will not leave it out.
-HOST_CANNOT = 'OpenCV, which the host decodes with, cannot read it'
+HOST_CANNOT = 'OpenCV, which mmdet decodes with, cannot read it'
 # Of 255. Data of 12 bits in 16 reach 15, a dark photo rarely stays below 64 everywhere.
 _DARK = 64
 

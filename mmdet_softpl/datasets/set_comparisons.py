@@ -82,7 +82,7 @@ def image_findings(
     )
     note(
         WARNING,
-        'image that is nearly black to the host',
+        'image that is nearly black to mmdet',
         [i.path for i in present if scanned[i.path].lost_depth],
         'of 16 bits a channel it keeps the upper 8, and these files hardly use them: spread their '
         'values over the whole range, or save them with 8 bits',

@@ -126,7 +126,7 @@ def _check_whole_lvis(dataset: BaseDataset) -> None:
     if numbered > len(classes):
         raise ValueError(
             f'{type(dataset).__name__}, ann_file={dataset.ann_file!r}: metainfo.classes names '
-            f'{len(classes)} of the {numbered} categories, but the host numbers all of them, so '
+            f'{len(classes)} of the {numbered} categories, but mmdet numbers all of them, so '
             'objects would get the labels of other classes. Take the other categories out of the '
             'json, or read it as a CocoDataset.'
         )

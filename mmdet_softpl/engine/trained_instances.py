@@ -54,7 +54,7 @@ def check_trained_instances(runner: Runner, summary: AnnotationSummary) -> None:
         if given and (expected - given <= _UNTOLD_LOSS * expected or dataset._indices is not None):
             continue
         sentence = (
-            f'{summary.ann_file}: the host gives {given} of {expected} objects to the training. It '
+            f'{summary.ann_file}: mmdet gives {given} of {expected} objects to the training. It '
             'leaves out those with `area` <= 0, a side below 1 pixel (boxes as shares of the '
             'image?), outside their image or with `ignore`, and images below filter_cfg.min_size'
         )

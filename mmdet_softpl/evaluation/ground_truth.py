@@ -236,7 +236,7 @@ def _category_ids(
         raise AnnotationError(
             f"{ann_file}: categories stand in another order than dataset_meta['classes']: label "
             f'{moved} is {class_names[moved]!r} there and {in_file_order[moved]!r} in the file. '
-            'The host numbers labels in the order of the file, so the scores would go to the '
+            'mmdet numbers labels in the order of the file, so the scores would go to the '
             'wrong classes. Sort metainfo=dict(classes=...) and all annotation files alike.'
         )
     if unknown:

@@ -135,7 +135,7 @@ def test_images_of_12_bits(root: Path) -> None:
     assert cv2.imwrite(str(path.with_suffix('.png')), picture)
     (finding,) = _look(_sets(root))
     assert (finding.kind, finding.severity, finding.count) == (
-        'image that is nearly black to the host',
+        'image that is nearly black to mmdet',
         WARNING,
         1,
     )

@@ -253,7 +253,7 @@ def test_run_lengths_of_another_image(change: dict, said: str, good, write) -> N
 def test_normalised_boxes_are_an_error(good, write) -> None:
     for annotation in good['annotations']:
         annotation['bbox'] = [0.1, 0.1, 0.3, 0.3]
-    assert _kinds(_read(_cfg(write(good)))) == {'annotation that the host leaves out': ERROR}
+    assert _kinds(_read(_cfg(write(good)))) == {'annotation that mmdet leaves out': ERROR}
 
 
 def _faults():

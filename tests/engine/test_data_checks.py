@@ -151,7 +151,7 @@ def test_a_part_of_the_classes_of_an_lvis_file_is_refused(tmp_path: Path, count:
     if count == 5:
         check_datasets(runner)
     else:
-        assert '4 of the 5 categories, but the host numbers all of them' in error_of(runner)
+        assert '4 of the 5 categories, but mmdet numbers all of them' in error_of(runner)
 
 
 def test_files_elsewhere_and_of_other_formats_are_left_alone(tmp_path: Path) -> None:

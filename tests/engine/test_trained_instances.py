@@ -46,13 +46,13 @@ def test_objects_that_the_host_leaves_out(
     summary = summary_of(dataset)
     runner = make_runner(concat(dataset, labelled(coco(tmp_path / 'other.json', ONE_EACH))))
     if share == 'all':
-        with pytest.raises(AnnotationError, match=r'train\.json: the host gives 0 of 5 objects'):
+        with pytest.raises(AnnotationError, match=r'train\.json: mmdet gives 0 of 5 objects'):
             check_trained_instances(runner, summary)
     else:
         check_trained_instances(runner, summary)
         assert len(log) == (share == 'one')
     if share == 'one':
-        assert 'train.json: the host gives 4 of 5 objects' in log[0]
+        assert 'train.json: mmdet gives 4 of 5 objects' in log[0]
 
 
 def test_of_a_part_of_the_images_no_number_is_expected(tmp_path: Path, log: list[str]) -> None:
