@@ -90,10 +90,9 @@ ARMS = {
 # Everything but student-side correction, which is off by default (docs/DESIGN.md, section 4).
 FULL_METHOD = '7'
 
-# What the shipped configs have; the one-hot teacher and supervised training on their classifier.
-SHIPPED, SHIPPED_TEACHER, SHIPPED_SUPERVISED = '7-shipped', '3-normed', '0-normed'
-# The teacher with the weight of unlabelled images that is shipped, too.
-SHIPPED_WEIGHT_TEACHER = '3-shipped'
+# What the shipped configs have; the one-hot teacher and supervised training on their classifier,
+# the former with their weight of unlabelled images.
+SHIPPED, SHIPPED_TEACHER, SHIPPED_SUPERVISED = '7-shipped', '3-shipped', '0-normed'
 
 ARMS |= {
     f'{arm}-{name}-{value:g}': Arm(

@@ -25,7 +25,8 @@ from mmdet_softpl.reporting.figure import (
 )
 from mmdet_softpl.reporting.reliability import draw_reliability
 
-from .arms import ARMS, FULL_METHOD, MAIN_ARMS
+from .arms import ARMS, FULL_METHOD, MAIN_ARMS, SHIPPED
+from .headline_plot import draw_headline
 from .knobs import KNOBS
 from .presets import PRESETS
 from .results import ONE_HOT_TEACHER, Table, knob_results, spread, turned_arms
@@ -58,6 +59,8 @@ def draw_all(name: str, runs: Runs, table: Table, folder: Path) -> list[Path]:
     figures: dict[str, Figure] = {}
     if table.arms:
         figures['ablation'] = draw_ablation(table)
+    if SHIPPED in table.arms:
+        figures['headline'] = draw_headline(table)
     for arm in turned_arms(table):
         figures[f'sensitivity-arm-{arm}'] = draw_sensitivity(table, arm)
     if curves:
