@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint
 from mmdet_softpl.engine.data_checks import check_datasets
-from mmdet_softpl.engine.fresh_labelling import forget_labelling
+from mmdet_softpl.engine.fresh_labelling import forget_labelling, forget_teacher
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.models.checkpoint_parts import check_classifier_layer
 from mmdet_softpl.registry import HOOKS
@@ -30,9 +30,10 @@ class BurnInMeanTeacherHook(Hook):
        learns from its labels (Guided Distillation, WACV 2024); copied at the end.
     3. After that the teacher is the moving average of the student.
 
-    Both at 0: plain Soft Teacher. Parameters and batch-norm statistics are averaged; all
-    other buffers (class prototypes, counters) are copied. mmdet's ``MeanTeacherHook`` skips
-    buffers and overwrites a given teacher at iteration 0, so the two exclude each other.
+    Both at 0: plain Soft Teacher, which begins with a copy of the student. Parameters and
+    batch-norm statistics are averaged; all other buffers (class prototypes, counters) are copied.
+    mmdet's ``MeanTeacherHook`` skips buffers and overwrites a given teacher at iteration 0, so the
+    two exclude each other.
 
     Args:
         momentum: Share of the student in an update, in (0, 1).
@@ -158,6 +159,8 @@ class BurnInMeanTeacherHook(Hook):
         due = done % (self.interval * iters_per_step) == 0
         if done in {self.supervised_iters, frozen_until} or (due and done < self.supervised_iters):
             copy_teacher(model.student, model.teacher)
+            if self.burn_in_iters and done == frozen_until:
+                forget_teacher(runner)
         elif due and done > frozen_until:
             average_teacher(model.student, model.teacher, self.momentum)
 
@@ -172,9 +175,14 @@ def _semi_model(runner: Runner) -> BaseModel:
     return model
 
 
+@torch.no_grad()
 def copy_teacher(student: nn.Module, teacher: nn.Module) -> None:
     """Make parameters and buffers of the teacher equal to the student's."""
-    average_teacher(student, teacher, 1.0)
+    # Not a mean with weight 0 for the teacher, which would leave a NaN of its where it is.
+    averaged, copied = _split_state(student)
+    destination = _tensors_of(teacher)
+    for name, value in (averaged | copied).items():
+        destination[name].copy_(value)
 
 
 @torch.no_grad()
@@ -183,17 +191,21 @@ def average_teacher(student: nn.Module, teacher: nn.Module, momentum: float) -> 
 
     Args:
         student, teacher: Networks with the same names; paired by name, not by order.
-        momentum: In (0, 1].
+        momentum: In (0, 1).
 
     Raises:
         KeyError: If the teacher lacks a parameter or buffer of the student.
     """
     averaged, copied = _split_state(student)
-    targets = dict(teacher.named_parameters()) | dict(teacher.named_buffers())
+    targets = _tensors_of(teacher)
     destination = [targets[name] for name in averaged]
     torch._foreach_lerp_(destination, list(averaged.values()), momentum)
     for name, value in copied.items():
         targets[name].copy_(value)
+
+
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters()) | dict(module.named_buffers())
 
 
 def _split_state(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

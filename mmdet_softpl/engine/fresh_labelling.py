@@ -1,4 +1,4 @@
-"""A training that starts from a checkpoint's weights starts its labelling anew."""
+"""What is known of one teacher does not hold for another."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
+
+from mmdet_softpl.engine.runner_model import model_of
 
 STATE_PREFIX = 'class_state.'
 COUNTER = 'num_iters'
@@ -28,3 +30,20 @@ def forget_labelling(runner: Runner, checkpoint: dict[str, Any]) -> None:
     state = checkpoint.get('state_dict', checkpoint)
     for key in [key for key in state if key.startswith(STATE_PREFIX) or key == COUNTER]:
         del state[key]
+
+
+def forget_teacher(runner: Runner) -> None:
+    """Drop what the labels of a teacher that was just replaced came to.
+
+    Boosts, thresholds and calibration stay until the next refresh, which then rests on the new
+    teacher alone.
+
+    Args:
+        runner: Training; hooks that keep statistics of the teacher have ``forget_teacher()``.
+    """
+    class_state = getattr(model_of(runner), 'class_state', None)
+    if class_state is not None:
+        class_state.clear(*class_state.ACCUMULATORS, 'reliability')
+    for hook in runner.hooks:
+        if hasattr(hook, 'forget_teacher'):
+            hook.forget_teacher()

@@ -17,6 +17,7 @@ from mmdet_softpl.checks import check_range
 from mmdet_softpl.config_file import type_name
 from mmdet_softpl.engine.federated_checks import federated_images
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
+from mmdet_softpl.engine.refresh_schedule import is_due
 from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.trained_instances import instance_counts
@@ -40,9 +41,11 @@ class HeldOutCalibrationHook(Hook):
     to 0.054 and 0.046 (``benchmarks/decision``). ``python -m mmdet_softpl split FILE --percent 90
     --held-out`` writes the two files.
 
-    The teacher goes over the whole part when unlabelled images come in and every ``interval``
-    iterations after that; reliability, offsets and calibration are then those of this pass
-    alone. Classes without an instance in the part take the reliability of their group.
+    The teacher goes over the whole part when unlabelled images come in, after 1/8, 1/4 and 1/2 of
+    ``interval``, and every ``interval`` iterations: where ``RareBoostPseudoLabeler`` has the same
+    interval, right after it has moved the boosts that the scores depend on. Reliability, offsets
+    and calibration are then those of this pass alone. Classes without an instance in the part take
+    the reliability of their group.
 
     Args:
         dataloader: Of a ``CocoDataset`` or ``LVISV1Dataset`` with labels, in test mode (no
@@ -60,7 +63,7 @@ class HeldOutCalibrationHook(Hook):
     # After the mean-teacher hook, which decides in the same place what the teacher is.
     priority = 'LOW'
 
-    def __init__(self, dataloader: dict[str, Any], interval: int = 2000) -> None:
+    def __init__(self, dataloader: dict[str, Any], interval: int = 500) -> None:
         check_range(type(self).__name__, 'interval', interval, 1, None, whole=True)
         self.interval = interval
         self._dataloader_cfg = dataloader
@@ -152,7 +155,7 @@ class HeldOutCalibrationHook(Hook):
     ) -> None:
         """Calibrate when it is due."""
         model = model_of(runner)
-        if model.unsup_scale > 0 and model.iterations % self.interval == 0:
+        if model.unsup_scale > 0 and is_due(model.iterations, self.interval):
             self.calibrate(model)
 
     @torch.no_grad()
@@ -163,6 +166,8 @@ class HeldOutCalibrationHook(Hook):
             model: Without its wrapper.
         """
         assert self._dataloader is not None
+        # Of labelled batches, where the training that is resumed had no held-out images.
+        model.class_state.clear('new_reliability', 'offset_counts')
         for batch in self._dataloader:
             data = model.data_preprocessor.data_preprocessor(batch, False)
             model.observe_labelled(data['inputs'], data['data_samples'])

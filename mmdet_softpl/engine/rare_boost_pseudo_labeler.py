@@ -37,6 +37,7 @@ from mmdet_softpl.engine.labeller_checks import (
     check_prototypes,
 )
 from mmdet_softpl.engine.refresh_records import refresh_scalars, write_refresh
+from mmdet_softpl.engine.refresh_schedule import is_due
 from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.trained_instances import check_trained_instances
@@ -90,7 +91,8 @@ class RareBoostPseudoLabeler(Hook):
         min_count: Detections that a class needs for a threshold of its own, >= 1; with fewer
             it takes its group's.
         damp_factor: A class that is kept at more than this multiple of its labelled rate,
-            > 0, for ``damp_patience`` refreshes in a row loses boost, then gains threshold.
+            > 0, and of chance, for ``damp_patience`` refreshes in a row loses boost, then gains
+            threshold.
         damp_patience: >= 1.
         align_rate: In [0, 1], how fast boosts follow the soft labels of all objects so that
             every class gets its labelled share times its frequency boost, no more and no less
@@ -250,10 +252,15 @@ class RareBoostPseudoLabeler(Hook):
             return
         self._iter += 1
         self.history['num_iters'] += 1
-        early = {self.interval // 8, self.interval // 4, self.interval // 2}
-        if self._iter % self.interval == 0 or self._iter in early:
+        if is_due(self._iter, self.interval):
             self.refresh()
             self._record(runner)
+
+    def forget_teacher(self) -> None:
+        """Drop the scores and strikes of a teacher that is no more; the audit's sums stay."""
+        for key in ('histogram', 'histogram_images', 'strikes'):
+            self.history[key].zero_()
+        self.class_state.clear(*ClassState.ACCUMULATORS)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -267,8 +274,10 @@ class RareBoostPseudoLabeler(Hook):
         past['histogram_images'].mul_(HISTOGRAM_DECAY).add_(state.num_images)
         past['total_kept'] += state.kept
         past['total_images'] += state.num_images
-        self.num_images = float(state.num_images)
-        images = max(self.num_images, 1.0)
+        self.num_images = images = float(state.num_images)
+        if not images:
+            # The teacher has just been replaced.
+            return
         rate = self.labelled_rate.to(state.boosts.device)
         kept_rate = self.kept_per_image = state.kept / images
         if self.summary.federated:
@@ -283,6 +292,7 @@ class RareBoostPseudoLabeler(Hook):
             state.boosts,
             kept_rate,
             rate,
+            images,
             past['strikes'],
             factor=self.damp_factor,
             patience=self.damp_patience,

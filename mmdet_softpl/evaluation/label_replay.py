@@ -36,6 +36,7 @@ from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,
     confidences_of,
     find_candidates,
+    most_wanted,
     name_objects,
 )
 
@@ -163,7 +164,10 @@ def replay(
         found = [candidates_of(dump, image, settings, state, cfg) for image in images]
         on = [_weights_of(f, i, object_weights) for f, i in zip(found, images, strict=True)]
         _set_thresholds(found, on, settings, state, rate, cfg)
-        return found, on
+        found = [most_wanted(f, cfg.max_per_img) for f in found]
+        return found, [
+            _weights_of(f, i, object_weights) for f, i in zip(found, images, strict=True)
+        ]
 
     found, on = look()
     for _ in range(ALIGN_ROUNDS if soft and settings.align_rate else 0):
@@ -234,9 +238,10 @@ def candidates_of(
         agnostic = image.bboxes.shape[1] == 1
         return image.bboxes[roi_inds, torch.zeros_like(columns) if agnostic else columns]
 
-    found = find_candidates(scores[:, :-2], decode, cfg, image.classes)
+    objectness = 1 - image.scores[:, -1]
+    found = find_candidates(scores[:, :-2], objectness, decode, cfg, image.classes)
     rows = found.pop('roi_inds')
-    found.objectness = 1 - image.scores[rows, -1]
+    found.objectness = objectness[rows]
     own = image.scores[rows, :-2] * (image.classes[rows] == found.labels[:, None])
     found.own_scores = own.sum(1)
     found.classes, found.score_vectors = image.classes[rows], scores[rows]

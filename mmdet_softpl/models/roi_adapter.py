@@ -24,6 +24,7 @@ from mmdet_softpl.models.class_logits import check_cross_entropy, class_logits, 
 from mmdet_softpl.models.class_masks import class_mask_logits, predicts_one_class
 
 # Subclasses that change how losses are made; ours would silently drop what they add.
+HALF_PRECISION = (torch.bfloat16, torch.float16)
 UNSUPPORTED = (
     'HybridTaskCascadeRoIHead',
     'SCNetRoIHead',
@@ -98,25 +99,26 @@ def _check_seesaw(stage: RoIStage) -> None:
 
 
 def keep_roi_precision(module: nn.Module, args: tuple) -> tuple:
-    """Forward pre-hook of an RoI extractor: bfloat16 features and RoIs become float32.
+    """Forward pre-hook of an RoI extractor: half-precision features and RoIs become float32.
 
-    The host casts RoIs to the type of the features, and bfloat16 has 8 bits for a coordinate:
-    1,332 would become 1,328. mmcv's compiled CPU op knows no bfloat16 at all.
+    The host casts RoIs to the type of the features. bfloat16 has 8 bits for a coordinate: 1,332
+    would become 1,328. In float16 the area of an RoI of more than 256 x 256 pixels is infinite, so
+    that it would be pooled from the last level. mmcv's compiled CPU op knows no bfloat16 at all.
     """
     feats, *rest = args
-    if feats and feats[0].dtype == torch.bfloat16:
+    if feats and feats[0].dtype in HALF_PRECISION:
         feats = tuple(feat.float() for feat in feats)
     return (feats, *rest)
 
 
 def keep_proposal_precision(module: nn.Module, args: tuple, output: tuple) -> tuple:
-    """Forward hook of an RPN head: bfloat16 scores and deltas become float32.
+    """Forward hook of an RPN head: half-precision scores and deltas become float32.
 
     For the same reasons: mmcv's compiled CPU NMS knows no bfloat16, and decoded boxes would
-    be rounded to 4 pixels.
+    be rounded to 4 pixels (float16: to 1).
     """
     return tuple(
-        [level.float() if level.dtype == torch.bfloat16 else level for level in levels]
+        [level.float() if level.dtype in HALF_PRECISION else level for level in levels]
         for levels in output
     )
 

@@ -87,6 +87,11 @@ def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:
     cfg = {**DEFAULTS, **given}
     check_choice(owner, 'freeze_teacher', cfg['freeze_teacher'], (True,))
     check_choice(owner, 'label_mode', cfg['label_mode'], LABEL_MODES)
+    if cfg['student_correction'] and cfg['label_mode'] == 'hard':
+        raise ValueError(
+            f"{owner}: student_correction=True needs label_mode='soft': the offsets correct the "
+            "teacher's soft labels, which the student of label_mode='hard' never sees."
+        )
     check_choice(owner, 'calibration', cfg['calibration'], CALIBRATION_MODES)
     for key in ('score_thr', 'score_floor', 'objectness_thr'):
         check_range(owner, key, cfg[key], 0, 1)

@@ -255,7 +255,8 @@ def class_loss(
     distribution says so. To leave those out would tilt the student toward the classes that the
     teacher is sure of. One-hot targets come from kept labels alone; what has no name
     weighs 0, since it is no background. Negatives weigh the teacher's background score
-    of the same RoI (Soft Teacher, arXiv 2106.09018). The student's logits carry ``offsets``
+    of the same RoI (Soft Teacher, arXiv 2106.09018); positives have mmdet's ``pos_weight``, as on
+    labelled images. The student's logits carry ``offsets``
     (docs/DESIGN.md: student-side correction), which inference leaves out.
 
     Args:
@@ -284,6 +285,9 @@ def class_loss(
             table = soft_targets(instances.score_vectors, instances.labels, instances.target_scores)
             positive = soft_cross_entropy(logits[rows], table[inds])
             instance_weights = torch.ones_like(instances.target_scores)
+        pos_weight = stage.train_cfg.pos_weight
+        if pos_weight > 0:
+            instance_weights = instance_weights * pos_weight
         raw = raw.index_copy(0, rows, positive)
         weights = weights.index_copy(0, rows, instance_weights[inds].to(weights))
     loss = (raw * weights).sum() / weights.sum().clamp(min=1.0)

@@ -30,6 +30,9 @@ from mmdet_softpl.models.roi_adapter import (
 )
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
+# What an object may be called, at most, on the average; the rest of its labels is not looked at.
+LABELS_PER_OBJECT = 10
+
 
 @dataclass(frozen=True)
 class LabelingCfg:
@@ -40,7 +43,7 @@ class LabelingCfg:
         iou_thr: IoU of the per-class NMS, in (0, 1].
         cross_class_iou_thr: Of two detections with a larger IoU, whatever their classes,
             only the surest is an object's label, in (0, 1].
-        max_per_img: Detections of an image at most.
+        max_per_img: Detections of an image at most; objects go first.
         objectness_thr: Objects for RPN and box losses and soft class targets have 1 - p_bg above
             it, in [0, 1].
         mirror: Class scores and masks are means over the view and its mirror image, which costs
@@ -174,25 +177,31 @@ def _select(
     def decode(roi_inds: Tensor, labels: Tensor) -> Tensor:
         return class_boxes(head, priors, deltas, roi_inds, labels, meta['img_shape'])
 
-    found = find_candidates(scores[:, : state.num_classes], decode, cfg)
+    objectness = 1 - scores[:, -1]
+    found = find_candidates(scores[:, : state.num_classes], objectness, decode, cfg)
     roi_inds = found.pop('roi_inds')
     vectors = scores[roi_inds]
     found.score_vectors = vectors
     found.own_scores = own[roi_inds, found.labels].to(found.scores)
-    found.objectness = 1 - vectors[:, -1]
-    return name_objects(found, state, cfg)
+    found.objectness = objectness[roi_inds]
+    return most_wanted(name_objects(found, state, cfg), cfg.max_per_img)
 
 
 def find_candidates(
     foreground: Tensor,
+    objectness: Tensor,
     decode: Callable[[Tensor, Tensor], Tensor],
     cfg: LabelingCfg,
     classes: Tensor | None = None,
 ) -> InstanceData:
     """(RoI, class) pairs of one image above the score floor, after the per-class NMS.
 
+    An RoI of an object that no class stands out of has its best class all the same: the labels
+    are then doubtful, the object is not.
+
     Args:
         foreground: (N, C) boosted class scores; or (N, k), of ``classes`` alone.
+        objectness: (N,) 1 - p_bg.
         decode: Boxes (P, 4) of pairs, from RoI indices (P,) and columns of ``foreground`` (P,).
         cfg: Filters.
         classes: (N, k) class of each column and row; None: column c is class c.
@@ -202,8 +211,11 @@ def find_candidates(
         order, ``roi_inds`` (K,).
     """
     # Rows without a candidate are dropped first: the pair mask is N x C otherwise.
-    rows = (foreground.amax(1) > cfg.score_floor).nonzero().squeeze(1)
-    pairs = (foreground[rows] > cfg.score_floor).nonzero()
+    best, columns = foreground.max(1)
+    named = (best > cfg.score_floor) | (objectness > cfg.objectness_thr)
+    rows = named.nonzero().squeeze(1)
+    above = foreground[rows] > cfg.score_floor
+    pairs = above.scatter(1, columns[rows, None], True).nonzero()
     roi_inds, columns = rows[pairs[:, 0]], pairs[:, 1]
     values = foreground[roi_inds, columns]
     labels = columns if classes is None else classes[roi_inds, columns]
@@ -218,7 +230,7 @@ def find_candidates(
         _, keep = batched_nms(
             bboxes.float(), values, numbers, dict(type='nms', iou_threshold=cfg.iou_thr)
         )
-        keep = keep[: cfg.max_per_img]
+        keep = keep[: LABELS_PER_OBJECT * cfg.max_per_img]
         bboxes, labels, values, roi_inds = bboxes[keep], labels[keep], values[keep], roi_inds[keep]
     return InstanceData(bboxes=bboxes.float(), labels=labels, scores=values, roi_inds=roi_inds)
 
@@ -249,6 +261,23 @@ def name_objects(found: InstanceData, state: ClassState, cfg: LabelingCfg) -> In
     found.kept = above & surest
     found.is_object = surest & (above | (found.objectness > cfg.objectness_thr))
     return found
+
+
+def most_wanted(found: InstanceData, max_per_img: int) -> InstanceData:
+    """At most so many detections of one image, in their order.
+
+    Kept labels go first, then objects without a name by their objectness, then the surest labels
+    of others, then what else a RoI may be: look-alikes of sure objects take no object's place.
+
+    Args:
+        found: As ``name_objects`` gives it.
+        max_per_img: >= 1.
+    """
+    if len(found) <= max_per_img:
+        return found
+    place = torch.where(found.is_object, 2 + found.objectness, found.surest + found.scores)
+    place = torch.where(found.kept, 4 + found.scores, place)
+    return found[place.topk(max_per_img).indices.sort().values]
 
 
 def confidences_of(own_scores: Tensor, scores: Tensor, target_scores: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmdet_softpl.engine import BurnInMeanTeacherHook
 from mmdet_softpl.engine import burn_in_mean_teacher_hook as module
+from mmdet_softpl.models.class_state import ClassState
 
 
 class Net(nn.Module):
@@ -75,6 +76,30 @@ def test_parameters_are_paired_by_name() -> None:
     teacher.conv, teacher.norm = nn.Conv2d(1, 2, 1), teacher._modules.pop('norm')
     module.copy_teacher(student, teacher)
     assert same(student, teacher)
+
+
+def test_a_copy_replaces_whatever_the_teacher_has() -> None:
+    student, teacher = Net(), Net()
+    with torch.no_grad():
+        teacher.conv.weight.fill_(float('nan'))
+    module.copy_teacher(student, teacher)
+    assert same(student, teacher)
+
+
+def test_the_teacher_that_goes_takes_its_statistics_with_it(make_runner) -> None:
+    hook = BurnInMeanTeacherHook(supervised_iters=1, burn_in_iters=2)
+    runner = make_runner(hook)
+    runner.model.class_state = state = ClassState(3, 0.5)
+    told: list[int] = []
+    runner.hooks.append(SimpleNamespace(forget_teacher=lambda: told.append(runner.iter)))
+    hook.before_train(runner)
+    for _ in range(5):
+        state.reliability += 1
+        state.score_histogram += 1
+        step(hook, runner)
+    # The copies of the supervised phase are one teacher that learns; iteration 2 ends the burn-in.
+    assert told == [2]
+    assert float(state.reliability.max()) == float(state.score_histogram.max()) == 2
 
 
 def test_plain_soft_teacher_equals_the_hosts_hook_on_parameters(make_runner) -> None:

@@ -21,7 +21,12 @@ from mmdet_softpl.evaluation.label_replay import (
 from mmdet_softpl.evaluation.teacher_dump import dump_teacher
 from mmdet_softpl.functional import calibration_table, per_class_thresholds, score_histogram
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS
-from mmdet_softpl.models.teacher_labels import LabelingCfg, name_objects, teacher_detect
+from mmdet_softpl.models.teacher_labels import (
+    LabelingCfg,
+    most_wanted,
+    name_objects,
+    teacher_detect,
+)
 from tests.support import tiny_labelling
 
 HISTOGRAM = LabelSettings(threshold_mode='fixed', held_out=True)
@@ -75,7 +80,7 @@ def test_equals_labelling_in_training(tmp_path: Path, name: str) -> None:
         head.temperature = own
         for index, (expected, image) in enumerate(zip(view.detections, dump.images, strict=True)):
             seen = candidates_of(dump, image, settings, state, cfg)
-            seen = name_objects(seen, state, cfg)
+            seen = most_wanted(name_objects(seen, state, cfg), cfg.max_per_img)
             assert len(seen) == len(expected)
             for key in ('bboxes', 'objectness', 'scores', 'own_scores', 'target_scores'):
                 torch.testing.assert_close(seen[key], expected[key], atol=1e-4, rtol=1e-4)

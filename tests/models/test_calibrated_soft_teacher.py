@@ -29,7 +29,8 @@ from tests.support.tiny_teacher import DETECTORS, tiny_teacher, total
 @pytest.mark.parametrize('name', DETECTORS)
 @pytest.mark.parametrize('label_mode', ['soft', 'hard'])
 def test_trains_every_supported_detector(name: str, smoothed: bool, label_mode: str) -> None:
-    model = tiny_teacher(name, smoothed, label_mode=label_mode)
+    soft = label_mode == 'soft'
+    model = tiny_teacher(name, smoothed, label_mode=label_mode, student_correction=soft)
     before = [p.clone() for p in model.teacher.parameters()]
     for _ in range(2):
         losses = model.loss(*multi_batch())
@@ -302,19 +303,21 @@ def test_ddp_leaves_the_ranks_statistics_alone() -> None:
     assert not any('running_mean' in name for name in ignored)
 
 
-def test_bfloat16_does_not_move_rois() -> None:
-    """At 1,332 pixels bfloat16 rounds to multiples of 8."""
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_does_not_move_rois(dtype: torch.dtype) -> None:
+    """At 1,332 pixels bfloat16 rounds to multiples of 8; float16 knows no area of 300 x 300."""
     model = tiny_teacher(smoothed=False)
     extractor = model.student.roi_head.bbox_roi_extractor
     seen: list[torch.Tensor] = []
-    handle = extractor.roi_layers[0].register_forward_hook(
-        lambda module, args, output: seen.append(args[1])
-    )
+    for layer in extractor.roi_layers:
+        layer.register_forward_hook(lambda module, args, output: seen.append(args[1]))
     feats = [torch.randn(1, 16, size, size) for size in (336, 168, 84, 42)]
-    rois = torch.tensor([[0, 1301.3, 17.6, 1333.9, 60.2]])
-    extractor([feat.bfloat16() for feat in feats], rois)
-    handle.remove()
-    assert torch.equal(seen[0], rois)
+    rois = torch.tensor([[0, 1301.3, 17.6, 1333.9, 60.2], [0, 7.0, 9.0, 307.0, 309.0]])
+    extractor([feat.to(dtype) for feat in feats], rois)
+    whole = list(seen)
+    extractor(feats, rois)
+    assert [tuple(level.shape) for level in whole] == [tuple(level.shape) for level in seen[2:]]
+    assert torch.equal(torch.cat(whole), rois)
 
 
 def test_what_a_sampler_asks_the_head_is_no_training_step() -> None:

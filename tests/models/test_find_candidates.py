@@ -7,7 +7,13 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
-from mmdet_softpl.models.teacher_labels import LabelingCfg, find_candidates
+from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.models.teacher_labels import (
+    LabelingCfg,
+    find_candidates,
+    most_wanted,
+    name_objects,
+)
 
 
 def kept_by_hand(bboxes: Tensor, scores: Tensor, iou_thr: float) -> list[int]:
@@ -32,7 +38,7 @@ def test_overlapping_boxes_of_the_last_class(num_classes: int) -> None:
         foreground[:4, -1] = torch.rand(4, generator=gen) * 0.8 + 0.1
         foreground[4, 0] = 0.95
         cfg = LabelingCfg()
-        found = find_candidates(foreground, lambda rows, _, b=bboxes: b[rows], cfg)
+        found = find_candidates(foreground, torch.zeros(5), lambda rows, _, b=bboxes: b[rows], cfg)
         last = found[(found.labels == num_classes - 1) & (found.roi_inds < 4)]
         expected = kept_by_hand(small, foreground[:4, -1], cfg.iou_thr)
         assert sorted(last.roi_inds.tolist()) == expected
@@ -40,8 +46,48 @@ def test_overlapping_boxes_of_the_last_class(num_classes: int) -> None:
         assert 4 in found.roi_inds.tolist()
 
 
+def test_an_object_that_no_class_stands_out_of_is_found() -> None:
+    """0.95 over 40 look-alikes: each class is below the floor, the object is beyond doubt."""
+    foreground = torch.full((3, 40), 0.95 / 40)
+    foreground[:, 7] += 1e-3
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 90, 90], [200, 200, 240, 240]])
+    objectness = torch.tensor([0.95, 0.69, 0.95])
+    cfg = LabelingCfg(objectness_thr=0.7, score_floor=0.05)
+    found = find_candidates(foreground, objectness, lambda rows, _: boxes[rows], cfg)
+    assert sorted(found.roi_inds.tolist()) == [0, 2]
+    assert found.labels.tolist() == [7, 7]
+    # A class that passes the floor brings no second one with it.
+    foreground[0, 3] = 0.6
+    found = find_candidates(foreground, objectness, lambda rows, _: boxes[rows], cfg)
+    assert sorted(zip(found.roi_inds.tolist(), found.labels.tolist(), strict=True)) == [
+        (0, 3),
+        (2, 7),
+    ]
+
+
+@pytest.mark.parametrize('max_per_img', [1, 20, 60, 100, 200])
+def test_look_alikes_take_no_objects_place(max_per_img: int) -> None:
+    """Sixty objects: forty sure ones of three classes each, twenty without a name."""
+    state = ClassState(5, 0.5)
+    corners = torch.arange(60)[:, None] * torch.tensor([30.0, 0.0])
+    boxes = torch.cat([corners, corners + 20], 1)
+    foreground = torch.zeros(60, 5)
+    foreground[:40, :3] = torch.tensor([0.6, 0.2, 0.15])
+    foreground[40:] = 0.19
+    objectness = foreground.sum(1)
+    cfg = LabelingCfg(max_per_img=max_per_img)
+    found = find_candidates(foreground, objectness, lambda rows, _: boxes[rows], cfg)
+    rows = found.roi_inds
+    found.objectness, found.own_scores = objectness[rows], found.scores.clone()
+    found = most_wanted(name_objects(found, state, cfg), max_per_img)
+    assert len(found) == min(max_per_img, 40 * 3 + 20 * 5)
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    assert int(found.kept.sum()) == min(max_per_img, 40)
+    assert int(found.is_object.sum()) == min(max_per_img, 60)
+
+
 def test_no_candidate() -> None:
     found = find_candidates(
-        torch.zeros(3, 5), lambda rows, _: torch.ones(len(rows), 4), LabelingCfg()
+        torch.zeros(3, 5), torch.zeros(3), lambda rows, _: torch.ones(len(rows), 4), LabelingCfg()
     )
     assert len(found) == 0 and found.bboxes.shape == (0, 4)

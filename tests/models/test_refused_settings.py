@@ -35,6 +35,7 @@ def test_augmentations_of_a_batch_that_resize_are_refused(augment: dict, refused
     'cfg, words',
     [
         (dict(label_mode='fuzzy'), ['fuzzy', "'soft'", "'hard'"]),
+        (dict(label_mode='hard', student_correction=True), ['student_correction', "'hard'"]),
         (dict(calibration='platt'), ['platt', "'histogram'", "'group_temperature'"]),
         (dict(score_thr=1.2), ['score_thr', '1.2']),
         (dict(score_floor=-0.1), ['score_floor', '-0.1']),

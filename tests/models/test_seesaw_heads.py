@@ -56,7 +56,8 @@ def build(
 @pytest.mark.parametrize('name', DETECTORS)
 @pytest.mark.parametrize('label_mode', ['soft', 'hard'])
 def test_trains(name: str, smoothed: bool, label_mode: str) -> None:
-    model = build(name, smoothed, label_mode=label_mode)
+    soft = label_mode == 'soft'
+    model = build(name, smoothed, label_mode=label_mode, student_correction=soft)
     counts = [
         stage.bbox_head.loss_cls.cum_samples.clone() for stage in stages_of(model.student.roi_head)
     ]
@@ -115,7 +116,7 @@ def test_the_unsupervised_loss_is_cross_entropy_of_the_activation(
 
     def loss_of(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
         head = SimpleNamespace(num_classes=num_classes, loss_cls=loss)
-        stage: Any = SimpleNamespace(bbox_head=head)
+        stage: Any = SimpleNamespace(bbox_head=head, train_cfg=SimpleNamespace(pos_weight=-1))
         seen: Any = SimpleNamespace(
             bbox_head=head, bbox_forward=lambda feats, rois: dict(cls_score=teacher)
         )

@@ -90,13 +90,22 @@ def teacher(num_classes: int) -> Any:
     return Teacher(num_classes)
 
 
-def student(num_classes: int, loss_weight: float = 1.0) -> Any:
+def student(num_classes: int, loss_weight: float = 1.0, pos_weight: float = -1) -> Any:
     loss = SimpleNamespace(loss_weight=loss_weight)
-    return SimpleNamespace(bbox_head=SimpleNamespace(num_classes=num_classes, loss_cls=loss))
+    return SimpleNamespace(
+        bbox_head=SimpleNamespace(num_classes=num_classes, loss_cls=loss),
+        train_cfg=SimpleNamespace(pos_weight=pos_weight),
+    )
 
 
 def slow_class_loss(
-    cls_score: Tensor, rois: Tensor, inds: Tensor, batch: PseudoBatch, hard: bool, offsets: Tensor
+    cls_score: Tensor,
+    rois: Tensor,
+    inds: Tensor,
+    batch: PseudoBatch,
+    hard: bool,
+    offsets: Tensor,
+    pos_weight: float = 1.0,
 ) -> float:
     """One RoI and one class after the other."""
     num_classes = cls_score.shape[1] - 1
@@ -118,6 +127,7 @@ def slow_class_loss(
                 rest = sum(v for c, v in enumerate(vector) if c != label)
                 for c, v in enumerate(vector):
                     target[c] = confidence if c == label else v * (1 - confidence) / rest
+            weight *= pos_weight
         logits = [
             z + d for z, d in zip(cls_score[n].tolist(), [*offsets.tolist(), 0.0], strict=True)
         ]
@@ -170,6 +180,11 @@ def test_class_loss_is_the_slow_one(num_instances, num_classes, inds, hard) -> N
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     loss.backward()
     assert cls_score.grad is not None and torch.isfinite(cls_score.grad).all()
+    heavy = call_class_loss(cls_score, chosen, batch, hard, offsets, pos_weight=3.0)
+    by_hand = slow_class_loss(
+        cls_score.detach(), make_rois(chosen, batch), chosen, batch, hard, offsets, 3.0
+    )
+    assert float(heavy.detach()) == pytest.approx(by_hand, rel=1e-5, abs=1e-6)
     twice = call_class_loss(cls_score, chosen, batch, hard, offsets, loss_weight=2.0)
     assert float(twice.detach()) == pytest.approx(2 * expected, rel=1e-5, abs=1e-6)
 

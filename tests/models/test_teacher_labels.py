@@ -142,7 +142,7 @@ def test_prototype_evidence_moves_labels() -> None:
 def test_soft_labels_alone_have_a_mass() -> None:
     inputs, samples = multi_batch()
     for mode in ('soft', 'hard'):
-        model = tiny_teacher(label_mode=mode)
+        model = tiny_teacher(label_mode=mode, student_correction=False)
         view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
         objects = [d for d in view.detections if len(d)]
         assert objects
