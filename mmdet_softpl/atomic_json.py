@@ -77,8 +77,9 @@ def replaced_together(*paths: str | os.PathLike) -> Iterator[tuple[Path, ...]]:
             made.append(Path(name))
         yield tuple(made)
         for temporary, target in zip(made, targets, strict=True):
-            # mkstemp makes files that only the owner can read, whatever the umask.
-            os.chmod(temporary, 0o666 & ~_UMASK)
+            # mkstemp makes files that only the owner can read, whatever the umask and the old file.
+            mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_UMASK
+            os.chmod(temporary, mode)
             os.replace(temporary, target)
     except OSError as error:
         names = ' and '.join(os.fspath(path) for path in paths)

@@ -70,6 +70,17 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_keeps_its_mode(tmp_path):
+    path = tmp_path / 'a.json'
+    write_json(path, 1)
+    fresh = path.stat().st_mode
+    path.chmod(0o640)
+    write_json(path, 2)
+    assert path.stat().st_mode & 0o777 == 0o640
+    write_json(tmp_path / 'b.json', 1)
+    assert (tmp_path / 'b.json').stat().st_mode == fresh
+
+
 def test_a_link_stays_one(tmp_path):
     (tmp_path / 'elsewhere').mkdir()
     target, link = tmp_path / 'elsewhere' / 'a.json', tmp_path / 'a.json'

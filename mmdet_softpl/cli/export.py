@@ -7,6 +7,7 @@ or the student alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--check',
         metavar='IMAGES',
         help='an image or a folder: compare what both detectors say of (at most 20 of) them; exit '
-        'status 1 where they differ',
+        'status 1 where they differ, or neither finds anything',
     )
     parser.add_argument('--overwrite', action='store_true', help='replace an earlier export')
     parser.add_argument('--json', action='store_true', help='print a JSON object')
@@ -54,16 +55,18 @@ def run(args: argparse.Namespace) -> int:
     """Export and say what was written and what was left out."""
     from mmdet_softpl.engine.export_check import SCORE_THR
 
-    summary = export(
-        args.checkpoint,
-        args.out_dir,
-        args.network,
-        args.config,
-        overwrite=args.overwrite,
-        half=args.fp16,
-        check=args.check,
-        rebalance=args.rebalance,
-    )
+    # Standard output is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        summary = export(
+            args.checkpoint,
+            args.out_dir,
+            args.network,
+            args.config,
+            overwrite=args.overwrite,
+            half=args.fp16,
+            check=args.check,
+            rebalance=args.rebalance,
+        )
     check = summary['check']
     if args.json:
         print(json.dumps(summary, indent=2))

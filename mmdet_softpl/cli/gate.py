@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -113,21 +114,23 @@ def run(args: argparse.Namespace) -> int:
         claim_folder(folder, dict(key, checkpoint=file_key(args.checkpoint)))
 
     bars = {name: Progress(f'looking at {name} images') for name in ('held-out', 'generated')}
-    result = gate_labels(
-        detector,
-        cfg,
-        args.ann_file,
-        args.images,
-        args.held_out,
-        args.held_out_images,
-        folder,
-        prepare=prepare,
-        precision=args.precision,
-        wrong_share=args.wrong_share,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        progress=lambda name, done, total: bars[name](done, total),
-    )
+    # Standard output is for the result; the host prints there while it reads annotations.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = gate_labels(
+            detector,
+            cfg,
+            args.ann_file,
+            args.images,
+            args.held_out,
+            args.held_out_images,
+            folder,
+            prepare=prepare,
+            precision=args.precision,
+            wrong_share=args.wrong_share,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            progress=lambda name, done, total: bars[name](done, total),
+        )
     write_json(out, result)
     summary = _summary(result, str(out))
     print(json.dumps(summary)) if args.json else _print(summary, folder)

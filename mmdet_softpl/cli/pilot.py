@@ -90,17 +90,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _pilot(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Train, evaluate, write; what pilot.json holds."""
-    from mmdet_softpl.engine.held_out import held_out_dataset
     from mmdet_softpl.engine.load_teacher import read_config
-    from mmdet_softpl.engine.pilot_runs import given_runs, plan_runs
-    from mmdet_softpl.file_keys import images_key
+    from mmdet_softpl.engine.pilot_evaluation import held_out_metric
+    from mmdet_softpl.engine.pilot_runs import claim_for_runs, given_runs, plan_runs
 
     cfg = read_config(args.config)
     # Held-out images and given trainings are looked at before anything is written or trained.
-    images_key(held_out_dataset(cfg, args.held_out, args.held_out_images)[0])
+    held_out_metric(cfg, args.held_out, args.held_out_images)
     if args.runs:
         runs = given_runs(args.runs, cfg)
-        out.mkdir(parents=True, exist_ok=True)
+        claim_for_runs(runs, out)
     else:
         shares = SHARES if args.shares is None else args.shares
         runs = plan_runs(cfg, sorted(set(shares)), args.seeds or 1, args.iters, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -128,9 +129,11 @@ def _export(args: argparse.Namespace) -> int:
 
     fields = [f.name for f in dataclasses.fields(ExportOptions)]
     options = ExportOptions(**{name: getattr(args, name) for name in fields})
-    summary = export_review(
-        args.config, args.checkpoint, args.out, options, Progress('labelling images')
-    )
+    # Standard output is for the result; the host prints there while it reads annotations.
+    with contextlib.redirect_stdout(sys.stderr):
+        summary = export_review(
+            args.config, args.checkpoint, args.out, options, Progress('labelling images')
+        )
     for warning in summary['warnings']:
         print(f'warning: {warning}', file=sys.stderr)
     if args.json:
@@ -187,11 +190,13 @@ def _import(args: argparse.Namespace) -> int:
     )
     result: dict[str, Any] = dataclasses.asdict(summary) | dict(out=None, unlabeled_out=None)
     if summary.images:
+        _check_nothing_is_lost(args.out, merged)
         texts = {args.out: json_text(merged)}
         result['out'] = args.out
         if seen is not None:
             now = {i['image'] for i in manifest['images'] if i['file'] in complete}
-            rest = rest_of_unlabeled(seen, now, labeled, manifest['image_root'])
+            roots = manifest.get('labeled_root') or '.', manifest['image_root']
+            rest = rest_of_unlabeled(seen, now, merged, *roots)
             texts[args.unlabeled_out] = json_text(rest)
             result['unlabeled_out'] = args.unlabeled_out
         write_texts(texts)
@@ -205,6 +210,22 @@ def _check_output(path: str, overwrite: bool) -> None:
     folder = Path(path).parent
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: the folder of {path} does not exist; make it first.')
+
+
+def _check_nothing_is_lost(path: str, merged: dict[str, Any]) -> None:
+    """An earlier import may be in the file that ``--overwrite`` would replace."""
+    from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
+
+    if not os.path.exists(path):
+        return
+    kept = {image_file_name(image) for image in merged['images']}
+    old = load_annotation_file(path).get('images') or []
+    lost = [name for image in old if (name := image_file_name(image)) not in kept]
+    if lost:
+        raise ValueError(
+            f'{path}: has {len(lost)} images that the merged labels lack, such as {lost[0]!r}; if '
+            f'they are of an earlier import, give --labeled {path}, otherwise another --out.'
+        )
 
 
 def _inputs(args: argparse.Namespace) -> set[str]:

@@ -196,7 +196,7 @@ def _write(args: argparse.Namespace, held_out: HeldOut, result: dict[str, Any], 
         settings = LabelSettings.from_dict(result['best'])
         text = tuned_config_text(
             held_out.cfg,
-            os.path.relpath(args.config, out).replace(os.sep, '/'),
+            _base_of(args.config, out),
             settings,
             held_out.dump.temperatures,
             _comment(result),
@@ -207,6 +207,17 @@ def _write(args: argparse.Namespace, held_out: HeldOut, result: dict[str, Any], 
         # Of an earlier call with fewer trials: it would contradict this result.
         path.unlink()
     write_json(out / 'tune.json', result, indent=1)
+
+
+def _base_of(config: str, out: Path) -> str:
+    """How a config in ``out`` names the one that it inherits.
+
+    mmengine takes `..` out of paths as text: behind a symbolic link only the whole path is right.
+    """
+    from mmdet_softpl.relative_path import relative_path
+
+    text = os.path.relpath(config, out).replace(os.sep, '/')
+    return text if text == relative_path(config, out) else os.path.abspath(config)
 
 
 def _comment(result: dict[str, Any]) -> str:

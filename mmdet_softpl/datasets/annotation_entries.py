@@ -64,7 +64,7 @@ BAD_POLYGON = 'polygon of fewer than three points'
 
 
 def check_ids(data: dict[str, Any], problems: Faults) -> None:
-    """Note ids of images, categories and annotations that are no whole numbers.
+    """Note ids of images, categories and annotations that are no whole numbers, or below 0.
 
     Training takes any id, but the evaluation keeps them in arrays of integers, and `review` writes
     new ones.
@@ -80,6 +80,12 @@ def check_ids(data: dict[str, Any], problems: Faults) -> None:
                     'id that is no whole number',
                     f'{key}[{position}]: id={item["id"]!r}',
                     'COCO ids are integers; number them anew.',
+                )
+            elif key == 'images' and item['id'] < 0:
+                problems.add(
+                    'id below 0',
+                    f'{key}[{position}]: id={item["id"]!r}',
+                    'The evaluation takes no such ids of images; number them anew.',
                 )
 
 

@@ -6,15 +6,15 @@ so an image with some of its objects corrected would teach that the others are n
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from mmdet_softpl.relative_path import relative_path
 
 from .annotation_checks import check_annotations
 from .annotation_entries import Faults, check_ids
@@ -212,7 +212,8 @@ def match_objects(
 def rest_of_unlabeled(
     records: Sequence[dict[str, Any]],
     labelled: Collection[int],
-    labeled: dict[str, Any],
+    merged: dict[str, Any],
+    labeled_root: str,
     image_root: str,
 ) -> dict[str, Any]:
     """The json of the unlabelled images that are left, for ``UnlabeledImageDataset``.
@@ -220,20 +221,25 @@ def rest_of_unlabeled(
     Args:
         records: of :func:`.label_in_parts`, all unlabelled images.
         labelled: their indices that have become labelled.
-        labeled: content of the labelled file, whose categories it takes.
+        merged: content of the labelled file, which may have images of an earlier import; its
+            categories are taken.
+        labeled_root: folder that its file names are relative to.
         image_root: folder that the file names are relative to.
     """
+    # An image of the labelled file is known by its name there, however it came into it.
+    names = {image_file_name(image) for image in merged['images']}
     images = [
         dict(
             id=record['img_id'],
-            file_name=Path(os.path.relpath(record['path'], image_root or '.')).as_posix(),
+            file_name=relative_path(record['path'], image_root or '.'),
             height=record['height'],
             width=record['width'],
         )
         for record in records
         if record['image'] not in labelled
+        and relative_path(record['path'], labeled_root) not in names
     ]
-    return dict(images=images, annotations=[], categories=labeled['categories'])
+    return dict(images=images, annotations=[], categories=merged['categories'])
 
 
 def _image_entry(

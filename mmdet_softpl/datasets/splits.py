@@ -147,14 +147,19 @@ def write_split(
     )
 
 
+def _in_order(identifier: Any) -> tuple[bool, Any]:
+    """A key to sort ids by, numbers before words."""
+    return isinstance(identifier, str), identifier
+
+
 def _draw_images(
     data: dict[str, Any], summary: AnnotationSummary, budget: int, seed: int, min_images: int
 ) -> tuple[set[int], int]:
     """Ids of the labelled images, and how many of them were taken for coverage."""
     rng = np.random.default_rng(seed)
     # Sorted first, so that the order of the images in the file does not change the draw.
-    image_ids = np.array(sorted(image['id'] for image in data['images']))
-    order = rng.permutation(image_ids).tolist()
+    ids = sorted((image['id'] for image in data['images']), key=_in_order)
+    order = [ids[i] for i in rng.permutation(len(ids))]
     rank = {image_id: position for position, image_id in enumerate(order)}
     images_of: dict[int, set[int]] = {category: set() for category in summary.category_ids}
     classes_of: dict[int, set[int]] = {}

@@ -6,6 +6,8 @@ import os
 import warnings
 from typing import Any
 
+import cv2
+import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS as MMDET_DATASETS
 from PIL import Image
@@ -250,12 +252,21 @@ def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED:
+            # Of a TIFF Pillow gives the turned size already.
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED
+            if turned and image.format != 'TIFF':
                 width, height = height, width
             marker = _END_MARKERS.get(image.format or '')
             if marker is None or marker not in _tail(path):
                 image.load()
-    except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        # Of a panorama, say: Pillow takes it for an attack, the host reads it.
+        content = np.fromfile(path, dtype=np.uint8)
+        decoded = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        if decoded is None:
+            raise OSError(f'{os.fspath(path)}: OpenCV cannot read it') from None
+        height, width = decoded.shape[:2]
+    except (SyntaxError, ValueError, EOFError) as error:
         # What Pillow's decoders raise on damaged data besides OSError.
         raise OSError(f'{type(error).__name__}: {error}') from error
     return height, width

@@ -5,6 +5,7 @@ Shape letters: **R** draws, **S** labelled sizes, **I** images.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
 
+from mmdet_softpl.config_file import type_name
+from mmdet_softpl.datasets.annotation_checks import check_annotations, check_same_categories
 from mmdet_softpl.datasets.annotation_file import load_annotation_file
 from mmdet_softpl.engine.config_parts import annotation_path, labeller_of
 from mmdet_softpl.engine.held_out import held_out_dataset, look_at_held_out
@@ -40,6 +44,47 @@ from mmdet_softpl.progress import Progress
 
 TITLES = {'segm_AP': 'mask AP', 'bbox_AP': 'box AP', 'segm_APr': 'mask APr', 'bbox_APr': 'box APr'}
 MIN_DRAWS = 20
+# Of them two halves are made.
+MIN_IMAGES = 4
+
+
+def held_out_metric(
+    cfg: Config, ann_file: str | None, images: str | None
+) -> tuple[BaseDataset, dict, LongTailMetric]:
+    """The held-out images, their config and what they are evaluated with.
+
+    Raises:
+        ValueError: They are fewer than ``MIN_IMAGES``, or the model is of another kind.
+        AnnotationError: Their json cannot be used, has objects without masks, or other categories
+            than the labelled one.
+        FileNotFoundError: An image is missing.
+    """
+    if type_name(cfg.model.type) != 'CalibratedSoftTeacher':
+        raise ValueError(
+            f'{cfg.filename}: model.type is {cfg.model.type!r}; a pilot needs a config with '
+            'CalibratedSoftTeacher.'
+        )
+    dataset, leaf = held_out_dataset(cfg, ann_file, images)
+    path, labelled = annotation_path(leaf), labeller_of(cfg)[1]['labeled_ann_file']
+    classes = dataset.metainfo.get('classes') or None
+    check_same_categories(
+        check_annotations(labelled, classes=classes), check_annotations(path, classes=classes)
+    )
+    masks = cfg.model.detector.roi_head.get('mask_head') is not None
+    metric = LongTailMetric(
+        path,
+        ['bbox', 'segm'] if masks else 'bbox',
+        labeled_ann_file=labelled,
+        calibration=False,
+    )
+    metric.dataset_meta = dataset.metainfo
+    if len(dataset) < MIN_IMAGES:
+        raise ValueError(
+            f'{path}: {len(dataset)} held-out images; at least {MIN_IMAGES} are needed, better '
+            'some hundred.'
+        )
+    images_key(dataset)
+    return dataset, leaf, metric
 
 
 def evaluate_runs(
@@ -57,20 +102,12 @@ def evaluate_runs(
     Frequency groups are those of the whole labelled json, the same for all shares.
 
     Returns:
-        A record a run: ``name``, ``kind``, ``seed``, ``labelled_images``,
+        A record a run: ``name``, ``kind``, ``seed``, ``images``, ``labelled_images``,
         ``labelled_instances``, ``checkpoint``, ``metrics`` and ``draws`` (metric to (R,)); and a
         sentence about where the uncertainty comes from.
     """
-    dataset, leaf = held_out_dataset(cfg, ann_file, images)
+    dataset, leaf, metric = held_out_metric(cfg, ann_file, images)
     path = annotation_path(leaf)
-    masks = cfg.model.detector.roi_head.get('mask_head') is not None
-    metric = LongTailMetric(
-        path,
-        ['bbox', 'segm'] if masks else 'bbox',
-        labeled_ann_file=labeller_of(cfg)[1]['labeled_ann_file'],
-        calibration=False,
-    )
-    metric.dataset_meta = dataset.metainfo
     image_files = images_key(dataset)
     records: list[dict[str, Any]] = []
     predictions = []
@@ -98,6 +135,7 @@ def evaluate_runs(
                 name=run.name,
                 kind=run.kind,
                 seed=run.seed,
+                images=run.images,
                 labelled_images=run.labelled_images,
                 labelled_instances=run.labelled_instances,
                 checkpoint=str(checkpoint),
@@ -113,7 +151,8 @@ def evaluate_runs(
     )
     for record, drawn in zip(records, draws, strict=True):
         record['draws'] = drawn
-    return records, _uncertainty(bootstrap, len(dataset), len({r['seed'] for r in records}))
+    seeds = max(Counter((r['kind'], r['images']) for r in records).values())
+    return records, _uncertainty(bootstrap, len(dataset), seeds)
 
 
 def _uncertainty(bootstrap: int, num_images: int, seeds: int) -> str:
@@ -122,8 +161,14 @@ def _uncertainty(bootstrap: int, num_images: int, seeds: int) -> str:
         return 'No uncertainty: --bootstrap is 0.'
     source = f'Intervals come from {bootstrap} draws of the {num_images} held-out images'
     if seeds > 1:
-        return f'{source} and of the {seeds} seeds (split and training).'
-    return f'{source}. One seed: how another split or training would differ is not in them.'
+        return (
+            f'{source} and of the {seeds} trainings of a kind and share (split and seed), with '
+            "Student's t: with two or three of them expect little to be certain."
+        )
+    return (
+        f'{source}. One training of each kind and share: how another split or training would '
+        'differ is not in them.'
+    )
 
 
 def returns_of(
@@ -159,16 +204,19 @@ def returns_of(
 def _curve_points(
     records: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
-    """One point for each kind and labelled size, and of each the draws of its mean by metric."""
+    """One point for each kind and number of images, and of each the draws of its mean by metric.
+
+    Images without an object count, since two draws of a share differ in how many they got.
+    """
     points, draws = [], []
     rng = np.random.default_rng(0)
-    for kind, size in sorted({(r['kind'], r['labelled_images']) for r in records}):
-        own = [r for r in records if (r['kind'], r['labelled_images']) == (kind, size)]
+    for kind, size in sorted({(r['kind'], r['images']) for r in records}):
+        own = [r for r in records if (r['kind'], r['images']) == (kind, size)]
         drawn = {n: _mean_draws([_known(r['draws'].get(n)) for r in own], rng) for n in names}
         points.append(
             dict(
                 kind=kind,
-                labelled_images=size,
+                labelled_images=round(float(np.mean([r['labelled_images'] for r in own]))),
                 labelled_instances=round(float(np.mean([r['labelled_instances'] for r in own]))),
                 values={n: float(np.mean([r['metrics'][n] for r in own])) for n in names},
                 intervals={
@@ -230,19 +278,21 @@ def _known(draws: np.ndarray | None) -> np.ndarray:
 
 
 def _mean_draws(runs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """(R,) means over runs that are drawn with replacement, in every draw of the images.
+    """(R,) means over runs in every draw of the images, with what other runs would change.
 
-    Draw r of every point is the same draw of images; unknown values take the mean of the known.
+    The latter is drawn from Student's distribution: two or three runs say little of how far a
+    fourth may lie, and drawing from these alone would call that certain. Draw r of every point is
+    the same draw of images; unknown values take the mean of the known.
     """
-    stacked = np.stack(runs)
-    count = stacked.shape[1]
-    if not count:
+    drawn = np.stack(runs)
+    if not drawn.shape[1] or np.isnan(drawn).all():
         return np.zeros(0)
-    chosen = rng.integers(len(runs), size=(len(runs), count))
-    drawn = stacked[chosen, np.arange(count)]
-    if np.isnan(drawn).all():
-        return np.zeros(0)
-    return np.where(np.isnan(drawn), np.nanmean(drawn), drawn).mean(axis=0)
+    drawn = np.where(np.isnan(drawn), np.nanmean(drawn), drawn)
+    means, n = drawn.mean(axis=0), len(runs)
+    if n < 2:
+        return means
+    deviation = drawn.mean(axis=1).std(ddof=1)
+    return means + deviation / np.sqrt(n) * rng.standard_t(n - 1, size=len(means))
 
 
 def sweep(

@@ -46,7 +46,9 @@ class PilotRun:
         kind: One of ``KINDS``.
         seed: Of training and split; None for a given run.
         labeled_ann_file: What it trains on.
-        labelled_images, labelled_instances: In that file.
+        images: In that file.
+        labelled_images: Those with an object.
+        labelled_instances: Objects.
         cfg: Of the training.
         work_dir: Of the training.
     """
@@ -55,6 +57,7 @@ class PilotRun:
     kind: str
     seed: int | None
     labeled_ann_file: str
+    images: int
     labelled_images: int
     labelled_instances: int
     cfg: Config
@@ -104,6 +107,7 @@ def plan_runs(
                         kind=kind,
                         seed=seed,
                         labeled_ann_file=part,
+                        images=summary.num_images,
                         labelled_images=summary.num_labelled_images,
                         labelled_instances=int(summary.instance_counts.sum()),
                         cfg=pilot_config(cfg, part, kind, iters, seed),
@@ -165,6 +169,7 @@ def given_runs(specs: Sequence[str], cfg: Config) -> list[PilotRun]:
                 kind=kind,
                 seed=None,
                 labeled_ann_file=part,
+                images=summary.num_images,
                 labelled_images=summary.num_labelled_images,
                 labelled_instances=int(summary.instance_counts.sum()),
                 cfg=run_cfg,
@@ -301,17 +306,33 @@ def _check_claim(
         iters=iters,
         labeled_sha256=hashlib.sha256(Path(labeled_ann_file).read_bytes()).hexdigest(),
     )
+    names = dict(
+        config='another config',
+        iters='other --iters',
+        labeled_sha256=f'other content of {labeled_ann_file}',
+    )
+    _check_settings(out, own, names)
+    return own
+
+
+def claim_for_runs(runs: Sequence[PilotRun], out: Path) -> None:
+    """Make the folder of a pilot of given trainings, or take it up.
+
+    Raises:
+        ConfigPartError: It is of another pilot, whose results would be replaced.
+    """
+    own = dict(runs=sorted(str(run.work_dir.resolve()) for run in runs))
+    _check_settings(out, own, dict(runs='trainings of its own, or other --runs'))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / SETTINGS, own)
+
+
+def _check_settings(out: Path, own: dict[str, Any], names: dict[str, str]) -> None:
     path = out / SETTINGS
     claimed = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else own
     other = [key for key in own if claimed.get(key) != own[key]]
     if other:
-        names = dict(
-            config='another config',
-            iters='other --iters',
-            labeled_sha256=f'other content of {labeled_ann_file}',
-        )
         raise ConfigPartError(
             f'{path} is of a pilot with {" and ".join(names[key] for key in other)}; give another '
             '--out, or remove that folder.'
         )
-    return own

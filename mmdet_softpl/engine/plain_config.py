@@ -115,7 +115,8 @@ def _plain_evaluator(evaluator: Any) -> Any:
         return evaluator
     if 'ann_file' not in evaluator:
         raise ExportError(f"test_evaluator {evaluator['type']!r} has no 'ann_file' to evaluate on")
-    metric = {'type': 'CocoMetric', 'format_only': False}
+    # What ours evaluates by default, CocoMetric does not.
+    metric = {'type': 'CocoMetric', 'format_only': False, 'metric': ['bbox', 'segm']}
     copied = ('ann_file', 'metric', 'backend_args')
     return metric | {key: evaluator[key] for key in copied if key in evaluator}
 

@@ -40,12 +40,14 @@ from mmdet_softpl.engine.review_folder import (
     MANIFEST,
     PARTS,
     ReviewError,
+    is_export,
     write_folder,
 )
 from mmdet_softpl.engine.review_labels import PROJECTED_SIZE, label_in_parts
 from mmdet_softpl.evaluation.review_choice import choose_images, expected_gain
 from mmdet_softpl.file_keys import images_key, settings_hash
 from mmdet_softpl.functional import frequency_boost
+from mmdet_softpl.relative_path import relative_path
 
 
 @dataclass(frozen=True)
@@ -106,18 +108,17 @@ def export_review(
     """
     out = Path(out_dir)
     manifest_file = out / MANIFEST
+    if out.exists() and not out.is_dir():
+        raise ReviewError(f'{out}: --out must be a folder, this is a file.')
+    if out.exists() and any(out.iterdir()) and not is_export(out):
+        raise ReviewError(
+            f'{out}: the folder holds other files, and an export clears {IMAGES}/ in its own; give '
+            'a new or empty folder as --out.'
+        )
     if manifest_file.exists() and not options.overwrite:
         raise ReviewError(
             f'{manifest_file}: the folder holds an export, which people may be working on. Give '
             'another --out, or --overwrite to choose anew.'
-        )
-    if out.exists() and not out.is_dir():
-        raise ReviewError(f'{out}: --out must be a folder, this is a file.')
-    ours = manifest_file.exists() or (out / KEY).exists()
-    if out.exists() and not ours and any(out.iterdir()):
-        raise ReviewError(
-            f'{out}: the folder holds other files, and an export clears {IMAGES}/ in its own; give '
-            'a new or empty folder as --out.'
         )
     cfg = read_config(config)
     labelled, _ = training_set(cfg, LABELLED)
@@ -279,7 +280,7 @@ def _manifest(
                 image=index,
                 file=names[index],
                 path=record['path'],
-                labeled_file_name=Path(os.path.relpath(record['path'], labeled_root)).as_posix(),
+                labeled_file_name=relative_path(record['path'], labeled_root),
                 height=record['height'],
                 width=record['width'],
                 gain=gain,
@@ -290,6 +291,7 @@ def _manifest(
         version=1,
         created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         **origin,
+        labeled_root=labeled_root,
         image_root=image_root,
         classes=list(summary.classes),
         hours=options.hours,

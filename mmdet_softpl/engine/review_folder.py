@@ -26,6 +26,8 @@ from mmdet_softpl.datasets.review_writing import (
 
 COCO_FILE, TASKS_FILE, INTERFACE_FILE = 'annotations.json', 'tasks.json', 'labeling_config.xml'
 MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
+# Of what `labels.json` holds.
+KEYS = {'checkpoint_sha256', 'settings', 'min_confidence'}
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -68,6 +70,21 @@ def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
             f'{len(records)}, and images would be lost. {remedy}'
         )
     return records
+
+
+def is_export(out: Path) -> bool:
+    """Whether a folder was made by an export, finished or not, and by nobody else.
+
+    ``labels.json`` is what others call their labels, too.
+    """
+    for name, keys in ((MANIFEST, {'version', 'classes', 'images'}), (KEY, KEYS)):
+        try:
+            found = json.loads((out / name).read_text(encoding='utf-8'))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and keys <= found.keys():
+            return True
+    return False
 
 
 def write_folder(

@@ -16,15 +16,15 @@ from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 
 
 @contextmanager
-def quiet_logger() -> Iterator[None]:
-    """Without the lines of every evaluation, which would fill the log."""
+def quiet_logger(level: str = 'WARNING') -> Iterator[None]:
+    """Without the lines of every evaluation below ``level``, which would fill the log."""
     logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
+    before = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(before)
 
 
 def draw_aps(
@@ -62,7 +62,9 @@ def draw_aps(
     for done in range(repeats):
         drawn = rng.choice(img_ids, len(img_ids)).tolist()
         drawn_data = _drawn(data, images, annotations, drawn)
-        truth = GroundTruth(drawn_data, metric.dataset_meta['classes'], metric.ann_file)
+        # What there is to say about the file was said when it was evaluated as a whole.
+        with quiet_logger('ERROR'):
+            truth = GroundTruth(drawn_data, metric.dataset_meta['classes'], metric.ann_file)
         api = coco_api(drawn_data)
         for records, found in zip(by_image, values, strict=True):
             results = [{**records[img_id], 'img_id': new} for new, img_id in enumerate(drawn, 1)]

@@ -222,7 +222,8 @@ def _class_ap_ends(
         if part in record['parts']
         and len(record['parts'][part].get('class_AP', {}).get(kind, ())) == len(run.classes)
     ]
-    if not records:
+    # Without names of classes, records without their AP fit as well.
+    if not records or not run.classes:
         return None, None
     before, last = (r['parts'][part]['class_AP'][kind] for r in before_and_last(run, records))
     return before, last

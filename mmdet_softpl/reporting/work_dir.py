@@ -149,9 +149,11 @@ def _scalars(path: Path) -> tuple[list[dict], list[dict]]:
         if 'loss' in record:
             losses.append(dict(record, iter=int(record.get('iter', record.get('step', 0)))))
         elif any('AP' in key or 'ece' in key for key in record):
-            # By default mmengine logs validations at step 0: then they follow an iteration.
+            # By default mmengine logs validations at the number of an epoch, in a training without
+            # epochs at 0: then they follow an iteration.
             last = losses[-1]['iter'] if losses else 0
-            validations.append(dict(iter=int(record.get('step') or last), parts=_parts_of(record)))
+            step = 0 if losses and 'epoch' in losses[-1] else record.get('step')
+            validations.append(dict(iter=int(step or last), parts=_parts_of(record)))
     return losses, validations
 
 

@@ -436,6 +436,10 @@ def test_config_keeps_own_imports_and_stock_metrics(data_root: Path) -> None:
     plain = plain_config(cfg)
     assert plain.custom_imports.imports == ['my_backbones']
     assert [metric.type for metric in plain.test_evaluator] == ['CocoMetric', 'CocoMetric']
+    # By default ours evaluates masks, the stock one does not.
+    del cfg.val_evaluator['metric']
+    cfg.test_evaluator = cfg.val_evaluator
+    assert plain_config(cfg).test_evaluator.metric == ['bbox', 'segm']
     assert 'custom_hooks' not in plain
 
 

@@ -76,7 +76,7 @@ def test_documented_commands(
     page = (out / 'pilot.md').read_text()
     for name in PICTURES:
         assert f']({name})' in page
-    assert 'One seed' in page and '100-semi-0' in page
+    assert 'One training of each' in page and '100-semi-0' in page
     printed = capsys.readouterr()
     assert 'mask AP' in printed.out and str(Path('work_dirs/pilot/pilot.md')) in printed.out
 
@@ -128,6 +128,8 @@ def test_documented_commands(
         (['other_labels.py'], 'no training set reads'),
         (['no_images.py'], 'give the folder of its images'),
         (['my_config.py', '--held-out', 'none.json', '--held-out-images', 'data/val'], 'none.json'),
+        (['my_config.py', '--held-out', 'boxes.json', '--held-out-images', 'data/val'], 'polygon or RLE'),
+        (['my_config.py', '--held-out', 'turned.json', '--held-out-images', 'data/val'], 'order'),
     ],
 )
 def test_mistakes(
@@ -142,6 +144,12 @@ def test_mistakes(
     data = json.loads((folder / 'data/annotations/train.json').read_text())
     data['categories'][0]['name'] = 'zebra'
     (folder / 'other_train.json').write_text(json.dumps(data))
+    data = json.loads((folder / 'data/annotations/val.json').read_text())
+    turned = dict(data, categories=data['categories'][::-1])
+    (folder / 'turned.json').write_text(json.dumps(turned))
+    for annotation in data['annotations']:
+        del annotation['segmentation']
+    (folder / 'boxes.json').write_text(json.dumps(data))
     (folder / 'other_classes').mkdir(exist_ok=True)
     (folder / 'other_classes' / 'config.py').write_text(
         text + '\ncustom_hooks[1]["labeled_ann_file"] = "other_train.json"\n'

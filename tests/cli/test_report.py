@@ -49,6 +49,23 @@ def report(path: Path, *arguments: str) -> int:
     return main(['report', str(path), *arguments])
 
 
+def test_a_training_that_wrote_down_no_class(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Supervised, by stock hooks: curves are all there is."""
+    folder = tmp_path / '20260101_000000' / 'vis_data'
+    folder.mkdir(parents=True)
+    records = [
+        dict(loss=2.0, iter=10, step=10),
+        {'longtail/segm_AP': 0.1, 'step': 0},
+        dict(loss=1.0, iter=20, step=20),
+        {'longtail/segm_AP': 0.2, 'step': 0},
+    ]
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
+    assert report(tmp_path, '--images', '0', '--json') == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said['iteration'] == 20 and said['gained'] == []
+    assert 'AP' in Path(said['report']).read_text()
+
+
 def test_from_logs_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = write_run(tmp_path / 'run')
     assert report(path, '--images', '0', '--json') == 0

@@ -296,6 +296,56 @@ def test_a_folder_of_other_files_is_left_alone(project, tmp_path: Path, capsys) 
         assert main([*command, *more]) == 2
         assert 'the folder holds other files' in capsys.readouterr().err
         assert [p.name for p in tmp_path.rglob('*')] == ['images', 'mine.jpg']
+    # Files that others call so, too.
+    for name, content in (('labels.json', '{"images": []}'), ('manifest.json', '[]')):
+        (tmp_path / name).write_text(content)
+        assert main([*command, '--overwrite']) == 2
+        assert 'the folder holds other files' in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == content
+    assert (tmp_path / 'images' / 'mine.jpg').is_file()
+
+
+def test_a_second_import_keeps_the_first(exported: Path, tmp_path: Path, capsys) -> None:
+    names = [i['file'] for i in json.loads((exported / 'manifest.json').read_text())['images']]
+    first, second, others = names[:1], names[1:3], names[3:]
+    files = [str(tmp_path / name) for name in ('one.json', 'rest1.json', 'two.json', 'rest2.json')]
+
+    def command(reviewed: list[str], out: str, rest: str, *more: str) -> list[str]:
+        (tmp_path / 'done.txt').write_text('\n'.join(reviewed))
+        base = ['review', 'import', str(exported), str(exported / 'annotations.json')]
+        return [
+            *base, '--reviewed', str(tmp_path / 'done.txt'), '--out', out, '--unlabeled-out', rest,
+            *more,
+        ]  # fmt: skip
+
+    assert main(command(first, *files[:2])) == 0
+    assert main(command(second, *files[2:], '--labeled', files[0])) == 0
+    labelled = {i['file_name'] for i in json.loads(Path(files[2]).read_text())['images']}
+    assert all(any(name in file for file in labelled) for name in first + second)
+    rest = {i['file_name'] for i in json.loads(Path(files[3]).read_text())['images']}
+    assert rest == set(others) != set()
+    # Without --labeled it starts from the labelled json of the export, and would lose the first.
+    before = Path(files[0]).read_bytes()
+    capsys.readouterr()
+    assert main(command(second, files[0], str(tmp_path / 'rest3.json'), '--overwrite')) == 2
+    assert f'give --labeled {files[0]}' in capsys.readouterr().err
+    assert Path(files[0]).read_bytes() == before
+
+
+def test_nothing_but_json_on_standard_output(
+    project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """pycocotools prints while it reads annotations."""
+    from mmdet_softpl.engine import review_export
+
+    original = review_export.load_teacher
+    monkeypatch.setattr(
+        review_export, 'load_teacher', lambda *args: print('loading...') or original(*args)
+    )
+    out = str(tmp_path / 'review')
+    assert main(['review', 'export', *project[1:], '--out', out, *EXPORT, '--json']) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)['out'] == out and 'loading...' in printed.err
 
 
 def test_import_arguments_the_wrong_way_round(exported: Path, tmp_path: Path, capsys) -> None:

@@ -111,6 +111,14 @@ def test_words_as_ids_end_the_training_at_its_first_validation(good, write) -> N
     assert _kinds(_read(unlabelled)) == {}
 
 
+def test_image_ids_below_zero_end_the_first_validation(good, write) -> None:
+    good['images'][0]['id'] = -5
+    for annotation in good['annotations']:
+        annotation['image_id'] = -5 if annotation['image_id'] == 1 else annotation['image_id']
+    contents = _read(_cfg(write(good)), 'val_dataloader')
+    assert _kinds(contents).get('id below 0') == ERROR
+
+
 def test_a_class_left_out_of_the_config_is_named(good, write) -> None:
     cfg = dict(_cfg(write(good)), metainfo=dict(classes=('dog',)))
     (finding,) = _read(cfg).findings

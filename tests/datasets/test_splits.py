@@ -170,6 +170,17 @@ def test_same_seed_same_split_whatever_the_order_of_the_file(lvis_file, tmp_path
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_ids_may_be_numbers_and_words(lvis_file, tmp_path, write):
+    data = _load(lvis_file)
+    names = {image['id']: f'n{image["id"]}' for image in data['images'][::2]}
+    for image in data['images']:
+        image['id'] = names.get(image['id'], image['id'])
+    for annotation in data['annotations']:
+        annotation['image_id'] = names.get(annotation['image_id'], annotation['image_id'])
+    split = write_split(write(data, 'mixed.json'), tmp_path, percent=50)
+    assert split.num_labeled == 30
+
+
 def test_all_images(lvis_file, tmp_path):
     summary = write_split(lvis_file, tmp_path / 'o', percent=100)
     assert summary.rest_file is None and summary.num_rest == 0

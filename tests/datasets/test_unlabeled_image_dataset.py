@@ -78,9 +78,22 @@ def test_size_is_that_of_the_decoded_image(tmp_path):
     exif[0x0112] = 6
     path = _picture(tmp_path / 'turned.jpg', 8, 12, exif=exif)
     assert read_image_size(path) == cv2.imread(str(path)).shape[:2] == (12, 8)
+    # Pillow turns a TIFF's size itself.
+    for suffix in ('tiff', 'png', 'webp'):
+        path = _picture(tmp_path / f'turned.{suffix}', 8, 12, exif=exif)
+        decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        assert read_image_size(path) == decoded.shape[:2] == (12, 8)
     for suffix in ('png', 'bmp', 'webp', 'tiff'):
         path = _picture(tmp_path / f'x.{suffix}', 8, 12)
         assert read_image_size(path) == (8, 12)
+
+
+def test_a_very_large_image_is_no_broken_one(tmp_path, monkeypatch):
+    path = _picture(tmp_path / 'x.png', 80, 60)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    assert read_image_size(path) == (80, 60)
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'webp'])

@@ -13,6 +13,7 @@ def record(kind: str, images: int, instances: int, ap: float, draws: np.ndarray 
     return dict(
         kind=kind,
         seed=seed,
+        images=images,
         labelled_images=images,
         labelled_instances=instances,
         metrics=dict(segm_AP=ap, bbox_AP=0.9, segm_APr=-1.0),
@@ -51,10 +52,34 @@ def test_seeds_are_drawn_too() -> None:
     ]
     points, returns, _ = returns_of(records, ('AP',), 36.0)
     (found,) = returns['segm_AP']
-    # The mean of both seeds, and what drawing them with replacement makes of it.
+    # The mean of both seeds, and Student's interval of two, 12.7 standard errors to each side.
     assert found['ap'] == pytest.approx(0.15) and found['own_labels'] == 100
-    assert found['low'] < found['hours'] < found['high']
-    assert points[-1]['intervals']['segm_AP'] == (pytest.approx(0.12), pytest.approx(0.18))
+    assert found['verdict'] == 'cannot tell'
+    low, high = points[-1]['intervals']['segm_AP']
+    assert low < 0.15 - 3 * 0.03 and high > 0.15 + 3 * 0.03
+
+
+@pytest.mark.parametrize('seeds', [2, 3, 8])
+def test_intervals_of_seeds_hold_what_they_say(seeds: int) -> None:
+    """Of the intervals of trainings that differ by chance 95 % have their true mean inside."""
+    rng = np.random.default_rng(seeds)
+    inside = 0
+    for _ in range(300):
+        values = rng.normal(0.2, 0.01, seeds)
+        records = [record('semi', 10, 100, v, v + np.zeros(400)) for v in values]
+        (point,), _, _ = returns_of(records, ('AP',), 36.0)
+        low, high = point['intervals']['segm_AP']
+        inside += low <= 0.2 <= high
+    assert 0.91 <= inside / 300 <= 0.985
+
+
+def test_draws_of_a_share_are_one_point_whatever_they_hold() -> None:
+    """Of the same number of images one draw has 97 with an object, the other 99."""
+    records = [record('semi', 100, 300 + i, 0.2, np.full(40, 0.2)) for i in range(2)]
+    for one, labelled in zip(records, (97, 99), strict=True):
+        one['labelled_images'] = labelled
+    (point,), _, _ = returns_of(records, ('AP',), 36.0)
+    assert point['labelled_images'] == 98
 
 
 def test_a_draw_without_rare_objects_is_no_draw_of_zero() -> None:
@@ -92,5 +117,5 @@ def test_best_threshold() -> None:
 
 def test_where_intervals_come_from() -> None:
     assert '--bootstrap is 0' in _uncertainty(0, 8, 3)
-    assert 'One seed' in _uncertainty(100, 8, 1)
-    assert '3 seeds' in _uncertainty(100, 8, 3)
+    assert 'One training' in _uncertainty(100, 8, 1)
+    assert '3 trainings' in _uncertainty(100, 8, 3)

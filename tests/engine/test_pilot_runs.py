@@ -13,7 +13,12 @@ from mmdet_softpl.cli.demo import CONFIG
 from mmdet_softpl.config_file import find_hook
 from mmdet_softpl.engine import HeldOutCalibrationHook
 from mmdet_softpl.engine.config_parts import labelled_leaves, labeller_of
-from mmdet_softpl.engine.pilot_runs import pilot_config, plan_runs, scale_schedule
+from mmdet_softpl.engine.pilot_runs import (
+    claim_for_runs,
+    pilot_config,
+    plan_runs,
+    scale_schedule,
+)
 from mmdet_softpl.shipped_configs import config_path
 
 
@@ -109,6 +114,17 @@ def test_plan(cfg: Config, tmp_path: Path) -> None:
     assert [p.stat().st_mtime_ns for p in sorted((out / 'splits').iterdir())] == times
     with pytest.raises(ValueError, match='with other --iters; give another --out'):
         plan_runs(cfg, [50], 1, 10, out)
+
+
+def test_given_trainings_do_not_replace_another_pilot(cfg: Config, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    runs = plan_runs(cfg, [50], 1, None, out)
+    with pytest.raises(ValueError, match=r'trainings of its own, or other --runs; give another'):
+        claim_for_runs(runs, out)
+    claim_for_runs(runs, tmp_path / 'two')
+    claim_for_runs(runs[::-1], tmp_path / 'two')
+    with pytest.raises(ValueError, match='other --runs'):
+        claim_for_runs(runs[:1], tmp_path / 'two')
 
 
 def test_a_labelled_json_that_grew_is_another_pilot(cfg: Config, tmp_path: Path) -> None:

@@ -113,6 +113,20 @@ def test_without_our_hooks_validations_come_from_mmengines_log(tmp_path: Path) -
     assert 'class_AP' not in run.validations[0]['parts']['teacher']
 
 
+def test_validations_of_a_training_by_epochs(tmp_path: Path) -> None:
+    """mmengine logs them at the number of the epoch."""
+    folder = tmp_path / '20260101_000000' / 'vis_data'
+    folder.mkdir(parents=True)
+    records = []
+    for epoch in (1, 2, 3):
+        records += [
+            dict(loss=1.0, epoch=epoch, iter=1000 * epoch, step=1000 * epoch),
+            {'longtail/segm_AP': 0.1 * epoch, 'step': epoch},
+        ]
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
+    assert [record['iter'] for record in read_work_dir(tmp_path).validations] == [1000, 2000, 3000]
+
+
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (tmp_path / '20260101_000000' / 'vis_data').mkdir(parents=True)
     run = read_work_dir(tmp_path)
