@@ -41,9 +41,9 @@ def forget_teacher(runner: Runner) -> None:
     Args:
         runner: Training; hooks that keep statistics of the teacher have ``forget_teacher()``.
     """
-    class_state = getattr(model_of(runner), 'class_state', None)
-    if class_state is not None:
-        class_state.clear(*class_state.ACCUMULATORS, 'reliability')
     for hook in runner.hooks:
         if hasattr(hook, 'forget_teacher'):
             hook.forget_teacher()
+    class_state = getattr(model_of(runner), 'class_state', None)
+    if class_state is not None:
+        class_state.clear(*class_state.ACCUMULATORS, 'reliability')

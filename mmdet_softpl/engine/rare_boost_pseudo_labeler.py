@@ -257,10 +257,21 @@ class RareBoostPseudoLabeler(Hook):
             self._record(runner)
 
     def forget_teacher(self) -> None:
-        """Drop the scores and strikes of a teacher that is no more; the audit's sums stay."""
+        """Drop the scores and strikes of a teacher that is no more; the audit's sums stay.
+
+        Every rank must call it at the same time.
+        """
+        state = self.class_state
+        sum_over_ranks(state.kept, state.num_images)
+        self._count()
         for key in ('histogram', 'histogram_images', 'strikes'):
             self.history[key].zero_()
-        self.class_state.clear(*ClassState.ACCUMULATORS)
+        state.clear(*ClassState.ACCUMULATORS)
+
+    def _count(self) -> None:
+        """Add what was kept since the last refresh to the sums of the audit."""
+        self.history['total_kept'] += self.class_state.kept
+        self.history['total_images'] += self.class_state.num_images
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -272,8 +283,7 @@ class RareBoostPseudoLabeler(Hook):
         sum_over_ranks(state.score_histogram, state.kept, state.mass, state.num_images)
         past['histogram'].mul_(HISTOGRAM_DECAY).add_(state.score_histogram)
         past['histogram_images'].mul_(HISTOGRAM_DECAY).add_(state.num_images)
-        past['total_kept'] += state.kept
-        past['total_images'] += state.num_images
+        self._count()
         self.num_images = images = float(state.num_images)
         if not images:
             # The teacher has just been replaced.
