@@ -128,7 +128,10 @@ def test_documented_commands(
         (['other_labels.py'], 'no training set reads'),
         (['no_images.py'], 'give the folder of its images'),
         (['my_config.py', '--held-out', 'none.json', '--held-out-images', 'data/val'], 'none.json'),
-        (['my_config.py', '--held-out', 'boxes.json', '--held-out-images', 'data/val'], 'polygon or RLE'),
+        (
+            ['my_config.py', '--held-out', 'boxes.json', '--held-out-images', 'data/val'],
+            'polygon or RLE',
+        ),
         (['my_config.py', '--held-out', 'turned.json', '--held-out-images', 'data/val'], 'order'),
     ],
 )
