@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -252,9 +254,8 @@ def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Of a TIFF Pillow gives the turned size already.
             turned = image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED
-            if turned and image.format != 'TIFF':
+            if turned and _decoded_otherwise(image.format or 'JPEG'):
                 width, height = height, width
             marker = _END_MARKERS.get(image.format or '')
             if marker is None or marker not in _tail(path):
@@ -270,6 +271,24 @@ def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
         # What Pillow's decoders raise on damaged data besides OSError.
         raise OSError(f'{type(error).__name__}: {error}') from error
     return height, width
+
+
+@lru_cache
+def _decoded_otherwise(image_format: str) -> bool:
+    """Whether OpenCV gives a turned image another size than Pillow finds in its header.
+
+    It turns JPEG and PNG, and WebP in newer versions alone; of a TIFF Pillow tells the turned size.
+    """
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[_EXIF_ORIENTATION] = _TRANSPOSED[0]
+    try:
+        Image.new('RGB', (2, 1)).save(content, image_format, exif=exif)
+    except (OSError, KeyError, ValueError):
+        # What cannot be written to look at is taken for a JPEG of some camera.
+        return True
+    decoded = cv2.imdecode(np.frombuffer(content.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    with Image.open(content) as image:
+        return decoded is not None and decoded.shape[:2] != image.size[::-1]
 
 
 def _tail(path: str | os.PathLike) -> bytes:

@@ -78,11 +78,11 @@ def test_size_is_that_of_the_decoded_image(tmp_path):
     exif[0x0112] = 6
     path = _picture(tmp_path / 'turned.jpg', 8, 12, exif=exif)
     assert read_image_size(path) == cv2.imread(str(path)).shape[:2] == (12, 8)
-    # Pillow turns a TIFF's size itself.
+    # Pillow turns a TIFF's size itself; OpenCV 4 leaves a WebP as it is.
     for suffix in ('tiff', 'png', 'webp'):
         path = _picture(tmp_path / f'turned.{suffix}', 8, 12, exif=exif)
         decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-        assert read_image_size(path) == decoded.shape[:2] == (12, 8)
+        assert read_image_size(path) == decoded.shape[:2]
     for suffix in ('png', 'bmp', 'webp', 'tiff'):
         path = _picture(tmp_path / f'x.{suffix}', 8, 12)
         assert read_image_size(path) == (8, 12)
