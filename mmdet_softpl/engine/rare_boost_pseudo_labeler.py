@@ -91,8 +91,7 @@ class RareBoostPseudoLabeler(Hook):
         min_count: Detections that a class needs for a threshold of its own, >= 1; with fewer
             it takes its group's.
         damp_factor: A class that is kept at more than this multiple of its labelled rate,
-            > 0, and of chance, for ``damp_patience`` refreshes in a row loses boost, then gains
-            threshold.
+            > 0, for ``damp_patience`` refreshes in a row loses boost, then gains threshold.
         damp_patience: >= 1.
         align_rate: In [0, 1], how fast boosts follow the soft labels of all objects so that
             every class gets its labelled share times its frequency boost, no more and no less
@@ -302,7 +301,6 @@ class RareBoostPseudoLabeler(Hook):
             state.boosts,
             kept_rate,
             rate,
-            images,
             past['strikes'],
             factor=self.damp_factor,
             patience=self.damp_patience,

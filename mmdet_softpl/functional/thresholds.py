@@ -176,7 +176,6 @@ def damp(
     boost: Tensor,
     kept_rate: Tensor,
     labelled_rate: Tensor,
-    num_images: float,
     strikes: Tensor,
     factor: float = 2.0,
     patience: int = 3,
@@ -185,15 +184,12 @@ def damp(
     """Damp classes that keep getting more pseudo-labels than their labelled rate allows.
 
     A class kept more than ``factor`` times its labelled rate gets a strike, any other loses all
-    of its strikes. Two standard deviations of a Poisson count and one label more are no excess:
-    of a class that is expected once in two calls, one right label would be. From ``patience``
-    strikes on a class is damped at every call until it is back below.
+    of its strikes. From ``patience`` strikes on it is damped at every call until it is back below.
 
     Args:
         boost: (C,) > 0.
         kept_rate: (C,) pseudo-instances kept per image since the last call.
         labelled_rate: (C,) labelled instances per image.
-        num_images: unlabelled images since the last call, > 0.
         strikes: (C,) calls in a row with too many.
         factor: > 0.
         patience: >= 1.
@@ -204,9 +200,7 @@ def damp(
         classes were damped, (C,) bool. Where the boost is 1 already, the caller can raise the
         threshold.
     """
-    expected = labelled_rate * num_images
-    chance = 2 * expected.sqrt() + 1
-    too_many = kept_rate * num_images > factor * expected + chance
+    too_many = kept_rate > factor * labelled_rate
     strikes = torch.where(too_many, strikes + 1, torch.zeros_like(strikes))
     damped = strikes >= patience
     boost = torch.where(damped & (boost > 1), (boost * decay).clamp_min(1), boost)

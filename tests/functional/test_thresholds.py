@@ -252,7 +252,7 @@ def test_damping_follows_the_story_of_four_classes():
     ]
     history = []
     for rate in kept:
-        boost, strikes, damped = damp(boost, rate, labelled, 1e6, strikes)
+        boost, strikes, damped = damp(boost, rate, labelled, strikes)
         history.append((boost.tolist(), damped.tolist()))
     assert [d for _, d in history] == [
         [False, False, False, False],
@@ -266,28 +266,8 @@ def test_damping_follows_the_story_of_four_classes():
     assert strikes.tolist() == [0, 3, 5, 4]
 
 
-def test_chance_damps_no_class_that_is_labelled_right():
-    """Poisson counts of rare classes, each with the rate that it should have."""
-    gen = torch.Generator().manual_seed(0)
-    images, expected = 2000, torch.tensor([0.05, 0.45, 0.9, 5.0, 40.0]).repeat(2000)
-    rate, ones = expected / images, torch.ones(len(expected))
-    strikes = torch.zeros(len(expected))
-    times = torch.zeros(len(expected))
-    for _ in range(10):
-        kept = torch.poisson(expected, generator=gen) / images
-        _, strikes, damped = damp(ones, kept, rate, images, strikes)
-        times += damped
-    assert not times.any()
-    # What is labelled four times too often is found all the same, where there is enough of it.
-    for _ in range(3):
-        kept = torch.poisson(4 * expected, generator=gen) / images
-        _, strikes, damped = damp(ones, kept, rate, images, strikes)
-    found = damped.view(-1, 5).float().mean(0)
-    assert found[-1] == 1 and found[-2] > 0.5
-
-
 def test_damping_with_other_settings():
     boost, strikes, damped = damp(
-        torch.tensor([3.0]), torch.tensor([1.2]), torch.ones(1), 1e6, torch.zeros(1), 1.1, 1, 0.5
+        torch.tensor([3.0]), torch.tensor([1.2]), torch.ones(1), torch.zeros(1), 1.1, 1, 0.5
     )
     assert (boost.item(), strikes.item(), damped.item()) == (1.5, 1, True)
