@@ -83,6 +83,7 @@ def held_out_metric(
             f'{path}: {len(dataset)} held-out images; at least {MIN_IMAGES} are needed, better '
             'some hundred.'
         )
+    # Stops at an image that is missing.
     images_key(dataset)
     return dataset, leaf, metric
 

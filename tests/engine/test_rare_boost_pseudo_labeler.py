@@ -283,6 +283,23 @@ def test_frequent_classes_of_federated_sets_keep_their_boost(tmp_path: Path, par
     assert found[2] > 1.2 and bool(found[3] < 1) is partial
 
 
+def test_a_replaced_teacher_leaves_its_labels_in_the_sums_alone(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, interval=2)
+    see(hook, {1: [0.95] * 30, 3: [0.99] * 30}, 4)
+    hook.refresh()
+    see(hook, {1: [0.95] * 6, 3: [0.99] * 4}, 2)
+    state = hook.class_state
+    before = state.thresholds.clone(), state.boosts.clone()
+    hook.forget_teacher()
+    assert float(hook.history['total_kept'].sum()) == 70
+    assert float(hook.history['total_images']) == 6
+    assert not hook.history['histogram'].any() and not state.score_histogram.any()
+    # Due at once, it has nothing to go by and moves nothing.
+    hook.refresh()
+    assert torch.equal(state.thresholds, before[0]) and torch.equal(state.boosts, before[1])
+    assert float(hook.history['total_images']) == 6
+
+
 @pytest.mark.parametrize('interval, due', [(16, [2, 4, 8, 16, 32]), (3, [1, 3, 6, 9]), (1, [1, 2])])
 def test_refreshes_come_early_first(tmp_path: Path, interval: int, due: list[int]) -> None:
     hook, runner = started(tmp_path, interval=interval)
