@@ -31,6 +31,7 @@ from mmdet_softpl.engine.federated_checks import (
 )
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.host_adapter import HostLabeling
+from mmdet_softpl.engine.label_refresh import forget_teacher, new_history, refresh_labels
 from mmdet_softpl.engine.labeller_checks import (
     check_alignment,
     check_mean_teacher,
@@ -42,11 +43,6 @@ from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.trained_instances import check_trained_instances
 from mmdet_softpl.engine.training_sets import keeps_empty_images, labelled_files, training_classes
-from mmdet_softpl.functional import (
-    FREQUENT,
-    damp,
-    follow_labelled_shares,
-)
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.label_policy import LabelPolicy, by_group
 from mmdet_softpl.ranks import sum_over_ranks
@@ -54,12 +50,6 @@ from mmdet_softpl.registry import HOOKS
 from mmdet_softpl.run_records import AUDIT_FILE, PSEUDO_LABELS_FILE
 
 CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
-# Of a damped class that has no boost left to lose, the threshold rises by this factor.
-DAMPED_THRESHOLD_FACTOR = 1.1
-# Old score histograms keep this weight, so that a class seen once in 1,000 images has a past.
-HISTOGRAM_DECAY = 0.5
-# Of the way to what a refresh aims at: thresholds that jump would make the student's classes do so.
-THRESHOLD_STEP = 0.5
 
 
 @MMDET_HOOKS.register_module()
@@ -172,15 +162,7 @@ class RareBoostPseudoLabeler(Hook):
         self.kept_per_image = torch.zeros(num_classes)
         self.num_images = 0.0
         # Of the hook itself, saved under CHECKPOINT_KEY.
-        self.history: dict[str, Tensor] = {
-            'num_iters': torch.zeros((), dtype=torch.long),
-            'histogram': torch.zeros_like(self.class_state.score_histogram),
-            'histogram_images': torch.zeros(()),
-            'strikes': torch.zeros(num_classes, dtype=torch.long),
-            'damped': torch.zeros(num_classes, dtype=torch.long),
-            'total_kept': torch.zeros(num_classes, dtype=torch.float64),
-            'total_images': torch.zeros((), dtype=torch.float64),
-        }
+        self.history = new_history(num_classes)
 
     def _image_counts(self) -> Tensor:
         return torch.as_tensor(self.statistics.image_counts, dtype=torch.long)
@@ -256,77 +238,27 @@ class RareBoostPseudoLabeler(Hook):
             self._record(runner)
 
     def forget_teacher(self) -> None:
-        """Drop the scores and strikes of a teacher that is no more; the audit's sums stay.
+        """Drop what was seen of a teacher that is no more; the audit's sums stay.
 
         Every rank must call it at the same time.
         """
-        state = self.class_state
-        sum_over_ranks(state.kept, state.num_images)
-        self._count()
-        for key in ('histogram', 'histogram_images', 'strikes'):
-            self.history[key].zero_()
-        state.clear(*ClassState.ACCUMULATORS)
+        forget_teacher(self.class_state, self.history)
 
-    def _count(self) -> None:
-        """Add what was kept since the last refresh to the sums of the audit."""
-        self.history['total_kept'] += self.class_state.kept
-        self.history['total_images'] += self.class_state.num_images
-
-    @torch.no_grad()
     def refresh(self) -> None:
         """Thresholds, damping and boosts from the statistics of all ranks.
 
         Every rank must call it at the same time.
         """
-        state, past = self.class_state, self.history
-        sum_over_ranks(state.score_histogram, state.kept, state.mass, state.num_images)
-        past['histogram'].mul_(HISTOGRAM_DECAY).add_(state.score_histogram)
-        past['histogram_images'].mul_(HISTOGRAM_DECAY).add_(state.num_images)
-        self._count()
-        self.num_images = images = float(state.num_images)
-        if not images:
-            # The teacher has just been replaced.
-            return
-        rate = self.labelled_rate.to(state.boosts.device)
-        kept_rate = self.kept_per_image = state.kept / images
-        if self.summary.federated:
-            # LVIS annotates a frequent class in some of its images only: its rate is a lower
-            # bound, and keeping more than that is no excess.
-            kept_rate = torch.where(state.groups == FREQUENT, torch.zeros_like(rate), kept_rate)
-
-        new = self.policy.thresholds(
-            past['histogram'], float(past['histogram_images']), rate, state.groups
+        self.num_images, self.kept_per_image = refresh_labels(
+            self.class_state,
+            self.history,
+            self.policy,
+            self.labelled_rate,
+            damp_factor=self.damp_factor,
+            damp_patience=self.damp_patience,
+            federated=self.summary.federated,
+            partial=self.summary.partial,
         )
-        boosts, strikes, damped = damp(
-            state.boosts,
-            kept_rate,
-            rate,
-            past['strikes'],
-            factor=self.damp_factor,
-            patience=self.damp_patience,
-        )
-        thresholds = (1 - THRESHOLD_STEP) * state.thresholds + THRESHOLD_STEP * new
-        if self.policy.threshold_mode != 'fixed':
-            unboosted = damped & (state.boosts <= 1)
-            raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=self.policy.thr_range[1])
-            thresholds = torch.where(unboosted, raised, thresholds)
-        if self.policy.align_rate and bool(state.mass.any()):
-            boosts = follow_labelled_shares(
-                boosts,
-                state.mass,
-                rate,
-                state.wanted_boosts,
-                state.groups,
-                self.policy.align_rate,
-                # For the same reason, nothing says how many labels a frequent class should have.
-                unknown=(state.groups == FREQUENT) & self.summary.federated,
-                num_images=self.num_images if self.summary.partial else None,
-            )
-        state.boosts.copy_(boosts)
-        state.thresholds.copy_(thresholds)
-        past['strikes'] = strikes
-        past['damped'] += damped
-        state.clear('score_histogram', 'kept', 'mass', 'num_images')
 
     def _record(self, runner: Runner) -> None:
         """Write down what the refresh did."""
