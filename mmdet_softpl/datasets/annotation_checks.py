@@ -153,7 +153,7 @@ def check_annotations(
         )
     problems.raise_if_any(path)
 
-    num_all = len(names)
+    num_all, ids_in_order = len(names), list(category_ids)
     instance_counts = np.bincount(class_column, minlength=num_all)
     labelled_images = np.unique(image_column[np.isin(class_column, kept)])
     pairs = np.unique(image_column * max(num_all, 1) + class_column)
@@ -182,7 +182,7 @@ def check_annotations(
     summary = AnnotationSummary(
         ann_file=path,
         classes=class_names,
-        category_ids=tuple(list(category_ids)[i] for i in kept),
+        category_ids=tuple(ids_in_order[i] for i in kept),
         image_counts=image_counts[kept],
         instance_counts=instance_counts[kept],
         num_images=len(data['images']),
@@ -234,7 +234,8 @@ def check_same_categories(summary_a: AnnotationSummary, summary_b: AnnotationSum
     if a == b:
         return
     where = f'{summary_b.ann_file}: key `categories` differs from that of {summary_a.ann_file}: '
-    only_a, only_b = [n for n in a if n not in set(b)], [n for n in b if n not in set(a)]
+    set_a, set_b = set(a), set(b)
+    only_a, only_b = [n for n in a if n not in set_b], [n for n in b if n not in set_a]
     if only_a or only_b:
         raise AnnotationError(
             f'{where}only in the first ({len(only_a)}): {only_a[:MAX_EXAMPLES]}, only in the '

@@ -59,6 +59,12 @@ class Faults:
             )
 
 
+# What LVIS writes beside `frequency` into a category, and into an image.
+COUNT_KEYS = ('image_count', 'instance_count')
+FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
+# Doubles, in which the evaluation looks ids up, tell whole numbers below it apart.
+_ID_LIMIT = 2**53
+
 BAD_BOX = 'box of zero size'
 BAD_POLYGON = 'polygon of fewer than three points'
 
@@ -87,10 +93,25 @@ def check_ids(data: dict[str, Any], problems: Faults) -> None:
                     f'{key}[{position}]: id={item["id"]!r}',
                     'The evaluation takes no such ids of images; number them anew.',
                 )
+            elif key != 'annotations' and abs(item['id']) >= _ID_LIMIT:
+                problems.add(
+                    'id of 2**53 or more',
+                    f'{key}[{position}]: id={item["id"]!r}',
+                    'The evaluation keeps ids in floating point and would mix them up; number '
+                    'them anew.',
+                )
 
 
 def _usable_id(identifier: Any) -> bool:
     return isinstance(identifier, (int, float, str))
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of ``COUNT_KEYS`` can be compared with a number.
+
+    pandas writes 3.0 for 3, and None stands for a count that is not given.
+    """
+    return value is None or (isinstance(value, (int, float)) and value >= 0 and value % 1 == 0)
 
 
 def check_categories(
@@ -103,6 +124,7 @@ def check_categories(
     """
     index: dict[int, int] = {}
     names: list[str] = []
+    known: set[str] = set()
     for position, category in enumerate(categories):
         if not isinstance(category, dict) or 'id' not in category or 'name' not in category:
             problems.add(
@@ -125,7 +147,7 @@ def check_categories(
                 'Give every category its own id.',
             )
             continue
-        if category['name'] in names:
+        if category['name'] in known:
             problems.add(
                 'duplicate category name',
                 f'categories[{position}]: name={category["name"]!r}',
@@ -138,8 +160,16 @@ def check_categories(
                 f'categories[{position}]: frequency={letter!r}',
                 "LVIS knows 'r', 'c' and 'f'.",
             )
+        for key in COUNT_KEYS:
+            if not is_count(category.get(key)):
+                problems.add(
+                    f'`{key}` that is no whole number',
+                    f'categories[{position}]: {key}={category[key]!r}',
+                    'Count again, or leave the key out of all categories.',
+                )
         index[category['id']] = len(names)
         names.append(category['name'])
+        known.add(category['name'])
     if not categories:
         problems.add('no category', '`categories` is an empty list', 'List the classes there.')
     kept = list(range(len(names)))
@@ -150,7 +180,7 @@ def check_categories(
                 f'written ({classes!r},).'
             )
         for name in classes:
-            if name not in names:
+            if name not in known:
                 problems.add(
                     'class of `metainfo.classes` that the file does not define',
                     repr(name),
@@ -159,7 +189,7 @@ def check_categories(
                 )
         wanted = set(classes)
         kept = [i for i in kept if names[i] in wanted]
-        for label, (name, i) in enumerate(zip((n for n in classes if n in names), kept)):  # noqa: B905
+        for label, (name, i) in enumerate(zip((n for n in classes if n in known), kept)):  # noqa: B905
             if name != names[i]:
                 problems.add(
                     "`metainfo.classes` not in the order of the file's `categories`",
@@ -191,11 +221,12 @@ def check_images(
                 'COCO ids are integers; number them anew.',
             )
             continue
-        for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
-            if not isinstance(image.get(key, []), list):
+        for key in FEDERATED_KEYS:
+            listed = image.get(key, [])
+            if not isinstance(listed, list) or not all(map(_usable_id, listed)):
                 problems.add(
-                    f'`{key}` that is no list',
-                    f'images[{position}]: {key}={image[key]!r}',
+                    f'`{key}` that is no list of ids',
+                    f'images[{position}]: {key}={str(listed)[:80]}',
                     'Give a list of category ids, which may be empty.',
                 )
         if image['id'] in index:
@@ -296,6 +327,12 @@ def check_instances(
                         'mmdet would crash on it; remove or correct the polygon.',
                     )
                     break
+        elif segmentation is not None and not isinstance(segmentation, dict):
+            problems.add(
+                '`segmentation` that is neither polygons nor an RLE',
+                f'annotation id={ann_id!r}: segmentation={str(segmentation)[:60]}',
+                'Give a list of polygons or an RLE, or leave the key out.',
+            )
         if annotation.get('iscrowd') not in (None, 0, 1):
             problems.add(
                 '`iscrowd` that is neither 0 nor 1',

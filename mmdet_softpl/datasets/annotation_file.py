@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -100,4 +101,5 @@ def image_file_name(image: Mapping[str, Any]) -> str | None:
 
 def declared_size(value: Any) -> int:
     """Pixels of an image's ``height`` or ``width``, 0 where the file does not say."""
-    return int(value) if isinstance(value, (int, float)) and value > 0 else 0
+    known = isinstance(value, (int, float)) and 0 < value < math.inf
+    return int(value) if known else 0

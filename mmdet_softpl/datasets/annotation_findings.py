@@ -89,7 +89,8 @@ def _left_out_classes(
     configured: ConfiguredSet, data: dict[str, Any], classes: Sequence[str]
 ) -> list[Finding]:
     """Categories of a labelled file that ``metainfo.classes`` does not name."""
-    others = {c['id']: c['name'] for c in data['categories'] if c['name'] not in classes}
+    wanted = set(classes)
+    others = {c['id']: c['name'] for c in data['categories'] if c['name'] not in wanted}
     counts = Counter(a['category_id'] for a in data['annotations'])
     shown = [f'{name} ({counts[i]} annotations)' for i, name in others.items() if counts[i]]
     if others and configured.kind.startswith('lvis'):

@@ -70,8 +70,9 @@ def write_split(
     The names follow the host's semi-supervised COCO files: ``STEM.SEED@PERCENT.json`` and
     ``STEM.SEED@PERCENT-unlabeled.json`` (``STEM.SEED@COUNTimages.json`` with ``count``). The
     unlabelled file has no annotations and no ``neg_category_ids``. In LVIS files ``frequency``,
-    ``image_count`` and ``instance_count`` are recomputed on the labelled part. Both files
-    appear at once.
+    ``image_count`` and ``instance_count`` are recomputed on the labelled part; a held-out part has
+    counts of its own, but the labelled part's ``frequency``, since its AP is told by how often the
+    detector has seen a class. Both files appear at once.
 
     Args:
         ann_file: COCO or LVIS json with annotations.
@@ -128,7 +129,9 @@ def write_split(
     labeled = _labelled_part(data, chosen)
     others = {image['id'] for image in data['images']} - chosen
     rest = _labelled_part(data, others)
-    if not held_out:
+    if held_out:
+        rest['categories'] = _with_frequency_of(labeled['categories'], rest['categories'])
+    else:
         rest = _without_labels(rest, labeled['categories'])
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     has_rest = bool(others)
@@ -170,7 +173,7 @@ def _draw_images(
     chosen: set[int] = set()
     covered: Counter[int] = Counter()
     # Rare classes first: what they need often covers commoner classes on the way.
-    for category in sorted(images_of, key=lambda c: (len(images_of[c]), c)):
+    for category in sorted(images_of, key=lambda c: (len(images_of[c]), _in_order(c))):
         needed = min(min_images, len(images_of[category])) - covered[category]
         if needed <= 0:
             continue
@@ -208,6 +211,16 @@ def _without_labels(part: dict[str, Any], categories: list[dict[str, Any]]) -> d
     hints = ('neg_category_ids', 'not_exhaustive_category_ids')
     images = [{k: v for k, v in image.items() if k not in hints} for image in part['images']]
     return {**part, 'images': images, 'annotations': [], 'categories': categories}
+
+
+def _with_frequency_of(
+    labelled: list[dict[str, Any]], categories: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Categories with the ``frequency``, where there is one, of those of the labelled part."""
+    return [
+        {**new, **({'frequency': old['frequency']} if 'frequency' in old else {})}
+        for old, new in zip(labelled, categories, strict=True)
+    ]
 
 
 def recounted_categories(

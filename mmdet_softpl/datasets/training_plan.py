@@ -196,6 +196,8 @@ def plan_training(
     # Where the first part is short its interval would be a short one for all the rest.
     later = max(1, round((supervised + semi) / VALIDATIONS / val_interval)) * val_interval
     longest = math.floor((BASE_MAX_ITERS * longer - supervised) / val_interval) * val_interval
+    # Of very many GPUs, whose batch leaves no iteration over.
+    longest = max(longest, val_interval)
     semi = min(math.ceil(max(semi, 4 * supervised) / val_interval) * val_interval, longest)
     total = supervised + semi
     return TrainingPlan(

@@ -263,7 +263,11 @@ def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
     except Image.DecompressionBombError:
         # Of a panorama, say: Pillow takes it for an attack, the host reads it.
         content = np.fromfile(path, dtype=np.uint8)
-        decoded = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        try:
+            decoded = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        except cv2.error:
+            # Or of a damaged header, whose size is more than OpenCV allows.
+            decoded = None
         if decoded is None:
             raise OSError(f'{os.fspath(path)}: OpenCV cannot read it') from None
         height, width = decoded.shape[:2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .annotation_entries import are_finite
+from .annotation_entries import COUNT_KEYS, FEDERATED_KEYS, are_finite, is_count
 
 
 def usable_part(
@@ -28,9 +28,9 @@ def usable_part(
     categories = [c for c in data['categories'] if isinstance(c, dict) and 'name' in c]
     categories = _unique(_unique(categories, 'id'), 'name')
     categories = [
-        {key: value for key, value in c.items() if key != 'frequency' or value in ('r', 'c', 'f')}
-        for c in categories
+        {key: value for key, value in c.items() if _is_usable(key, value)} for c in categories
     ]
+    images = [{key: value for key, value in i.items() if _is_usable(key, value)} for i in images]
     image_ids = {image['id'] for image in images}
     category_ids = {category['id'] for category in categories}
     annotations = data.get('annotations')
@@ -64,6 +64,17 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, (int, float, str)) and value == value
 
 
+def _is_usable(key: str, value: Any) -> bool:
+    """Whether LVIS's values of images and categories can be worked with; any other is."""
+    if key == 'frequency':
+        return value in ('r', 'c', 'f')
+    if key in COUNT_KEYS:
+        return is_count(value)
+    if key in FEDERATED_KEYS:
+        return isinstance(value, list) and all(map(_is_id, value))
+    return True
+
+
 def _is_box(box: Any) -> bool:
     if not isinstance(box, (list, tuple)) or len(box) != 4:
         return False
@@ -74,7 +85,7 @@ def _is_box(box: Any) -> bool:
 
 def _is_segmentation(segmentation: Any) -> bool:
     if not isinstance(segmentation, list):
-        return True
+        return segmentation is None or isinstance(segmentation, dict)
     return all(
         isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and are_finite(p)
         for p in segmentation

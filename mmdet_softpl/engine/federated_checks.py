@@ -8,8 +8,15 @@ import numpy as np
 from mmengine.runner import Runner
 
 from mmdet_softpl.datasets.annotation_checks import AnnotationSummary
+from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.run_warnings import warn_once
-from mmdet_softpl.engine.training_sets import is_labelled, leaves
+from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.engine.training_sets import (
+    is_labelled,
+    labelled_files,
+    leaves,
+    training_classes,
+)
 from mmdet_softpl.engine.view_checks import packs_without
 
 
@@ -25,6 +32,31 @@ def federated_images(
         )
         for img_id, classes in (known or {}).items()
     }
+
+
+def learn_federated_images(runner: Runner, own: AnnotationSummary) -> None:
+    """Tell the model what the images of all labelled files of a training speak of, and check them.
+
+    Args:
+        runner: Its model is a ``CalibratedSoftTeacher``.
+        own: Of the file that frequencies come from, which counts where ids are shared.
+
+    Raises:
+        ValueError: See :func:`check_image_ids`.
+        AnnotationError: A labelled file cannot be used.
+    """
+    classes = training_classes(runner)
+    path = os.path.abspath(own.ann_file)
+    # As everywhere: what lies elsewhere than on this machine is not looked into.
+    local = filter(os.path.isfile, dict.fromkeys(labelled_files(runner)))
+    others = [file for file in local if os.path.abspath(file) != path]
+    summaries = [*(reported_annotations(file, classes) for file in others), own]
+    for summary in summaries:
+        model_of(runner).federated.update(federated_images(summary))
+        if summary.federated:
+            warn_of_shared_ids(runner, summary.ann_file)
+    if any(summary.federated for summary in summaries):
+        check_image_ids(runner)
 
 
 def warn_of_shared_ids(runner: Runner, ann_file: str) -> None:

@@ -24,11 +24,7 @@ from mmdet_softpl.datasets.annotation_checks import check_num_classes
 from mmdet_softpl.datasets.class_statistics import ClassStatistics, class_statistics
 from mmdet_softpl.engine.audit import build_audit
 from mmdet_softpl.engine.data_checks import check_datasets
-from mmdet_softpl.engine.federated_checks import (
-    check_image_ids,
-    federated_images,
-    warn_of_shared_ids,
-)
+from mmdet_softpl.engine.federated_checks import learn_federated_images
 from mmdet_softpl.engine.fresh_labelling import forget_labelling
 from mmdet_softpl.engine.host_adapter import HostLabeling
 from mmdet_softpl.engine.label_refresh import forget_teacher, new_history, refresh_labels
@@ -195,10 +191,7 @@ class RareBoostPseudoLabeler(Hook):
             self._on_ours = True
             check_num_classes(self.summary, state.num_classes)
             self.class_state = state
-            model.federated.update(federated_images(self.summary))
-            if self.summary.federated:
-                check_image_ids(runner)
-                warn_of_shared_ids(runner, self.labeled_ann_file)
+            learn_federated_images(runner, self.summary)
             policy = self.policy
             if policy.align_rate and bool((policy.frequency_boosts(self.statistics) > 1).any()):
                 check_alignment(runner, model, policy.max_boost)

@@ -222,15 +222,16 @@ def _category_ids(
     categories: Sequence[dict], class_names: Sequence[str], ann_file: str
 ) -> list[int]:
     ids = {category['name']: category['id'] for category in categories}
+    wanted = set(class_names)
     missing = [name for name in class_names if name not in ids]
-    unknown = [name for name in ids if name not in set(class_names)]
+    unknown = [name for name in ids if name not in wanted]
     if missing:
         raise AnnotationError(
             f'{ann_file}: categories lacks {_quoted(missing)} of the {len(class_names)} classes in '
             f"dataset_meta['classes']; it has {_quoted(unknown or list(ids))} instead. Set "
             "metainfo=dict(classes=...) of the validation data set to the file's own names."
         )
-    in_file_order = [name for name in ids if name in set(class_names)]
+    in_file_order = [name for name in ids if name in wanted]
     if in_file_order != list(class_names):
         moved = next(i for i, name in enumerate(class_names) if name != in_file_order[i])
         raise AnnotationError(

@@ -15,10 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -324,7 +326,7 @@ def _read_shard(path: Path) -> list[DumpedImage]:
     try:
         with np.load(path) as archive:
             arrays = {key: torch.from_numpy(archive[key]) for key in archive.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f'{path}: cannot be read ({error}); remove it and start again.') from error
     counts, objects = arrays['rois'].tolist(), arrays['objects'].tolist()
     per_roi = {

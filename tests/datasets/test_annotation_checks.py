@@ -96,6 +96,18 @@ FAULTS = {
     'category without': (lambda d: d['categories'][1].pop('name'), "{'id': 2}"),
     'image without': (lambda d: d['images'][1].pop('id'), 'b.jpg'),
     'unknown `frequency`': (lambda d: d['categories'][1].update(frequency='x'), "'x'"),
+    'neither polygons nor an RLE': (
+        lambda d: d['annotations'][0].update(segmentation=float('nan')),
+        'segmentation=nan',
+    ),
+    '`image_count` that is no whole number': (
+        lambda d: d['categories'][1].update(image_count=[]),
+        'categories[1]: image_count=[]',
+    ),
+    '`instance_count` that is no whole number': (
+        lambda d: d['categories'][1].update(instance_count=-1),
+        'instance_count=-1',
+    ),
     'no category': (lambda d: d.update(categories=[]), 'empty list'),
     'no image': (lambda d: d.update(images=[]), 'empty list'),
 }
@@ -123,6 +135,23 @@ def test_ids_that_the_evaluation_cannot_keep(good, write, key, value):
     for annotation in good['annotations']:
         if key == 'categories' and annotation['category_id'] == 2:
             annotation['category_id'] = 8
+    check_annotations(write(good), whole_ids=True)
+
+
+@pytest.mark.parametrize('value', [2**53, 2**63, -(2**53)])
+def test_ids_that_the_evaluation_would_mix_up(good, write, value):
+    good['categories'][0]['id'] = value
+    for annotation in good['annotations']:
+        if annotation['category_id'] == 9:
+            annotation['category_id'] = value
+    assert f'categories[0]: id={value}' in _error(write(good), whole_ids=True)
+    check_annotations(write(good))
+    good['categories'][0]['id'] = value - (1 if value > 0 else -1)
+    for annotation in good['annotations']:
+        if annotation['category_id'] == value:
+            annotation['category_id'] = good['categories'][0]['id']
+    if value == 2**63:
+        return
     check_annotations(write(good), whole_ids=True)
 
 
@@ -224,6 +253,19 @@ def test_same_categories(good, write):
         check_same_categories(first, other)
 
 
+def test_many_classes_take_no_square_of_time(good, write):
+    categories = [{'id': i, 'name': f'class {i}'} for i in range(13_204)]
+    good['categories'] = categories
+    names = tuple(c['name'] for c in categories)
+    start = time.process_time()
+    first = check_annotations(write(good), classes=names)
+    good['categories'] = [dict(c, name=f'{c["name"]}!') for c in categories]
+    other = check_annotations(write(good, 'other.json'))
+    with pytest.raises(AnnotationError, match=r'only in the first \(13204\)'):
+        check_same_categories(first, other)
+    assert time.process_time() - start < 1.5
+
+
 def test_federated_known_classes(good, write):
     for image, negative in zip(good['images'], ([9], [], [9, 2]), strict=True):
         image.update(neg_category_ids=negative, not_exhaustive_category_ids=[])
@@ -274,6 +316,7 @@ def test_a_file_of_crowds_is_no_labelled_file(good, write):
         ('categories', dict(id=[3], name='c'), 'no text'),
         ('images', dict(id=[9], file_name='x.png'), 'image `id` that is no number'),
         ('images', dict(id=9, neg_category_ids=None), '`neg_category_ids` that is no list'),
+        ('images', dict(id=9, neg_category_ids=[[2]]), 'neg_category_ids=[[2]]'),
         ('annotations', dict(id=[7]), 'without usable `image_id`'),
         ('annotations', dict(image_id=[7]), 'without usable `image_id`'),
     ],

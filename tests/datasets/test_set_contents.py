@@ -289,6 +289,16 @@ def _faults():
             'box of negative or infinite size',
             ERROR,
         ),
+        'a mask that is none': (
+            lambda d: d['annotations'][0].update(segmentation=math.nan),
+            '`segmentation` that is neither polygons nor an RLE',
+            ERROR,
+        ),
+        'an endless image': (
+            lambda d: d['images'][0].update(height=math.inf),
+            'image without `height` or `width`',
+            ERROR,
+        ),
         'a class without images': (
             lambda d: d['annotations'].pop(),
             'doubtful file',

@@ -11,6 +11,7 @@ from mmdet_softpl.datasets.annotation_checks import check_annotations
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.datasets.splits import write_split
+from mmdet_softpl.evaluation.ground_truth import frequency_letters, groups_of_classes
 
 
 @pytest.fixture()
@@ -88,6 +89,34 @@ def test_held_out_part_keeps_its_labels(lvis_file, tmp_path):
     }
     # Both images of every class but the first are needed to train it.
     assert set(counts) == {1}
+
+
+def test_a_held_out_part_is_told_by_how_often_a_class_was_seen_in_training(lvis_file, tmp_path):
+    data = _load(lvis_file)
+    del data['annotations'][60:]
+    lvis_file.write_text(json.dumps(data))
+    summary = write_split(lvis_file, tmp_path / 'o', percent=90, held_out=True)
+    assert summary.rest_file is not None
+    parts = [_load(path)['categories'][0] for path in (summary.labeled_file, summary.rest_file)]
+    assert [part['frequency'] for part in parts] == ['c', 'c']
+    assert [part['image_count'] for part in parts] == [54, 6]
+    # The counts are right, so the letters are believed.
+    assert class_statistics(summary.rest_file).groups[0] == 'c'
+    names = tuple(f'c{c}' for c in range(1, 8))
+    letters = frequency_letters(str(summary.labeled_file))
+    groups = groups_of_classes(_load(summary.rest_file), names, letters)
+    assert groups is not None and groups.tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
+def test_ids_of_classes_may_be_numbers_and_words(lvis_file, tmp_path):
+    data = _load(lvis_file)
+    for item, key in [(c, 'id') for c in data['categories']] + [
+        (a, 'category_id') for a in data['annotations']
+    ]:
+        item[key] = f'k{item[key]}' if item[key] > 4 else item[key]
+    lvis_file.write_text(json.dumps(data))
+    summary = write_split(lvis_file, tmp_path / 'o', percent=50)
+    assert all(share.images_after for share in summary.classes)
 
 
 def test_lvis_fields_are_those_of_the_labelled_part(lvis_file, tmp_path):

@@ -142,8 +142,9 @@ def test_the_supervised_part_ends_with_a_validation_and_a_checkpoint(
     assert wanted <= seen < wanted + plan.val_interval * batch / 2
 
 
-def test_the_least_data_still_gives_a_schedule() -> None:
-    plan = plan_training('mask-rcnn_swin-t', 1, 1, gpus=64, gpu_memory=80)
+@pytest.mark.parametrize('gpus', [64, 1024])
+def test_the_least_data_still_gives_a_schedule(gpus: int) -> None:
+    plan = plan_training('mask-rcnn_swin-t', 1, 1, gpus=gpus, gpu_memory=80)
     assert 0 < plan.warmup_iters < plan.supervised_iters < plan.milestones[0]
     assert plan.milestones[0] < plan.milestones[1] < plan.max_iters
 

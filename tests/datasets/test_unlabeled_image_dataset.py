@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from mmengine.dataset import ConcatDataset
 from PIL import Image
 
 from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.image_scan import scan_image
 from mmdet_softpl.datasets.set_contents import read_set
 from mmdet_softpl.datasets.unlabeled_image_dataset import (
     UnlabeledImageDataset,
@@ -94,6 +96,20 @@ def test_a_very_large_image_is_no_broken_one(tmp_path, monkeypatch):
     with pytest.raises(Image.DecompressionBombError):
         Image.open(path)
     assert read_image_size(path) == (80, 60)
+
+
+def test_a_damaged_header_that_promises_too_much_is_a_broken_image(folder):
+    path = _picture(folder / 'x.bmp', 24, 32)
+    content = bytearray(path.read_bytes())
+    # Width and height: Pillow suspects an attack, and OpenCV raises.
+    content[18:26] = struct.pack('<ii', 2_000_000, 24_000)
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r'x\.bmp.*cannot read'):
+        read_image_size(path)
+    assert 'cannot read' in scan_image(path).error
+    with pytest.warns(UserWarning, match=r'x\.bmp'):
+        dataset = UnlabeledImageDataset(data_root=str(folder))
+    assert len(dataset) == 3
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'webp'])

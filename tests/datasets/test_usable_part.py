@@ -43,6 +43,9 @@ FAULTS = {
     'line for a polygon': lambda d: d['annotations'].append(
         {'id': 4, 'image_id': 7, 'category_id': 2, 'bbox': BOX, 'segmentation': [[1, 1, 2, 2]]}
     ),
+    'mask that pandas did not know': lambda d: d['annotations'].append(
+        {'id': 4, 'image_id': 7, 'category_id': 2, 'bbox': BOX, 'segmentation': float('nan')}
+    ),
     'duplicate annotation': lambda d: d['annotations'].append(dict(d['annotations'][0])),
 }
 
@@ -60,6 +63,16 @@ def test_fault_is_left_out(fault, good):
     assert found.classes == wanted.classes
     assert found.instance_counts.tolist() == wanted.instance_counts.tolist()
     assert {key: part[key] for key in before} == before
+
+
+def test_what_cannot_be_worked_with_is_no_key(good):
+    good['categories'][0].update(image_count=[], instance_count=None, frequency='x')
+    good['images'][0].update(neg_category_ids=[[2]], not_exhaustive_category_ids=[2])
+    part, _ = usable_part(good)
+    assert part['categories'][0] == {'id': 9, 'name': 'cat', 'instance_count': None}
+    kept = {'id', 'file_name', 'height', 'width', 'not_exhaustive_category_ids'}
+    assert set(part['images'][0]) == kept
+    check_annotations('part.json', data=part)
 
 
 def test_classes_are_cut_down_and_ordered(good):

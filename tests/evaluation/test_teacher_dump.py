@@ -169,8 +169,12 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match='12'):
         dump_teacher(detector, dataset, truth, tmp_path / 'dumps', {})
     shard = next((tmp_path / 'dumps').rglob('meta.json')).with_name('shard-00000.npz')
-    shard.write_bytes(b'broken')
-    with pytest.raises(ValueError, match=r'shard-00000\.npz'):
-        dump_teacher(
-            detector, dataset, tiny_labelling.ground_truth(ann_file), tmp_path / 'dumps', {}
-        )
+    truth = tiny_labelling.ground_truth(ann_file)
+    dump_teacher(detector, dataset, truth, tmp_path / 'dumps', {})
+    whole = shard.read_bytes()
+    middle = len(whole) // 3
+    flipped = whole[:middle] + bytes(b ^ 255 for b in whole[middle : middle + 40])
+    for content in (b'broken', whole[: len(whole) // 2], flipped + whole[middle + 40 :]):
+        shard.write_bytes(content)
+        with pytest.raises(ValueError, match=r'shard-00000\.npz: cannot be read'):
+            dump_teacher(detector, dataset, truth, tmp_path / 'dumps', {})
