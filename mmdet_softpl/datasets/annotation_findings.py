@@ -38,9 +38,12 @@ def summarise(
     classes = None if role == UNLABELLED else configured.classes
     if role not in (LABELLED, UNLABELLED) and not data.get('annotations'):
         detail = f'{path}: there is nothing to evaluate against'
-        findings.append(
-            Finding(ERROR, name, 'no annotation', detail, 'give a json with annotations')
-        )
+        remedy = 'give a json with annotations'
+        if role != VALIDATION:
+            remedy += '; where nobody has any (test-dev), CocoMetric with format_only=True'
+        # The images of a test come after the training.
+        stops = ERROR if role == VALIDATION else WARNING
+        findings.append(Finding(stops, name, 'no annotation', detail, remedy))
     if role != UNLABELLED:
         ids = Faults()
         check_ids(data, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -106,14 +107,16 @@ def _class_heads(
 def _pretrained(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     """Weights that are not there: a file, or torchvision, which we can do without otherwise."""
     has_torchvision = importlib.util.find_spec('torchvision') is not None
-    for key, checkpoint in _checkpoints(cfg.get('model') or {}, 'model'):
+    given = list(_checkpoints(cfg.get('model') or {}, 'model'))
+    if isinstance(cfg.get('load_from'), str):
+        given.append(('load_from', cfg['load_from']))
+    for key, checkpoint in given:
         if '://' not in checkpoint and not os.path.isfile(checkpoint):
             yield Finding(
                 ERROR,
                 key,
                 'missing file',
-                f'checkpoint={checkpoint!r} does not exist; relative paths count from '
-                f'{os.getcwd()!r}',
+                f'{checkpoint!r} does not exist; relative paths count from {os.getcwd()!r}',
                 'correct the path, or fetch the file',
             )
         if checkpoint.startswith('torchvision://') and not has_torchvision:
@@ -226,15 +229,18 @@ def _sampler(
         )
         return
     size, loaded = sampler.get('batch_size'), loader.get('batch_size')
+    shares = batch_shares(size or 0, ratio)
     if size != loaded:
+        whole = all(shares) and lacking_batch(shares, loaded or 0) is None
         yield Finding(
-            WARNING,
+            WARNING if whole else ERROR,
             subject,
             'other batch size',
             f'sampler.batch_size={size}, train_dataloader.batch_size={loaded}',
-            'set both alike: otherwise batches have changing shares of labelled images',
+            'set both alike: otherwise batches have changing shares of labelled images'
+            + ('' if whole else ', or none at all, where a training stops'),
         )
-    for position, share in enumerate(batch_shares(size or 0, ratio)):
+    for position, share in enumerate(shares):
         if share == 0:
             yield Finding(
                 ERROR,
@@ -261,6 +267,24 @@ def batch_shares(batch_size: int, source_ratio: Sequence[float]) -> list[int]:
     shares = [int(batch_size * share / sum(source_ratio)) for share in source_ratio]
     shares[0] = batch_size - sum(shares[1:])
     return shares
+
+
+def lacking_batch(shares: Sequence[int], loaded: int) -> int | None:
+    """The first batch of a loader that lacks a source, where the sampler counts other batches.
+
+    Args:
+        shares: images of each source in what the sampler takes for a batch, in its order.
+        loaded: images in a batch of the loader.
+
+    Returns:
+        Its position; None where every batch has all sources, 0 where ``loaded`` is none.
+    """
+    if loaded < 1:
+        return 0
+    order = [source for source, share in enumerate(shares) for _ in range(share)]
+    stream = order * (math.lcm(len(order), loaded) // len(order))
+    batches = [set(stream[i : i + loaded]) for i in range(0, len(stream), loaded)]
+    return next((i for i, batch in enumerate(batches) if len(batch) < len(shares)), None)
 
 
 def _aspect_groups(

@@ -14,6 +14,8 @@ from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.fresh_labelling import forget_labelling, forget_teacher
+from mmdet_softpl.engine.measured_masks import check_measured_masks
+from mmdet_softpl.engine.run_warnings import warn_once
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.models.checkpoint_parts import check_classifier_layer
 from mmdet_softpl.registry import HOOKS
@@ -48,8 +50,8 @@ class BurnInMeanTeacherHook(Hook):
         ValueError: At construction for a value outside its range; before training for
             phases or a ``load_from`` that contradict the model's ``teacher_checkpoint``, a
             frozen teacher that was never trained, data sets that do not fit each other, a
-            ``save_best`` that no metric gives, a second mean-teacher hook, or a detector of
-            mmdet's that has no notion of phases 1 and 2's ramp.
+            ``save_best`` that no metric gives, metrics of masks without a mask head, a second
+            mean-teacher hook, or a detector of mmdet's that has no notion of phases 1 and 2's ramp.
         TypeError: Before training, if the model has no teacher and student.
     """
 
@@ -98,6 +100,12 @@ class BurnInMeanTeacherHook(Hook):
             )
         check_datasets(runner)
         check_best_checkpoint(runner)
+        check_measured_masks(runner)
+        if runner.max_iters <= self.supervised_iters:
+            warn_once(
+                f'{owner}: supervised_iters={self.supervised_iters} is not below the '
+                f'{runner.max_iters} iterations of this training, so unlabelled images never count.'
+            )
         given = getattr(model, 'teacher_checkpoint', None)
         if given and (self.supervised_iters or not self.burn_in_iters):
             raise ValueError(

@@ -111,7 +111,7 @@ def training_length(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Trai
         return None
     shares = batch_shares(sampler.get('batch_size') or 0, ratio)
     batch, passes = {}, {}
-    for role, iters in ((LABELLED, max_iters), (UNLABELLED, max_iters - supervised)):
+    for role, iters in ((LABELLED, max_iters), (UNLABELLED, max(max_iters - supervised, 0))):
         of_role = [s for s in sets if s.configured.role == role]
         sources = {s.configured.source for s in of_role}
         batch[role] = sum(n for source, n in enumerate(shares) if source in sources)

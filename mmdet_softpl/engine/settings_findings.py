@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.registry import DefaultScope
 
@@ -19,7 +20,9 @@ from mmdet_softpl.datasets.set_contents import SetContents
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 
 from .best_checkpoint import configured_fault
+from .burn_in_mean_teacher_hook import BurnInMeanTeacherHook
 from .derived_settings import LabellerSettings, TrainingLength
+from .measured_masks import mask_fault
 from .view_checks import check_views
 
 PACKAGE = 'mmdet_softpl'
@@ -44,13 +47,20 @@ def settings_findings(
         length: Of the training, where it is known.
 
     Returns:
-        An error for whatever cannot be built, and a warning of unlabelled images that come early.
+        An error for whatever cannot be built or would not work together, and a warning of
+        unlabelled images that come early, or never.
     """
     with DefaultScope.overwrite_default_scope('mmdet'):
-        findings = [*_model(cfg), *_hooks(cfg, sets), *_pipelines(cfg), *_best_checkpoint(cfg)]
+        findings = [
+            *_model(cfg),
+            *_hooks(cfg, sets),
+            *_mean_teacher(cfg),
+            *_pipelines(cfg),
+            *_validation(cfg),
+        ]
     if findings:
         return findings
-    return list(_early(cfg, sets, length))
+    return [*_never(length), *_early(cfg, sets, length)]
 
 
 def boost_findings(labeller: LabellerSettings, image_counts: np.ndarray) -> list[Finding]:
@@ -152,10 +162,48 @@ def _pipelines(cfg: Mapping[str, Any]) -> Iterator[Finding]:
                 yield _error(subject, error)
 
 
-def _best_checkpoint(cfg: Mapping[str, Any]) -> Iterator[Finding]:
-    fault = configured_fault(cfg)
-    if fault is not None:
-        yield Finding(ERROR, 'default_hooks', 'refused setting', fault, _REMEDY)
+def _mean_teacher(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    """A child config's ``custom_hooks`` takes the place of its base's, mean teacher included."""
+    model = cfg.get('model')
+    if not isinstance(model, Mapping) or type_name(model.get('type')) != 'CalibratedSoftTeacher':
+        return
+    for hook in cfg.get('custom_hooks') or ():
+        kind = hook.get('type') if isinstance(hook, Mapping) else None
+        cls = kind if isinstance(kind, type) else HOOKS.get(str(kind))
+        # One that is not known is an error of its own.
+        if cls is None or issubclass(cls, (MeanTeacherHook, BurnInMeanTeacherHook)):
+            return
+    given = model.get('teacher_checkpoint') or cfg.get('load_from')
+    yield Finding(
+        WARNING if given else ERROR,
+        'custom_hooks',
+        'no mean teacher',
+        'no hook makes the teacher follow the student, so it stays '
+        + (f'what {given!r} gives' if given else 'at its random start'),
+        "add dict(type='mmdet_softpl.BurnInMeanTeacherHook', ...) as the base config has it: "
+        "custom_hooks of a config takes the place of its base's",
+    )
+
+
+def _validation(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    for subject, fault in (
+        ('val_evaluator', mask_fault(cfg)),
+        ('default_hooks', configured_fault(cfg)),
+    ):
+        if fault is not None:
+            yield Finding(ERROR, subject, 'refused setting', fault, _REMEDY)
+
+
+def _never(length: TrainingLength | None) -> Iterator[Finding]:
+    if length is not None and length.max_iters <= length.supervised_iters:
+        yield Finding(
+            WARNING,
+            'config',
+            'unlabelled images that never count',
+            f'supervised_iters={length.supervised_iters:,} of {length.max_iters:,} iterations',
+            'lower supervised_iters of BurnInMeanTeacherHook where you lower max_iters, or train '
+            'longer',
+        )
 
 
 def _early(

@@ -28,6 +28,7 @@ from mmdet_softpl.models.batch_norm import check_statistics_moved, trains_batch_
 from mmdet_softpl.models.checkpoint_parts import check_head, load_into_teacher
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.host_shortcuts import take_shortcuts
+from mmdet_softpl.models.idle_teacher import check_teacher_follows
 from mmdet_softpl.models.labelled_statistics import observe_image
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
@@ -43,6 +44,7 @@ from mmdet_softpl.models.semi_train_cfg import (
     check_batch_augments,
     check_branches,
     checked_settings,
+    refuse_empty_branch,
 )
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
@@ -61,7 +63,7 @@ SILENT_ITERS = 1000
 # What is left of old reliability statistics at a refresh.
 RELIABILITY_DECAY = 0.5
 # Late enough for any hook to have updated the teacher, early enough to lose nothing.
-BATCH_NORM_CHECK_ITER = 3
+TEACHER_CHECK_ITER = 3
 
 
 @MMDET_MODELS.register_module()
@@ -116,7 +118,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             not supported, or a checkpoint whose head has other classes.
         FileNotFoundError: If ``teacher_checkpoint`` is a local path that does not exist.
         KeyError: In ``loss``, for unlabelled images without ``homography_matrix``.
-        RuntimeError: In iteration 3, for a teacher whose batch norm never got statistics.
+        RuntimeError: In iteration 3, for a teacher that no hook makes follow the student, or whose
+            batch norm never got statistics.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         )
         check_two_stage(self.student)
         check_batch_augments(self.data_preprocessor)
+        self.data_preprocessor.register_forward_pre_hook(refuse_empty_branch)
         check_choice(
             type(self).__name__,
             'semi_test_cfg.predict_on',
@@ -181,6 +185,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         self.held_out = False
         # Set by a hook that copies the student's buffers into the teacher.
         self.teacher_has_buffers = False
+        self._teacher_loaded = False
         self._iter = 0
         self._silent_iters = 0
 
@@ -210,6 +215,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         super().init_weights()
         if self.teacher_checkpoint:
             load_into_teacher(self.teacher, self.state_dict(), self.teacher_checkpoint)
+            self._teacher_loaded = True
 
     def loss(
         self,
@@ -246,13 +252,21 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             losses.update(self._loss_by_view(view, multi_batch_inputs, multi_batch_data_samples))
             self._iter += 1
             self.num_iters += 1
-            due = self._iter == BATCH_NORM_CHECK_ITER and not self.teacher_has_buffers
-            if due and self.has_trainable_batch_norm:
-                check_statistics_moved(self.teacher)
+            if self._iter == TEACHER_CHECK_ITER:
+                self._check_teacher()
             learns = self.wants_calibration and not self.held_out
             if learns and self._iter % self.semi_train_cfg['refresh_interval'] == 0:
                 self.refresh_calibration()
         return losses
+
+    def _check_teacher(self) -> None:
+        heads = [
+            stages_of(network.roi_head)[-1].bbox_head for network in (self.teacher, self.student)
+        ]
+        if not self._teacher_loaded:
+            check_teacher_follows(*heads)
+        if self.has_trainable_batch_norm and not self.teacher_has_buffers:
+            check_statistics_moved(self.teacher)
 
     @property
     def wants_calibration(self) -> bool:
@@ -389,4 +403,5 @@ class CalibratedSoftTeacher(SemiBaseDetector):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         check_head(state_dict, self.state_dict(), prefix, 'checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._teacher_loaded = True
         self._iter = int(self.num_iters)

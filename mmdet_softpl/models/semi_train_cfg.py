@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from mmengine.config import ConfigDict
@@ -46,12 +46,36 @@ def check_branches(branches: Iterable[str], unlabelled: bool) -> None:
     wanted = ['sup', *((TEACHER_BRANCH, STUDENT_BRANCH) if unlabelled else ())]
     absent = [name for name in wanted if name not in branches]
     if absent:
-        raise KeyError(
-            f'CalibratedSoftTeacher: the batch has no image of branch {absent[0]!r} (it has '
-            f'{sorted(branches)}). Every batch needs labelled and unlabelled images: use '
-            "sampler=dict(type='MultiSourceSampler', source_ratio=[...]) with both shares >= 1, "
-            "and mmdet's three branches."
-        )
+        raise KeyError(_no_image_of(absent[0], branches))
+
+
+def refuse_empty_branch(data_preprocessor: nn.Module, args: tuple) -> None:
+    """Before mmdet's preprocessor stacks a batch: name a branch that no image of it went through.
+
+    Args:
+        data_preprocessor: Whose forward pass begins.
+        args: Of that pass; the first is the batch, with ``inputs`` by branch in training, where
+            ``MultiBranch`` leaves None for images of other branches.
+
+    Raises:
+        KeyError: Names the branch that is empty.
+    """
+    inputs = args[0].get('inputs') if args and isinstance(args[0], Mapping) else None
+    if not isinstance(inputs, Mapping):
+        return
+    filled = [name for name, images in inputs.items() if any(i is not None for i in images)]
+    for name in inputs:
+        if name not in filled:
+            raise KeyError(_no_image_of(name, filled))
+
+
+def _no_image_of(branch: str, branches: Iterable[str]) -> str:
+    return (
+        f'CalibratedSoftTeacher: the batch has no image of branch {branch!r} (it has '
+        f'{sorted(branches)}). Every batch needs labelled and unlabelled images: use '
+        "sampler=dict(type='MultiSourceSampler', source_ratio=[...]) with both shares >= 1 and the "
+        "batch_size of train_dataloader, and mmdet's three branches."
+    )
 
 
 def check_batch_augments(data_preprocessor: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from mmdet.datasets.samplers import MultiSourceSampler
 from mmdet.models.losses import SeesawLoss
 
-from mmdet_softpl.datasets.config_findings import batch_shares, config_findings
+from mmdet_softpl.datasets.config_findings import batch_shares, config_findings, lacking_batch
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.image_scan import scan_images
@@ -142,7 +143,8 @@ def test_evaluator(cfg: dict) -> None:
     ('change', 'severity', 'kind'),
     [
         (dict(source_ratio=[1]), ERROR, 'other number of sources'),
-        (dict(batch_size=8), WARNING, 'other batch size'),
+        (dict(batch_size=3, source_ratio=[2, 1]), WARNING, 'other batch size'),
+        (dict(batch_size=16), ERROR, 'other batch size'),
         (dict(source_ratio=[9, 1]), ERROR, 'source without an image in the batch'),
     ],
 )
@@ -162,6 +164,24 @@ def test_shares_as_the_host_counts_them(size: int, ratio: list[int]) -> None:
 
     sampler = MultiSourceSampler(Sets(), size, ratio, seed=0)
     assert batch_shares(size, ratio) == sampler.num_per_source
+
+
+@pytest.mark.parametrize(
+    ('shares', 'loaded'),
+    [([1, 1], 2), ([2, 2], 2), ([2, 2], 3), ([1, 3], 3), ([4, 4], 5), ([1, 1], 3)],
+)
+def test_a_batch_that_lacks_a_source_as_the_loader_cuts_it(shares: list[int], loaded: int) -> None:
+    order = itertools.cycle([0] * shares[0] + [1] * shares[1])
+    batches = [set(itertools.islice(order, loaded)) for _ in range(50)]
+    lacking = [i for i, batch in enumerate(batches) if len(batch) < 2]
+    assert lacking_batch(shares, loaded) == (lacking[0] if lacking else None)
+
+
+def test_weights_to_start_from_that_are_not_there(cfg: dict) -> None:
+    cfg['load_from'] = 'gone.pth'
+    assert _findings(cfg) == [(ERROR, 'load_from', 'missing file')]
+    cfg['load_from'] = __file__
+    assert _findings(cfg) == []
 
 
 @pytest.mark.parametrize('read', [False, True])

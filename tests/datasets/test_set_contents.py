@@ -356,6 +356,9 @@ def test_validation_without_annotations_or_some_class(good, write) -> None:
     good['annotations'] = []
     found = _kinds(_read(_cfg(write(good)), 'val_dataloader'))
     assert found == {'no annotation': ERROR}
+    # As of test-dev, whose annotations nobody has: a training does not read them.
+    found = _kinds(_read(_cfg(write(good)), 'test_dataloader'))
+    assert found == {'no annotation': WARNING}
 
 
 def test_unlabelled_json_needs_no_annotation(good, write, tmp_path: Path) -> None:

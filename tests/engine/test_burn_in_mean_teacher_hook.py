@@ -38,6 +38,7 @@ def make_runner(monkeypatch):
 
     def make(hook, **kwargs) -> SimpleNamespace:
         defaults = dict(model=Semi(), hooks=[hook], iter=0, _load_from=None, _resume=False, cfg={})
+        defaults['max_iters'] = 100
         defaults['optim_wrapper'] = SimpleNamespace(_accumulative_counts=1)
         return SimpleNamespace(**{**defaults, **kwargs})
 
@@ -100,6 +101,24 @@ def test_the_teacher_that_goes_takes_its_statistics_with_it(make_runner) -> None
     # The copies of the supervised phase are one teacher that learns; iteration 2 ends the burn-in.
     assert told == [2]
     assert float(state.reliability.max()) == float(state.score_histogram.max()) == 2
+
+
+def test_a_training_that_ends_before_the_unlabelled_images_is_said(
+    make_runner, log: list[str]
+) -> None:
+    for iters, said in ((99, 0), (100, 1)):
+        hook = BurnInMeanTeacherHook(supervised_iters=iters)
+        hook.before_train(make_runner(hook))
+        assert len(log) == said
+    assert 'supervised_iters=100 is not below the 100 iterations' in log[0]
+
+
+def test_masks_that_the_detector_does_not_predict_are_refused(make_runner) -> None:
+    hook = BurnInMeanTeacherHook()
+    cfg = dict(model=dict(detector=dict(roi_head=dict(mask_head=None))))
+    cfg['val_evaluator'] = dict(type='LongTailMetric')
+    with pytest.raises(ValueError, match=r"LongTailMetric: metric=.*has 'segm'.*mask_head"):
+        hook.before_train(make_runner(hook, cfg=cfg))
 
 
 def test_plain_soft_teacher_equals_the_hosts_hook_on_parameters(make_runner) -> None:

@@ -119,6 +119,36 @@ def test_pipelines(config: Config, step: dict, words: list[str]) -> None:
     assert all(word in finding.detail for word in words)
 
 
+def test_a_list_of_hooks_that_lost_the_mean_teacher(config: Config) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    (finding,) = [f for f in found(cfg) if f.severity == ERROR]
+    assert (finding.subject, finding.kind) == ('custom_hooks', 'no mean teacher')
+    # Given weights may be meant to stay.
+    cfg.load_from = __file__
+    assert [f.severity for f in found(cfg) if f.kind == 'no mean teacher'] == [WARNING]
+    cfg.custom_hooks = [dict(type='MeanTeacherHook')]
+    assert [f for f in found(cfg) if f.kind == 'no mean teacher'] == []
+
+
+def test_a_training_that_ends_before_the_unlabelled_images(config: Config) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.train_cfg.max_iters = 300
+    assert cfg.custom_hooks[0].supervised_iters == 400
+    (finding,) = found(cfg)
+    assert finding.kind == 'unlabelled images that never count' and finding.severity == WARNING
+    sets = tuple(read_set(one) for one in configured_sets(cfg))
+    length = training_length(cfg, sets)
+    assert length is not None and length.unlabelled_passes == 0
+
+
+def test_masks_that_the_detector_does_not_predict(config: Config) -> None:
+    cfg = copy.deepcopy(config)
+    cfg.merge_from_dict(dict(model=dict(detector=dict(roi_head=dict(mask_head=None)))))
+    (finding,) = [f for f in found(cfg) if f.severity == ERROR]
+    assert finding.subject == 'val_evaluator' and "metric='bbox'" in finding.detail
+
+
 @pytest.mark.parametrize('hook', [dict(momentum=0.1), 'RandomStateHook', None])
 def test_a_hook_without_a_type(config: Config, hook: Any) -> None:
     cfg = copy.deepcopy(config)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
@@ -234,6 +235,11 @@ def test_a_teacher_without_batch_statistics_is_noticed_at_once() -> None:
     detector = detector_config()
     detector.backbone.norm_eval = False
     model = MODELS.build(semi_config(detector, **GENEROUS)).train()
+    # As mmdet's hook does: parameters, but no buffers.
+    with torch.no_grad():
+        pairs = zip(model.teacher.parameters(), model.student.parameters(), strict=True)
+        for parameter, own in pairs:
+            parameter.copy_(own)
     for _ in range(2):
         model.loss(*multi_batch())
     with pytest.raises(RuntimeError, match=r'teacher\.backbone.*BurnInMeanTeacherHook'):
@@ -244,6 +250,42 @@ def test_a_teacher_without_batch_statistics_is_noticed_at_once() -> None:
     copy_teacher(model.student, model.teacher)
     model.teacher_has_buffers, model._iter = False, 2
     model.loss(*multi_batch())
+
+
+@pytest.mark.parametrize('name', ['faster-rcnn', 'cascade-mask-rcnn'])
+def test_a_teacher_that_no_hook_updates_is_noticed_at_once(name: str) -> None:
+    model = MODELS.build(semi_config(detector_config(name), **GENEROUS)).train()
+    weights = copy.deepcopy(model.state_dict())
+    for _ in range(2):
+        model.loss(*multi_batch())
+    with pytest.raises(RuntimeError, match=r'no hook makes it follow.*BurnInMeanTeacherHook'):
+        model.loss(*multi_batch())
+    # A student that has learned since the hook made the teacher its copy.
+    model._iter = 2
+    copy_teacher(model.student, model.teacher)
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            parameter += 0.2 * parameter.std(unbiased=False) * torch.randn_like(parameter)
+    model.loss(*multi_batch())
+    # Weights that somebody gave, which need not be the student's.
+    weights['num_iters'].fill_(2)
+    model.load_state_dict(weights)
+    model.loss(*multi_batch())
+
+
+def test_an_empty_branch_is_named_before_the_batch_is_stacked() -> None:
+    model = tiny_teacher()
+    image, sample = torch.zeros(3, 32, 32), DetDataSample()
+    branches = ('sup', 'unsup_teacher', 'unsup_student')
+    # What mmdet's MultiBranch and collate leave of two labelled images.
+    batch = {
+        key: {name: [value if name == 'sup' else None] * 2 for name in branches}
+        for key, value in (('inputs', image), ('data_samples', sample))
+    }
+    with pytest.raises(KeyError, match=r"branch 'unsup_teacher' \(it has \['sup'\]\).*batch_size"):
+        model.data_preprocessor(batch, True)
+    plain = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
+    assert plain['inputs'].shape[0] == 1
 
 
 def test_the_teacher_stays_in_evaluation_mode() -> None:
