@@ -131,6 +131,8 @@ def _build(case: Case, detector: Any, kind: str, semi_train_cfg: dict) -> nn.Mod
     # mmengine logs every tensor that it fills.
     MMLogger.get_current_instance().setLevel('WARNING')
     model.init_weights()
+    # As a mean-teacher hook begins.
+    model.teacher.load_state_dict(model.student.state_dict())
     model = model.to(case.device).train()
     model.teacher.eval()
     _Planting(model.teacher, case.num_classes, scores=True)

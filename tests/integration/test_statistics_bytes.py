@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 import mmdet_softpl  # noqa: F401  isort: skip
 from benchmarks.speed.counts import FEATURE_SIZE, _head, bytes_per_iteration, reduced
+from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
 from mmdet_softpl.models.class_state import ClassState
 from tests.support.ranks import run_ranks
 
@@ -56,9 +57,9 @@ def work(rank: int) -> dict[str, Any]:
     torch.manual_seed(0)
     detector = use_smoothed_head(detector_config('faster-rcnn'), refresh_interval=INTERVAL)
     cfg = dict(calibration_interval=1, refresh_interval=INTERVAL, student_correction=True)
-    model = MMDistributedDataParallel(
-        MODELS.build(semi_config(detector, **cfg)).train(), broadcast_buffers=False
-    )
+    semi = MODELS.build(semi_config(detector, **cfg)).train()
+    copy_teacher(semi.student, semi.teacher)
+    model = MMDistributedDataParallel(semi, broadcast_buffers=False)
     inputs, samples = multi_batch(size=64)
     sent: list[int] = []
     by_iteration = []
