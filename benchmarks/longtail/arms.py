@@ -69,7 +69,11 @@ ARMS = {
     'soft-teacher': Arm("mmdet's SoftTeacher (boxes) on the head of 0", '3', 'plain'),
     '0-normed': Arm('0 with a normalised classifier', '0', 'normed', 'normed', unlabeled=False),
     '2-normed': Arm(
-        '2 with a normalised classifier', '2', 'similarity-normed', 'normed', unlabeled=False
+        '0-normed + similarity smoothing',
+        '0-normed',
+        'similarity-normed',
+        'normed',
+        unlabeled=False,
     ),
     '3-normed': Arm('3 with a normalised classifier', '3', 'normed', 'normed'),
     '3-shipped': Arm(
