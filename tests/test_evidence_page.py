@@ -176,6 +176,37 @@ def test_smoothing_alone(table: Table) -> None:
     assert f'takes {mean["APf"]} from frequent classes ({ends["APf"]})' in page
 
 
+def test_two_views(table: Table) -> None:
+    """The sentences on what is shipped without the mirror image, seed 2."""
+
+    def value(arm: str, split: str, metric: str) -> float:
+        return table.by_seed(arm, split, metric)[2]
+
+    shipped, plain = '7-shipped', '7-shipped-mirror-0'
+    scores = {
+        (arm, split): ' / '.join(f'{100 * value(arm, split, name):.1f}' for name in METRICS[:2])
+        for arm in (shipped, plain)
+        for split in ('tune', 'test')
+    }
+    time = value(shipped, 'train', 'semi_cpu_seconds') / value(plain, 'train', 'semi_cpu_seconds')
+    rare = {
+        (arm, name): value(arm, 'unlabeled_all', f'rare_pseudo_{name}')
+        for arm in (shipped, plain)
+        for name in ('precision', 'recall')
+    }
+    errors = [value(arm, 'unlabeled_all', 'pseudo_cc_ece') for arm in (shipped, plain)]
+    page = PAGES[1].read_text(encoding='utf-8')
+    for sentence in (
+        f'comes to {scores[plain, "tune"]} on `tune` and {scores[plain, "test"]} on `test`, with '
+        f'it to {scores[shipped, "tune"]} and {scores[shipped, "test"]}: no AP',
+        f'takes {time:.2f} times the CPU time',
+        f'precision {rare[shipped, "precision"]:.2f} instead of {rare[plain, "precision"]:.2f}, '
+        f'recall {rare[shipped, "recall"]:.3f} instead of {rare[plain, "recall"]:.3f}',
+        f'error {errors[0]:.3f} with it, {errors[1]:.3f} without',
+    ):
+        assert sentence in page, sentence
+
+
 def test_leads_in_the_readme(table: Table) -> None:
     """What is shipped minus others in the same seeds, with intervals."""
     others = {

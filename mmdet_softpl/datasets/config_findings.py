@@ -231,7 +231,7 @@ def _sampler(
     size, loaded = sampler.get('batch_size'), loader.get('batch_size')
     shares = batch_shares(size or 0, ratio)
     if size != loaded:
-        whole = all(shares) and lacking_batch(shares, loaded or 0) is None
+        whole = batches_are_mixed(shares, loaded or 0)
         yield Finding(
             WARNING if whole else ERROR,
             subject,
@@ -269,22 +269,19 @@ def batch_shares(batch_size: int, source_ratio: Sequence[float]) -> list[int]:
     return shares
 
 
-def lacking_batch(shares: Sequence[int], loaded: int) -> int | None:
-    """The first batch of a loader that lacks a source, where the sampler counts other batches.
+def batches_are_mixed(shares: Sequence[int], loaded: int) -> bool:
+    """Whether every batch of a loader has all sources, where the sampler counts other batches.
 
     Args:
         shares: images of each source in what the sampler takes for a batch, in its order.
         loaded: images in a batch of the loader.
-
-    Returns:
-        Its position; None where every batch has all sources, 0 where ``loaded`` is none.
     """
-    if loaded < 1:
-        return 0
+    if loaded < 1 or not all(shares):
+        return False
     order = [source for source, share in enumerate(shares) for _ in range(share)]
     stream = order * (math.lcm(len(order), loaded) // len(order))
-    batches = [set(stream[i : i + loaded]) for i in range(0, len(stream), loaded)]
-    return next((i for i, batch in enumerate(batches) if len(batch) < len(shares)), None)
+    batches = (set(stream[i : i + loaded]) for i in range(0, len(stream), loaded))
+    return all(len(batch) == len(shares) for batch in batches)
 
 
 def _aspect_groups(

@@ -12,7 +12,7 @@ import pytest
 from mmdet.datasets.samplers import MultiSourceSampler
 from mmdet.models.losses import SeesawLoss
 
-from mmdet_softpl.datasets.config_findings import batch_shares, config_findings, lacking_batch
+from mmdet_softpl.datasets.config_findings import batch_shares, batches_are_mixed, config_findings
 from mmdet_softpl.datasets.config_sets import configured_sets
 from mmdet_softpl.datasets.findings import ERROR, WARNING, Finding
 from mmdet_softpl.datasets.image_scan import scan_images
@@ -173,8 +173,8 @@ def test_shares_as_the_host_counts_them(size: int, ratio: list[int]) -> None:
 def test_a_batch_that_lacks_a_source_as_the_loader_cuts_it(shares: list[int], loaded: int) -> None:
     order = itertools.cycle([0] * shares[0] + [1] * shares[1])
     batches = [set(itertools.islice(order, loaded)) for _ in range(50)]
-    lacking = [i for i, batch in enumerate(batches) if len(batch) < 2]
-    assert lacking_batch(shares, loaded) == (lacking[0] if lacking else None)
+    assert batches_are_mixed(shares, loaded) == all(len(batch) == 2 for batch in batches)
+    assert not batches_are_mixed(shares, 0) and not batches_are_mixed([0, 2], loaded)
 
 
 def test_weights_to_start_from_that_are_not_there(cfg: dict) -> None:
