@@ -33,6 +33,8 @@ KNOBS = {
         'boost_gamma': Knob(1.0, (0.5, 2.0)),
         # Whether labels are means over a view and its mirror image.
         'mirror': Knob(True, (False,), 'detector'),
+        # Of rare classes; 0 of all.
+        'prototype_weight': Knob(1.0, (0.0,)),
         'smoothing': Knob(0.1, (0.05, 0.2), 'box head'),
         'temperature': Knob(0.1, (0.05, 0.3), 'box head'),
         'unsup_weight': Knob(1.0, (0.5,), 'detector'),

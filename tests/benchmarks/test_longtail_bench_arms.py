@@ -208,6 +208,9 @@ def test_a_knob_arm_turns_its_knob_alone(configs: dict[str, Config]) -> None:
         before, after = found
         if before is None:
             before = inspect.signature(SmoothedCEHead).parameters[knob].default
+        if isinstance(before, list):
+            # By group, rare classes first.
+            before = before[0]
         assert (before, after) == (KNOBS[turned][knob].default, value)
 
 
