@@ -34,6 +34,7 @@ from .reliability import (
     reliability_counts,
 )
 from .seesaw import joint_logits, seesaw_excess
+from .sharpening import sharpen_scores
 from .similarity import (
     ClassSimilarity,
     cap_inflow,
@@ -109,6 +110,7 @@ __all__ = [
     'resample_roi_masks',
     'score_histogram',
     'seesaw_excess',
+    'sharpen_scores',
     'shrink_to_groups',
     'similarity_from_confusion',
     'similarity_from_matrix',

@@ -85,7 +85,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             - ``label_mode``: ``'soft'`` or ``'hard'`` (one-hot labels, binary masks),
             - ``score_thr``: threshold of every class until a hook sets its own, in [0, 1],
             - ``score_floor``, ``iou_thr``, ``cross_class_iou_thr``, ``max_per_img``,
-              ``objectness_thr``, ``mirror``: see ``LabelingCfg``,
+              ``objectness_thr``, ``mirror``, ``label_temperature``: see ``LabelingCfg``,
             - ``calibration``: ``'none'``, ``'temperature'``, ``'group_temperature'`` or
               ``'histogram'``,
             - ``student_correction``: whether the student's logits carry offsets (off: in runs so

@@ -123,6 +123,7 @@ def checked_settings(semi_train_cfg: dict | None) -> ConfigDict:
         check_range(owner, key, cfg[key], 0, 1, include_lower=False)
     for key in ('sup_weight', 'unsup_weight'):
         check_range(owner, key, cfg[key], 0, None)
+    check_range(owner, 'label_temperature', cfg['label_temperature'], 0, None, include_lower=False)
     for key in ('mirror', 'student_correction'):
         check_choice(owner, key, cfg[key], (True, False))
     for key in ('max_per_img', 'calibration_interval', 'refresh_interval'):

@@ -19,7 +19,12 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_softpl.functional import apply_calibrator, boost_scores, prototype_log_evidence
+from mmdet_softpl.functional import (
+    apply_calibrator,
+    boost_scores,
+    prototype_log_evidence,
+    sharpen_scores,
+)
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.mirror_view import MirrorView, mirror_view
 from mmdet_softpl.models.roi_adapter import (
@@ -48,6 +53,8 @@ class LabelingCfg:
             it, in [0, 1].
         mirror: Class scores and masks are means over the view and its mirror image, which costs
             a pass of the backbone (data distillation, arXiv 1712.04440).
+        label_temperature: T of ``sharpen_scores``, > 0: below 1 labels are surer of an object's
+            likeliest classes than the network is.
     """
 
     score_floor: float = 0.05
@@ -56,6 +63,7 @@ class LabelingCfg:
     max_per_img: int = 100
     objectness_thr: float = 0.7
     mirror: bool = False
+    label_temperature: float = 1.0
 
 
 @dataclass
@@ -66,7 +74,7 @@ class TeacherView:
         feats: Feature levels.
         detections: For each image, InstanceData in view coordinates with ``bboxes`` (K, 4),
             ``labels`` (K,), ``scores`` (K,) boosted class scores, ``score_vectors`` (K, C+1),
-            ``own_scores`` (K,) the network's own, without boost and prototypes,
+            ``own_scores`` (K,) the network's own, sharpened, without boost and prototypes,
             ``objectness`` (K,) = 1 - p_bg, ``target_scores`` (K,) calibrated scores, what soft
             targets give the label; ``confidences`` (K,) how likely the label is right: own
             scores, changed in the same ratio; ``surest`` (K,) bool: the surest label of its
@@ -152,6 +160,7 @@ def teacher_detect(
     mirrored = mirror_view(teacher, batch_inputs) if cfg.mirror else None
     if mirrored is not None:
         scores = (scores + mirrored.scores(teacher, priors, metas)) / 2
+    scores = sharpen_scores(scores, cfg.label_temperature)
     boosted = boost_scores(scores, state.boosts, evidence)
     head = stages_of(teacher.roi_head)[-1].bbox_head
     columns = (scores.split(counts), boosted.split(counts), deltas.split(counts))
