@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmdet_softpl.datasets.load_items import load_items
 from mmdet_softpl.engine.part_folder import in_parts
-from mmdet_softpl.functional import boost_scores
+from mmdet_softpl.functional import boost_scores, sharpen_scores
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.roi_adapter import (
     class_boxes,
@@ -144,6 +144,8 @@ def _agreement(
     roi_head, device = detector.teacher.roi_head, feats[0].device
     classes = classes.to(device)
     rois, scores, deltas = score_rois(roi_head, feats, [b.to(device) for b in boxes], metas)
+    # The boosts were aligned on such scores.
+    scores = sharpen_scores(scores, detector.labeling_cfg.label_temperature)
     # Whether a name is right is asked, not whether it is worth a pseudo-label: the prototypes
     # speak for every class, not for the rare ones alone.
     weights = torch.ones(detector.num_classes, device=device)

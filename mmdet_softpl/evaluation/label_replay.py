@@ -29,6 +29,7 @@ from mmdet_softpl.functional import (
     boost_scores,
     calibration_table,
     reliability_counts,
+    sharpen_scores,
 )
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS, ClassState
 from mmdet_softpl.models.label_policy import LabelPolicy
@@ -52,7 +53,7 @@ class LabelSettings(LabelPolicy):
     """What decides which detections become pseudo-labels, and how sure they are said to be.
 
     Attributes:
-        label_mode: ``semi_train_cfg.label_mode``.
+        label_mode, label_temperature: Those of ``semi_train_cfg``.
         temperature: Of the prototype evidence, > 0; None: the head's own.
         calibration: ``semi_train_cfg.calibration``.
         held_out: Training calibrates on images of its own (``HeldOutCalibrationHook``); if not,
@@ -60,6 +61,7 @@ class LabelSettings(LabelPolicy):
     """
 
     label_mode: str = 'soft'
+    label_temperature: float = 1.0
     temperature: float | None = None
     calibration: str = 'histogram'
     held_out: bool = False
@@ -74,7 +76,7 @@ class LabelSettings(LabelPolicy):
         cls, hook: Mapping, semi_train_cfg: Mapping, held_out: bool = False
     ) -> LabelSettings:
         """Settings of a ``RareBoostPseudoLabeler`` and a ``semi_train_cfg``, as in a config."""
-        keys = ('calibration', 'label_mode')
+        keys = ('calibration', 'label_mode', 'label_temperature')
         own = {key: semi_train_cfg[key] for key in keys if key in semi_train_cfg}
         return cls(held_out=held_out, **LabelPolicy.given_by(hook), **own)
 
@@ -88,7 +90,7 @@ class Replay:
         image: (D,) int64 index of the image among those replayed.
         labels: (D,) int64.
         scores: (D,) boosted class scores.
-        own_scores: (D,) the network's own.
+        own_scores: (D,) the network's own, sharpened.
         kept: (D,) bool, above the threshold of the class.
         judged: (D,) bool, the annotations say something about it.
         correct: (D,) bool, takes an object of its class at box IoU 0.5.
@@ -232,17 +234,19 @@ def candidates_of(
     if evidence is not None:
         weighted = state.prototype_weights[image.classes] * evidence
         evidence = torch.cat([weighted, torch.zeros(num_rois, 1)], 1)
-    scores = boost_scores(image.scores, boosts, evidence)
+    # All classes that are not stored count as one: they were the least likely ones.
+    own_scores = sharpen_scores(image.scores, settings.label_temperature)
+    scores = boost_scores(own_scores, boosts, evidence)
 
     def decode(roi_inds: Tensor, columns: Tensor) -> Tensor:
         agnostic = image.bboxes.shape[1] == 1
         return image.bboxes[roi_inds, torch.zeros_like(columns) if agnostic else columns]
 
-    objectness = 1 - image.scores[:, -1]
+    objectness = 1 - own_scores[:, -1]
     found = find_candidates(scores[:, :-2], objectness, decode, cfg, image.classes)
     rows = found.pop('roi_inds')
     found.objectness = objectness[rows]
-    own = image.scores[rows, :-2] * (image.classes[rows] == found.labels[:, None])
+    own = own_scores[rows, :-2] * (image.classes[rows] == found.labels[:, None])
     found.own_scores = own.sum(1)
     found.classes, found.score_vectors = image.classes[rows], scores[rows]
     return found

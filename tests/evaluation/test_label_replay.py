@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ SETTINGS = (
     ),
     LabelSettings(
         threshold_mode='quantile', quantile=0.4, thr_range=(0.2, 0.9), min_count=3, boost_gamma=1.0,
-        max_boost=8.0, prototype_weight=(0.3, 1.0, 0.2), temperature=0.05,
+        max_boost=8.0, prototype_weight=(0.3, 1.0, 0.2), temperature=0.05, label_temperature=0.5,
     ),
 )  # fmt: skip
 STATISTICS = tiny_labelling.statistics()
@@ -61,7 +62,7 @@ def test_equals_labelling_in_training(tmp_path: Path, name: str) -> None:
     ann_file = tiny_labelling.write_images(tmp_path, count=3)
     dataset = tiny_labelling.build_dataset(ann_file)
     detector = tiny_labelling.build_teacher(name)
-    cfg = detector.labeling_cfg
+    plain = detector.labeling_cfg
     dump = dump_teacher(
         detector, dataset, tiny_labelling.ground_truth(ann_file), tmp_path / 'dumps', {}
     )
@@ -71,6 +72,7 @@ def test_equals_labelling_in_training(tmp_path: Path, name: str) -> None:
     own = head.temperature
     compared = kept = 0
     for settings in SETTINGS:
+        cfg = replace(plain, label_temperature=settings.label_temperature)
         found = replay(dump, settings, STATISTICS, cfg)
         state = found.state
         table = torch.linspace(0, 1, state.calibration.shape[1]) ** 2
@@ -113,12 +115,15 @@ def test_thresholds_are_those_of_the_scores_they_led_to() -> None:
 
 def test_settings_from_a_config() -> None:
     hook = dict(type='X', alpha=0.3, prototype_weight=1, thr_range=[0.2, 0.8], interval=7)
-    settings = LabelSettings.from_configs(hook, dict(calibration='none', unsup_weight=1.0))
+    settings = LabelSettings.from_configs(
+        hook, dict(calibration='none', unsup_weight=1.0, label_temperature=0.5)
+    )
     assert settings == LabelSettings(
         alpha=0.3,
         prototype_weight=(1.0, 1.0, 1.0),
         thr_range=(0.2, 0.8),
         calibration='none',
+        label_temperature=0.5,
     )
     assert LabelSettings.from_configs({}, {}) == LabelSettings()
     assert LabelSettings.from_configs({}, {}, held_out=True).held_out

@@ -39,6 +39,7 @@ def test_augmentations_of_a_batch_that_resize_are_refused(augment: dict, refused
         (dict(calibration='platt'), ['platt', "'histogram'", "'group_temperature'"]),
         (dict(score_thr=1.2), ['score_thr', '1.2']),
         (dict(score_floor=-0.1), ['score_floor', '-0.1']),
+        (dict(label_temperature=0.0), ['label_temperature', '0.0']),
         (dict(iou_thr=0.0), ['iou_thr', '0.0']),
         (dict(mirror='False'), ['mirror', "'False'"]),
         (dict(student_correction='False'), ['student_correction', "'False'"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,6 +82,35 @@ def test_a_boost_changes_the_class_not_the_objectness() -> None:
         for view in (plain, boosted)
     ]
     assert share[1] > 1.5 * share[0]
+
+
+def test_a_label_temperature_sharpens_the_class_not_the_objectness() -> None:
+    model = tiny_teacher(score_floor=0.0)
+    boosts = torch.tensor([2.0, 1, 0.5, 1, 1])
+    model.class_state.boosts.copy_(boosts)
+    inputs, samples = multi_batch()
+    seen = []
+    for temperature in (1.0, 0.5):
+        model.labeling_cfg = replace(model.labeling_cfg, label_temperature=temperature)
+        view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+        seen.append(InstanceData.cat(view.detections))
+    plain, sharp = seen
+    compared = 0
+    for vector, objectness, label, own in zip(
+        sharp.score_vectors, sharp.objectness, sharp.labels, sharp.own_scores, strict=True
+    ):
+        # The RoI of the plain teacher with the same objectness.
+        (rows,) = torch.where((plain.objectness - objectness).abs() < 1e-7)
+        if not len(rows):
+            continue
+        shares = (plain.score_vectors[rows[0], :-1] / boosts).square()
+        shares = shares / shares.sum()
+        torch.testing.assert_close(own, objectness * shares[label], rtol=1e-3, atol=1e-6)
+        expected = shares * boosts / (shares * boosts).sum() * objectness
+        torch.testing.assert_close(vector[:-1], expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(vector[-1], 1 - objectness)
+        compared += 1
+    assert compared > 3
 
 
 def test_confidences_are_calibrated_and_not_boosted() -> None:
