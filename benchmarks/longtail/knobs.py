@@ -31,8 +31,8 @@ KNOBS = {
         # What threshold mode `prior` aims at.
         'alpha': Knob(0.5, (0.25, 1.0)),
         'boost_gamma': Knob(1.0, (0.5, 2.0)),
-        # Of soft labels: below 1 they are surer than the network.
-        'label_temperature': Knob(1.0, (0.25, 0.5), 'detector'),
+        # Of soft labels: below 1 they are surer than the network, above 1 less sure.
+        'label_temperature': Knob(1.0, (0.25, 0.5, 2.0), 'detector'),
         # Whether labels are means over a view and its mirror image.
         'mirror': Knob(True, (False,), 'detector'),
         # Of rare classes; 0 of all.
