@@ -1,8 +1,8 @@
 """Does the proxy of ``softpl tune`` rank the arms as their trainings do?
 
-`python -m benchmarks.longtail.proxy --seed 2`, after runs of that seed: the teacher at the end of
-the burn-in looks at the split `tune`, labels it as each arm would, and the proxy of these labels
-stands beside what the arm's training came to.
+`python -m benchmarks.longtail.proxy --arm 7-shipped --seed 2`, after runs of that seed: the teacher
+at the end of the burn-in looks at the split `tune`, labels it as the arm and its variations would,
+and the proxy of these labels stands beside what their trainings came to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from mmdet_softpl.progress import Progress
 
-from .arms import ARMS, FULL_METHOD, arm_config, placed
+from .arms import ARMS, FULL_METHOD, SHIPPED, arm_config, placed
 from .job import Job
 from .knobs import KNOBS
 from .presets import PRESETS, Preset
@@ -25,16 +25,31 @@ from .results import Table
 
 HERE = Path(__file__).resolve().parent
 SPLIT = 'tune'
-# The others have hard labels, or differ in what no replay of labels can see; 7-tuned was chosen by
-# this proxy.
-ARMS_TO_RANK = (
-    '5', '5v', '6a', '6', FULL_METHOD, '7-defaults', '7-tuned-kept',
-    *(
-        name for name, arm in ARMS.items()
-        if arm.knob and arm.previous == FULL_METHOD
-        and KNOBS[FULL_METHOD][arm.knob[0]].owner == 'labeler'
-    ),
-)  # fmt: skip
+# Knobs of the detector that a replay of labels sees, as it does those of the labeller.
+REPLAYED = ('label_temperature', 'mirror')
+
+
+def _variations(arm: str) -> tuple[str, ...]:
+    """The arm, and what is it with one knob turned that a replay sees."""
+    knobs = KNOBS[arm]
+    return (
+        arm,
+        *(
+            name
+            for name, other in ARMS.items()
+            if other.knob
+            and other.previous == arm
+            and (knobs[other.knob[0]].owner == 'labeler' or other.knob[0] in REPLAYED)
+        ),
+    )
+
+
+# By an arm whose burn-in they share. The others have hard labels, or differ in what no replay of
+# labels can see.
+ARMS_TO_RANK = {
+    FULL_METHOD: ('5', '5v', '6a', '6', '7-defaults', '7-tuned-kept', *_variations(FULL_METHOD)),
+    SHIPPED: _variations(SHIPPED),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog='python -m benchmarks.longtail.proxy', description=__doc__.splitlines()[0]
     )
     parser.add_argument('--preset', choices=PRESETS, default='cpu')
+    parser.add_argument(
+        '--arm', choices=ARMS_TO_RANK, default=FULL_METHOD, help='whose burn-in and variations'
+    )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='folder of the runs')
     parser.add_argument('--data', type=Path, help='folder of the pictures')
@@ -57,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     preset = PRESETS[args.preset]
     out = (args.out or Path('work_dirs') / 'longtail' / preset.name).resolve()
     data_root = (args.data or out / 'data').resolve()
-    burn_in = Job(FULL_METHOD, args.seed, 'burn-in').folder(out) / 'final.pth'
+    burn_in = Job(args.arm, args.seed, 'burn-in').folder(out) / 'final.pth'
     if not burn_in.is_file():
-        print(f'error: {burn_in} does not exist; run arm {FULL_METHOD} first.', file=sys.stderr)
+        print(f'error: {burn_in} does not exist; run arm {args.arm} first.', file=sys.stderr)
         return 2
     table = Table(json.loads((args.results / 'results.json').read_text()), preset.name)
     trained = {
@@ -68,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for split in ('tune', 'test')
             for metric in ('segm_AP', 'segm_APr')
         )
-        for arm in ARMS_TO_RANK
+        for arm in ARMS_TO_RANK[args.arm]
     }
     trained = {arm: values for arm, values in trained.items() if None not in values}
     if not trained:

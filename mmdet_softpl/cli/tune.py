@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from mmdet_softpl.engine.held_out import HeldOut
 
 NAME = 'tune'
-PROXY = 'geometric mean over groups of F1 of the labels that the student learns from'
+PROXY = (
+    'geometric mean over groups of what soft labels give the true class of an object (of hard '
+    'labels: of their F1)'
+)
 HELP = 'choose boost, prototype weights, thresholds on held-out images, without training'
 
 EXAMPLE = """example:
@@ -246,6 +249,11 @@ def _print(result: dict[str, Any], out: Path) -> None:
     old, new = result['report']['old'], result['report']['new']
     rows = [('proxy', 'proxy'), ('calibration error', 'ece')]
     rows += [
+        (f'given to the true class, {group}', f'likelihood_{group}')
+        for group in GROUP_NAMES
+        if f'likelihood_{group}' in old
+    ]
+    rows += [
         (f'{what} {kind}, {group}', f'{key}{kind}_{group}')
         for what, key in (('learned', 'learned_'), ('kept', ''))
         for group in GROUP_NAMES
@@ -264,7 +272,7 @@ def _print(result: dict[str, Any], out: Path) -> None:
             'choice the AP did not rise.'
         )
     settings = LabelSettings.from_dict(result['best'])
-    read = {*labeller_arguments(settings, True), 'temperature', 'calibration'}
+    read = {*labeller_arguments(settings, True), 'temperature', 'calibration', 'label_temperature'}
     changed = [k for k in result['best'] if result['best'][k] != result['start'][k]]
     for key in filter(read.__contains__, changed):
         print(f'{key}: {_short(result["start"][key])} -> {_short(result["best"][key])}')

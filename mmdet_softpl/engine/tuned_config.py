@@ -45,7 +45,7 @@ def apply_settings(cfg: Config, settings: LabelSettings, temperatures: Sequence[
     _, hook = labeller_of(cfg)
     hook.update(labeller_arguments(settings, bool(temperatures)))
     cfg.model.setdefault('semi_train_cfg', {})
-    cfg.model.semi_train_cfg.calibration = settings.calibration
+    cfg.model.semi_train_cfg.update(_detector_arguments(settings))
     if _new_temperature(settings, temperatures):
         heads = cfg.model.detector.roi_head.bbox_head
         head = heads[-1] if isinstance(heads, list) else heads
@@ -82,11 +82,20 @@ def tuned_config_text(
         else:
             detector = f'bbox_head=dict(temperature={settings.temperature!r})'
         detector = f'    detector=dict(roi_head=dict({detector})),\n'
+    own = ', '.join(f'{key}={value!r}' for key, value in _detector_arguments(settings).items())
     lines += [
         'model = dict(',
-        f'    semi_train_cfg=dict(calibration={settings.calibration!r}),',
+        f'    semi_train_cfg=dict({own}),',
     ]
     return '\n'.join(lines) + f'\n{detector})\n'
+
+
+def _detector_arguments(settings: LabelSettings) -> dict[str, Any]:
+    """Keys of ``semi_train_cfg``; hard labels have no temperature."""
+    values: dict[str, Any] = dict(calibration=settings.calibration)
+    if settings.label_mode == 'soft':
+        values['label_temperature'] = _rounded(settings.label_temperature)
+    return values
 
 
 def _new_temperature(settings: LabelSettings, temperatures: Sequence[float]) -> bool:

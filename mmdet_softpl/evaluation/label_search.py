@@ -50,6 +50,7 @@ FLOATS: dict[str, tuple[float, float, bool]] = {
     'thr_high': (0.6, 0.95, False),
     'boost_gamma': (0.0, 1.5, False),
     'max_boost': (1.0, 16.0, True),
+    'label_temperature': (0.3, 2.0, True),
     **{f'prototype_weight_{name}': (0.0, 1.0, False) for name in GROUP_NAMES},
 }
 # Read by one threshold mode only; elsewhere their values would be noise to the search.
@@ -311,6 +312,8 @@ def _parameters(settings: LabelSettings, temperatures: Sequence[float]) -> dict[
             'thr_low': settings.thr_range[0],
             'thr_high': settings.thr_range[1],
         }
+    else:
+        params['label_temperature'] = settings.label_temperature
     if settings.held_out:
         params['calibration'] = settings.calibration
     if temperatures:

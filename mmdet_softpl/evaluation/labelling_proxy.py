@@ -1,4 +1,4 @@
-"""One number for a way of labelling, from labelled images alone: F1 of what is learned from.
+"""One number for a way of labelling, from labelled images alone: how right what is learned is.
 
 Shape legend: I images, C foreground classes, B confidence bins, G = 3 frequency groups.
 """
@@ -28,9 +28,10 @@ class GroupStatistics:
 
     Attributes:
         counts: (I, 4, G) kept, judged, right pseudo-labels, and objects.
-        learned: (I, 2, G) mass of the labels that the student learns from, and what of it is on
+        learned: (I, 4, G) mass of the labels that the student learns from, and what of it is on
             the true class: of the soft labels of all objects, or of kept ones where labels are
-            hard.
+            hard. Of soft labels also the objects that it learns from, and the sum of the logarithms
+            of what their classes get (:func:`.soft_sums`); else 0.
         reliability: (I, 3, G, B) count, correct and confidence sums of the surest detections.
     """
 
@@ -54,7 +55,7 @@ def group_statistics(found: Replay, confidences: Tensor, target_scores: Tensor) 
     values = torch.stack([kept, kept * found.judged, kept * found.correct])
     counts = torch.zeros(3, size).index_add(1, rows, values).view(3, num_images, -1)
     counts = counts.transpose(0, 1)
-    learned = counts[:, 1:]
+    learned = torch.cat([counts[:, 1:], torch.zeros_like(counts[:, 1:])], 1)
     if found.soft is not None:
         sums = soft_sums(found.soft, found.labels, found.scores, target_scores, groups)
         weighted = sums * found.weights[:, None, None]
@@ -79,27 +80,32 @@ def f_beta(precision: float, recall: float, beta: float) -> float:
 def labelling_proxy(
     counts: Tensor, learned: Tensor, reliability: Tensor, beta: float = 0.5
 ) -> dict[str, float]:
-    """Geometric mean over groups of F1 of what the student learns from.
+    """Geometric mean over groups of how right the labels are that the student learns from.
 
-    Of the labels that it learns from, precision is the share on the true class, recall that share
-    per object. The geometric mean counts a doubling for rare classes as much as one for frequent
-    ones, however few of the former are right. Groups without an object count for nothing.
-    docs/tune.md has how it ranks settings.
+    Of soft labels it is what they give the true class, geometric mean over the objects of a group:
+    the exponential of minus the cross entropy that the truth has under them, which is lowest for
+    labels that say how likely each class is (a proper scoring rule; labels that are surer than
+    right lose). Of hard labels it is F1; for these precision is the share on the true class,
+    recall that share per object. The geometric mean counts a doubling for rare classes as much as
+    one for frequent ones, however few of the former are right. Groups without an object count for
+    nothing. docs/tune.md has how it ranks settings.
 
     Args:
         counts: (4, G) kept, judged, right, objects.
-        learned: (2, G) mass, right mass.
+        learned: (4, G) mass, right mass, objects, logarithms.
         reliability: (3, G, B).
         beta: Of the F-beta of kept labels, > 0.
 
     Returns:
         ``proxy``, ``learned_precision``, ``learned_recall``; of kept labels ``f_beta``,
         ``precision``, ``recall``; of all surest ones ``ece`` (means over groups, a precision of
-        nothing is 0); and for each group with objects ``learned_precision_rare``,
+        nothing is 0); and for each group with objects, of soft labels, ``likelihood_rare``, what
+        they give the true class; ``learned_precision_rare``,
         ``precision_rare`` (nan where there is nothing to be right), ``learned_recall_rare``,
         ``recall_rare``, ``kept_rare``, ``f_beta_rare``, ``ece_rare`` and so on. All 0 without any
         object.
     """
+    soft = bool(learned[2].any())
     values: dict[str, float] = {}
     scores: list[tuple[float, ...]] = []
     errors: list[float] = []
@@ -112,13 +118,16 @@ def labelling_proxy(
         known = 0.0 if math.isnan(precision) else precision
         score = f_beta(known, recall, beta)
         error = float(expected_calibration_error(reliability[:, index : index + 1]))
-        mass, right_mass = learned[:, index].tolist()
+        mass, right_mass, on_objects, logs = learned[:, index].tolist()
         learned_precision = right_mass / mass if mass > 0 else math.nan
         learned_recall = right_mass / objects
         values[f'learned_precision_{name}'] = learned_precision
         values[f'learned_recall_{name}'] = learned_recall
         known_learned = 0.0 if math.isnan(learned_precision) else learned_precision
         learned_score = f_beta(known_learned, learned_recall, 1.0)
+        if soft:
+            learned_score = math.exp(logs / on_objects) if on_objects else 0.0
+            values[f'likelihood_{name}'] = learned_score
         values[f'precision_{name}'] = precision
         values[f'recall_{name}'] = recall
         values[f'kept_{name}'] = kept
@@ -140,7 +149,7 @@ def labelling_proxy(
 def total(
     statistics: GroupStatistics, draws: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``counts`` (4, G), ``learned`` (2, G) and ``reliability`` (3, G, B) of all images.
+    """``counts`` (4, G), ``learned`` (4, G) and ``reliability`` (3, G, B) of all images.
 
     Each image is taken ``draws`` (I,) times; None: once.
     """

@@ -19,6 +19,7 @@ GRIDS: dict[str, tuple[Any, ...]] = {
     'boost_gamma': (0.0, 0.25, 0.5, 1.0),
     'max_boost': (1.0, 2.0, 4.0, 8.0, 16.0),
     'prototype_weight[rare]': (0.0, 0.25, 0.5, 0.75, 1.0),
+    'label_temperature': (0.5, 0.7, 1.0, 1.4, 2.0),
     'calibration': CALIBRATION_MODES,
 }
 MODE_OF = {'alpha': 'prior', 'quantile': 'quantile', 'fixed_thr': 'fixed'}
@@ -71,6 +72,8 @@ def sensitivity(
     if not settings.held_out:
         # Calibrated on training images, which a replay does not have.
         grids.pop('calibration')
+    if settings.label_mode == 'hard':
+        grids.pop('label_temperature')
     if temperatures:
         grids['temperature'] = tuple(sorted(temperatures))
     else:

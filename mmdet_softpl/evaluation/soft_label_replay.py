@@ -20,6 +20,8 @@ from mmdet_softpl.models.class_state import ClassState
 
 # A step halves what is missing, less where a class has little: fifty leave nothing to see.
 ALIGN_STEPS = 50
+# A class that a dump has not stored has a score too, and one that is never right no logarithm.
+LEAST_SCORE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def soft_labels_of(surest: InstanceData, truth: ImageTruth, groups: Tensor) -> S
 def soft_sums(
     soft: SoftLabels, labels: Tensor, scores: Tensor, target_scores: Tensor, groups: Tensor
 ) -> Tensor:
-    """Mass of each group in calibrated soft labels, and what of it is on the true class.
+    """Mass of each group in calibrated soft labels, and what true classes get of it.
 
     The label gets its calibrated score, the rest of the foreground is rescaled, as
     :func:`.soft_targets` does it.
@@ -103,7 +105,9 @@ def soft_sums(
         groups: (C,) int64.
 
     Returns:
-        (D, 2, G) mass, right mass; 0 where nothing is learned from a detection.
+        (D, 4, G) mass, mass of the true class, 1 on an object, and there the logarithm of what its
+        class gets (at least ``LEAST_SCORE``); the last three in the group of that class. 0 where
+        nothing is learned from a detection.
     """
     rescaled = (1 - target_scores) / (1 - scores).clamp_min(1e-6)
     change = target_scores - scores * rescaled
@@ -111,8 +115,11 @@ def soft_sums(
     mass = soft.group_mass * rescaled[:, None] + own * soft.own_judged[:, None]
     true_score = torch.where(labels == soft.true_class, target_scores, soft.true_score * rescaled)
     of_group = F.one_hot(groups[soft.true_class.clamp(min=0)], len(GROUP_NAMES))
-    right = of_group * (true_score * (soft.true_class >= 0))[:, None]
-    return torch.stack([mass.clamp(min=0), right], 1) * soft.is_object[:, None, None]
+    on_object = of_group * (soft.true_class >= 0)[:, None]
+    right = on_object * true_score[:, None]
+    logs = on_object * true_score.clamp_min(LEAST_SCORE).log()[:, None]
+    sums = torch.stack([mass.clamp(min=0), right, on_object.to(mass), logs], 1)
+    return sums * soft.is_object[:, None, None]
 
 
 def settled_boosts(

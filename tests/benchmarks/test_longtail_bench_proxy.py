@@ -12,10 +12,12 @@ from benchmarks.longtail.arms import ARMS, arm_config
 from benchmarks.longtail.presets import PRESETS
 
 
-def test_only_arms_that_a_replay_can_tell_apart() -> None:
-    assert set(proxy.ARMS_TO_RANK) <= set(ARMS)
-    for arm in proxy.ARMS_TO_RANK:
-        assert ARMS[arm].burn_in == 'similarity'
+@pytest.mark.parametrize('family', ['7', '7-shipped'])
+def test_only_arms_that_a_replay_can_tell_apart(family: str) -> None:
+    arms = proxy.ARMS_TO_RANK[family]
+    assert family in arms and set(arms) <= set(ARMS) and len(set(arms)) == len(arms)
+    for arm in arms:
+        assert ARMS[arm].burn_in == ARMS[family].burn_in
         cfg = arm_config(arm, PRESETS['cpu'], 0)
         assert cfg.model.semi_train_cfg.label_mode == 'soft'
         assert not cfg.model.semi_train_cfg.get('student_correction', False)

@@ -26,6 +26,7 @@ SETTINGS = LabelSettings(
     prototype_weight=(0.5, 0.25, 0.0),
     temperature=0.05,
     calibration='group_temperature',
+    label_temperature=0.61234567,
 )
 
 
@@ -49,6 +50,7 @@ def test_text_and_values_agree(name: str, temperatures: tuple[float, ...], tmp_p
     own = cfg.model.detector.roi_head.bbox_head
     own = own[-1] if isinstance(own, list) else own
     assert last.get('temperature') == (0.05 if temperatures else own.get('temperature'))
+    assert found.model.semi_train_cfg.label_temperature == 0.6123
     # The new values are arguments of the hook.
     assert labeller_of(found)[1].threshold_mode == 'quantile'
 
@@ -58,6 +60,12 @@ def test_arguments_of_other_modes_are_left_out() -> None:
     assert found['fixed_thr'] == 0.1235
     assert not {'alpha', 'quantile', 'prototype_weight'} & set(found)
     assert 'alpha' in labeller_arguments(LabelSettings(threshold_mode='prior'), True)
+
+
+def test_hard_labels_have_no_temperature() -> None:
+    cfg = Config.fromfile(config_path(NAMES[0]))
+    apply_settings(cfg, LabelSettings(label_mode='hard', label_temperature=0.5), ())
+    assert 'label_temperature' not in cfg.model.semi_train_cfg
 
 
 def test_needs_a_labeller() -> None:

@@ -156,6 +156,8 @@ def test_space_contains_the_start(start: LabelSettings) -> None:
     # Soft labels are learned whatever the thresholds.
     if start.label_mode == 'hard':
         read |= {'threshold_mode', 'alpha', 'fixed_thr', 'thr_low', 'thr_high'}
+    else:
+        read.add('label_temperature')
     # Where it is fitted on training images, no replay can judge it.
     read |= {'calibration'} if start.held_out else set()
     assert trial.params == {key: own[key] for key in read}

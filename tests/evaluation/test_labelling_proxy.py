@@ -28,6 +28,11 @@ from tests.support import tiny_labelling
 STATISTICS = tiny_labelling.statistics()
 
 
+def of_hard_labels(learned: torch.Tensor) -> torch.Tensor:
+    """(2, G) mass and right mass -> (4, G), without objects of soft labels."""
+    return torch.cat([learned, torch.zeros_like(learned)])
+
+
 @pytest.fixture(scope='module')
 def found():
     # The boosts would follow the threshold a little.
@@ -52,7 +57,7 @@ def test_proxy_in_numbers() -> None:
     reliability[:, 2, 1] = torch.tensor([10.0, 6, 6])
     # Learned: 8 of mass for rare classes, 2 of it right, of 8 objects; nothing for common ones.
     learned = torch.tensor([[8.0, 0, 10], [2, 0, 6]])
-    values = labelling_proxy(counts, learned, reliability, beta=1.0)
+    values = labelling_proxy(counts, of_hard_labels(learned), reliability, beta=1.0)
     rare, frequent = 2 * 0.5 * 0.25 / 0.75, 2 * 0.75 * 0.5 / 1.25
     assert values['f_beta_rare'] == pytest.approx(rare)
     assert values['f_beta_frequent'] == pytest.approx(frequent)
@@ -76,19 +81,56 @@ def test_a_doubling_counts_alike_in_every_group() -> None:
     for group in range(3):
         learned = base.clone()
         learned[:, group] *= 2
-        proxies.append(labelling_proxy(counts, learned, torch.zeros(3, 3, 2))['proxy'])
+        proxies.append(
+            labelling_proxy(counts, of_hard_labels(learned), torch.zeros(3, 3, 2))['proxy']
+        )
     # Mass and right mass doubled: the precision is the same, the recall twice what it was.
-    plain = labelling_proxy(counts, base, torch.zeros(3, 3, 2))['proxy']
+    plain = labelling_proxy(counts, of_hard_labels(base), torch.zeros(3, 3, 2))['proxy']
     gains = [proxy / plain for proxy in proxies]
     assert gains == pytest.approx([gains[0]] * 3, rel=1e-6) and gains[0] > 1.1
 
 
+def test_proxy_of_soft_labels_is_what_the_true_classes_get() -> None:
+    counts = torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [9, 9, 9]])
+    given = [[0.1, 0.4], [0.5, 0.5, 0.2], [0.9]]
+    learned = torch.zeros(4, 3)
+    for group, scores in enumerate(given):
+        learned[2, group] = len(scores)
+        learned[3, group] = torch.tensor(scores).log().sum()
+    values = labelling_proxy(counts, learned, torch.zeros(3, 3, 2))
+    expected = [math.prod(scores) ** (1 / len(scores)) for scores in given]
+    for name, mean in zip(('rare', 'common', 'frequent'), expected, strict=True):
+        assert values[f'likelihood_{name}'] == pytest.approx(mean)
+    assert values['proxy'] == pytest.approx(math.prod(expected) ** (1 / 3))
+    # A group that no object of was found in.
+    learned[2:, 0] = 0
+    none = labelling_proxy(counts, learned, torch.zeros(3, 3, 2))
+    assert none['proxy'] == pytest.approx((SMALLEST * expected[1] * expected[2]) ** (1 / 3))
+
+
+def test_labels_that_say_how_likely_a_class_is_are_the_best() -> None:
+    """Of all temperatures the one at which labels are as sure as they are right."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4000, 4, generator=generator)
+    truth = torch.multinomial(logits.softmax(1), 1, generator=generator)
+    counts = torch.zeros(4, 3)
+    counts[3, 2] = len(truth)
+    proxies = {}
+    for temperature in (0.5, 0.8, 1.0, 1.25, 2.0):
+        logs = (logits / temperature).log_softmax(1).gather(1, truth).sum()
+        learned = torch.zeros(4, 3)
+        learned[2, 2], learned[3, 2] = len(truth), logs
+        proxies[temperature] = labelling_proxy(counts, learned, torch.zeros(3, 3, 2))['proxy']
+    assert max(proxies, key=lambda temperature: proxies[temperature]) == 1.0
+    assert proxies[0.5] < proxies[0.8] and proxies[2.0] < proxies[1.25]
+
+
 def test_groups_without_objects_do_not_count() -> None:
     counts = torch.tensor([[1.0, 7, 0], [1, 7, 0], [1, 0, 0], [1, 0, 0]])
-    values = labelling_proxy(counts, counts[1:3], torch.zeros(3, 3, 2))
+    values = labelling_proxy(counts, of_hard_labels(counts[1:3]), torch.zeros(3, 3, 2))
     assert values['proxy'] == pytest.approx(1.0)
     assert 'f_beta_common' not in values
-    nothing = labelling_proxy(torch.zeros(4, 3), torch.zeros(2, 3), torch.zeros(3, 3, 2))
+    nothing = labelling_proxy(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(3, 3, 2))
     assert nothing['proxy'] == 0
 
 
@@ -116,7 +158,8 @@ def test_hard_labels_are_learned_where_they_are_kept() -> None:
     hard = replay(tiny_labelling.made_up_dump(), settings, STATISTICS, LabelingCfg())
     counts, learned, _ = total(group_statistics(hard, hard.scores, hard.scores))
     assert hard.soft is None
-    torch.testing.assert_close(learned, counts[1:3])
+    torch.testing.assert_close(learned, of_hard_labels(counts[1:3]))
+    assert 'likelihood_rare' not in labelling_proxy(counts, learned, torch.zeros(3, 3, 2))
 
 
 def test_difference_with_itself_and_with_something_better(found) -> None:

@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from mmdet_softpl.evaluation.ground_truth import ImageTruth
 from mmdet_softpl.evaluation.label_replay import LabelSettings, candidates_of, replay
 from mmdet_softpl.evaluation.soft_label_replay import (
+    LEAST_SCORE,
     SoftLabels,
     settled_boosts,
     soft_labels_of,
@@ -51,7 +52,7 @@ def test_sums_against_a_loop_over_training_targets(calibrated: bool) -> None:
     state, groups = found.state, found.state.groups
     confidences = found.scores**2 if calibrated else found.scores
     actual = soft_sums(found.soft, found.labels, found.scores, confidences, groups)
-    expected = torch.zeros(40, 2, len(GROUP_NAMES))
+    expected = torch.zeros(40, 4, len(GROUP_NAMES))
     for index, (image, seen) in enumerate(
         zip(tiny_labelling.made_up_dump().images, objects_of(state, tried), strict=True)
     ):
@@ -65,7 +66,10 @@ def test_sums_against_a_loop_over_training_targets(calibrated: bool) -> None:
                 expected[index, 0, groups[c]] += target[c]
             if j >= 0:
                 true_class = image.truth.labels[j]
-                expected[index, 1, groups[true_class]] += target[true_class]
+                group = groups[true_class]
+                expected[index, 1, group] += target[true_class]
+                expected[index, 2, group] += 1
+                expected[index, 3, group] += target[true_class].clamp(min=LEAST_SCORE).log()
     summed = torch.zeros_like(expected).index_add(0, found.image, actual)
     torch.testing.assert_close(summed, expected, atol=1e-5, rtol=1e-5)
     assert (expected[:, 1].sum(0) > 0.5).all()
@@ -158,7 +162,19 @@ def test_one_image_by_hand() -> None:
     torch.testing.assert_close(sums[0, 0], torch.tensor([0.3, 0.3 * 0.7 / 0.4, 0.0]))
     torch.testing.assert_close(sums[0, 1], torch.tensor([0.0, 0.3 * 0.7 / 0.4, 0.0]))
     torch.testing.assert_close(sums[1, 1], torch.tensor([0.25, 0.0, 0.0]))
-    assert sums[2, 1].sum() == 0
+    assert sums[:, 2].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    torch.testing.assert_close(sums[0, 3, 1].exp(), sums[0, 1, 1])
+    torch.testing.assert_close(sums[1, 3, 0].exp(), torch.tensor(0.25))
+    assert sums[2, 1:].abs().sum() == 0
+
+
+def test_a_class_that_gets_nothing_gets_the_least() -> None:
+    found = three()
+    found.score_vectors[0, 1] = 0.0
+    soft = soft_labels_of(found, truth(), GROUPS)
+    sums = soft_sums(soft, found.labels, found.scores, found.scores, GROUPS)
+    assert sums[0, 1].sum() == 0
+    assert sums[0, 3, 1].exp() == pytest.approx(LEAST_SCORE)
 
 
 def test_only_what_an_image_speaks_of_is_mass() -> None:
