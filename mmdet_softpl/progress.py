@@ -23,6 +23,7 @@ class Progress:
         self.start = self.shown = 0.0
         self.first: int | None = None
         self.ended: int | None = None
+        self.width = 0
 
     def __call__(self, done: int, total: int, note: str = '') -> None:
         """Report ``done`` of ``total``; ``note`` stands behind it."""
@@ -43,14 +44,13 @@ class Progress:
         if new and done < total:
             seconds = int((total - done) * (now - self.start) / new)
             left = f', {seconds // 60}:{seconds % 60:02d} left'
-        start, end = ('\r', '\n' if done >= total else '') if live else ('', '\n')
         note = f', {note}' if note else ''
-        print(
-            f'{start}{self.what}: {done} of {total}{note}{left}   ',
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
+        text = f'{self.what}: {done} of {total}{note}{left}'
+        end = '\n' if not live or done >= total else ''
+        # Blanks cover what a longer line before it leaves on the terminal.
+        line = f'\r{text.ljust(self.width)}' if live else text
+        print(line, end=end, file=sys.stderr, flush=True)
+        self.width = 0 if end else len(text)
 
 
 def one_by_one(what: str, total: int) -> Callable[[], None]:

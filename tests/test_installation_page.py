@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from packaging.requirements import Requirement
 
 from mmdet_softpl.shipped_configs import config_names
 
@@ -59,3 +60,16 @@ def test_extras_exist(extra: str) -> None:
     assert names is not None
     for name in re.findall(r'"([a-z-]+)', names[1]):
         assert name in PAGE
+
+
+def test_matplotlib_has_legends_outside_the_axes() -> None:
+    """``loc='outside upper center'`` is an error before 3.7."""
+    pyproject = (REPOSITORY / 'pyproject.toml').read_text(encoding='utf-8')
+    (line,) = re.findall(r'^ *"(matplotlib[^"]*)"', pyproject, re.M)
+    assert [
+        v for v in ('3.6.3', '3.7.0', '3.7.5', '3.11.2') if v in Requirement(line).specifier
+    ] == [
+        '3.7.0',
+        '3.7.5',
+        '3.11.2',
+    ]

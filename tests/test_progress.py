@@ -44,3 +44,29 @@ def test_the_end_is_said_once(clock: list[float], capsys: pytest.CaptureFixture)
     for done in (31, 40):
         report(done, 40)
     assert capsys.readouterr().err.count('40 of 40') == 1
+
+
+def on_screen(written: str) -> list[str]:
+    """What a terminal shows of it."""
+    lines = []
+    for line in written.split('\n'):
+        shown: list[str] = []
+        for part in line.split('\r'):
+            shown[: len(part)] = part
+        lines.append(''.join(shown).rstrip())
+    return lines
+
+
+def test_a_shorter_line_covers_the_longer_one_before_it(
+    clock: list[float], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Progress('looking')
+    monkeypatch.setattr(module.sys.stderr, 'isatty', lambda: True, raising=False)
+    report(1, 100, 'a long note about the first')
+    clock[0] += 60
+    report(2, 100, 'b')
+    shown = capsys.readouterr().err
+    assert on_screen(shown) == ['looking: 2 of 100, b, 98:00 left']
+    clock[0] += 60
+    report(100, 100)
+    assert on_screen(shown + capsys.readouterr().err) == ['looking: 100 of 100', '']

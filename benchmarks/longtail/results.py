@@ -124,11 +124,18 @@ def merged(
     return others + mine
 
 
+def _is_no_ap(record: Record) -> bool:
+    """Whether it is an AP of nothing, not a difference of two."""
+    metric = record['metric']
+    return '_AP' in metric and '_gain_' not in metric and record['value'] < 0
+
+
 class Table:
     """Values by arm and seed of one preset.
 
     Args:
-        records: Of any presets.
+        records: Of any presets. Of None and of an AP below 0 (-1: no object of that group) a seed
+            has no value.
         preset: The one.
     """
 
@@ -140,7 +147,7 @@ class Table:
                 continue
             arms.add(record['arm'])
             seeds.add(record['seed'])
-            if record['value'] is not None:
+            if record['value'] is not None and not _is_no_ap(record):
                 key = (record['arm'], record['split'], record['metric'])
                 self._values.setdefault(key, {})[record['seed']] = float(record['value'])
         self.arms = [arm for arm in MAIN_ARMS if arm in arms]

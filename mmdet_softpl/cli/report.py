@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +100,16 @@ def _check_out(out: Path) -> None:
         raise FileNotFoundError(f'--out {out}: there is no folder {out.parent}.')
     if out.suffix.lower() not in ('.html', '.htm'):
         raise ValueError(f'--out {out}: the page is HTML; give a name that ends in .html.')
+    folder = os.path.dirname(os.path.realpath(out))
+    try:
+        # Tried, since what os.access says is not so for root, nor on every network drive.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f'--out {out}: nothing can be written to {folder} ({error.strerror or error}); give '
+            'an --out elsewhere.'
+        ) from error
 
 
 def _look(found: WorkDir, args: argparse.Namespace, missing: list[str]) -> ModelFindings | None:

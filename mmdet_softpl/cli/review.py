@@ -175,6 +175,8 @@ def _import(args: argparse.Namespace) -> int:
             f'--out and --unlabeled-out are the same file, {args.out}: the merged labels would be '
             'replaced; give two names.'
         )
+    if args.unlabeled_out is not None:
+        _check_holds_no_labels(args.unlabeled_out, labeled_file)
     seen = None if args.unlabeled_out is None else read_labels(args.review)
     labeled = load_annotation_file(labeled_file)
     reviewed = read_reviewed(args.corrected, manifest)
@@ -210,6 +212,29 @@ def _check_output(path: str, overwrite: bool) -> None:
     folder = Path(path).parent
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: the folder of {path} does not exist; make it first.')
+
+
+def _check_holds_no_labels(path: str, labeled_file: str) -> None:
+    """What ``--unlabeled-out`` writes has no annotation, so none may be in what it replaces."""
+    from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
+
+    if not os.path.exists(path):
+        return
+    if os.path.realpath(path) == os.path.realpath(labeled_file):
+        raise ValueError(
+            f'--unlabeled-out {path} is the labelled json, and its labels would be lost; give '
+            'another name.'
+        )
+    try:
+        count = len(load_annotation_file(path).get('annotations') or ())
+    except AnnotationError:
+        # No labels are in there.
+        return
+    if count:
+        raise ValueError(
+            f'--unlabeled-out {path} has {count} annotations, which would be lost; give another '
+            'name.'
+        )
 
 
 def _check_nothing_is_lost(path: str, merged: dict[str, Any]) -> None:

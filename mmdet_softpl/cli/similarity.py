@@ -259,8 +259,9 @@ def _print(result: dict[str, Any]) -> None:
     classes = result['classes']
     shown = classes
     if len(classes) > MAX_ROWS:
-        by_inflow = sorted(classes, key=lambda c: -(c['inflow'] or 0))
-        shown = by_inflow[:SHOWN_ROWS]
+        if result['largest_inflow'] is not None:
+            shown = sorted(classes, key=lambda c: -c['inflow'])
+        shown = shown[:SHOWN_ROWS]
     console = Console()
     console.width = max(console.width, 100)
     table = Table()
@@ -276,7 +277,8 @@ def _print(result: dict[str, Any]) -> None:
         )
     console.print(table)
     if len(shown) < len(classes):
-        print(f'{len(shown)} of {len(classes)} classes, those with the largest inflow.')
+        which = 'the first' if result['largest_inflow'] is None else 'those with the largest inflow'
+        print(f'{len(shown)} of {len(classes)} classes, {which}.')
     if result['effective_neighbours'] is not None:
         print(
             f'A class effectively spreads over {result["effective_neighbours"]:.1f} others '

@@ -47,11 +47,12 @@ def pseudo_label_quality(
         iou_thr: In (0, 1].
 
     Returns:
-        ``pseudo_precision``, ``pseudo_recall``, ``pseudo_count``, ``pseudo_objects``,
-        ``pseudo_never_labelled`` (share of the classes without any pseudo-label); the same as
-        ``rare_pseudo_precision`` ... for rare, common and frequent classes where groups are known;
-        ``never_labelled``, a list of class names; ``per_class``, name to ``precision``,
-        ``recall``, ``count``, ``objects``. NaN where nothing was judged or there is no object.
+        ``pseudo_precision`` (of the judged ones), ``pseudo_recall``, ``pseudo_count``,
+        ``pseudo_judged``, ``pseudo_objects``, ``pseudo_never_labelled`` (share of the classes
+        without any pseudo-label); the same as ``rare_pseudo_precision`` ... for rare, common and
+        frequent classes where groups are known; ``never_labelled``, a list of class names;
+        ``per_class``, name to ``precision``, ``recall``, ``count``, ``judged``, ``objects``. NaN
+        where nothing was judged or there is no object.
 
     Raises:
         AnnotationError: The file cannot be used, lacks a class or an image.
@@ -141,5 +142,6 @@ def _ratios(counts: Tensor) -> dict[str, float]:
         'precision': right / judged if judged else float('nan'),
         'recall': right / objects if objects else float('nan'),
         'count': kept,
+        'judged': judged,
         'objects': objects,
     }

@@ -31,6 +31,8 @@ UNNAMED = '_'
 # In inches. Narrow, so that the text of a chart is still read on a telephone.
 WIDTH, HEIGHT = 4.4, 2.7
 MAX_NAMES = 80
+# On a logarithmic axis.
+MAX_TICKS = 6
 # A class with four times what was expected has the strongest colour.
 MAX_LOG_RATIO = 2.0
 # Any: matplotlib's stubs take a dict of literal names alone.
@@ -63,14 +65,23 @@ class Series:
     style: str = '-'
 
 
-def line_chart(series: Sequence[Series], ylabel: str, *, name: str, log: bool = False) -> str:
+def line_chart(
+    series: Sequence[Series],
+    ylabel: str,
+    *,
+    name: str,
+    log: bool = False,
+    if_zero: str = 'all are 0',
+) -> str:
     """Lines over iterations.
 
     Args:
         series: Lines; those without a value are left out.
         ylabel: Of the vertical axis.
         name: Unique on the page, for the ids inside.
-        log: Whether the vertical axis is logarithmic.
+        log: Whether the vertical axis is logarithmic. It then ends below in a 0, a power of ten
+            under the smallest value, where zeros are drawn.
+        if_zero: What a logarithmic chart says where every value of the named lines is 0.
 
     Returns:
         ``<svg>...</svg>``, to be labelled by the page.
@@ -78,14 +89,15 @@ def line_chart(series: Sequence[Series], ylabel: str, *, name: str, log: bool = 
     with rc_context(STYLE):
         figure = new_figure(HEIGHT, WIDTH)
         axes = _axes(figure)
-        drawn = 0
-        for line in series:
-            points = [
-                (x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None and y == y
-            ]
-            if not points:
-                continue
-            drawn += line.name != UNNAMED
+        lines = [(line, points) for line in series if (points := _points(line))]
+        drawn = sum(line.name != UNNAMED for line, _ in lines)
+        positive = [y for _, points in lines for _, y in points if y > 0]
+        zeros = log and any(y == 0 for _, points in lines for _, y in points)
+        log = log and bool(drawn and positive)
+        floor = 10.0 ** (np.ceil(np.log10(min(positive))) - 1) if log else 0.0
+        for line, points in lines:
+            if log:
+                points = [(x, y or floor) for x, y in points]
             axes.plot(
                 *zip(*points, strict=True),
                 line.style,
@@ -105,14 +117,34 @@ def line_chart(series: Sequence[Series], ylabel: str, *, name: str, log: bool = 
                 frameon=False,
                 handlelength=2.4,
             )
-        if log and drawn:
+        named = (y for line, points in lines if line.name != UNNAMED for _, y in points)
+        if zeros and not any(named):
+            # Above, since the dotted line may be anywhere.
+            axes.set_title(if_zero, fontsize=FONT_SIZE)
+        if log:
             axes.set_yscale('log')
+            if zeros:
+                _end_in_zero(axes, floor, max(positive))
         else:
             # A curve that starts elsewhere makes small changes look large.
             axes.set_ylim(bottom=0)
         axes.set_xlabel('iteration', fontsize=FONT_SIZE)
         axes.set_ylabel(ylabel, fontsize=FONT_SIZE)
         return to_svg(figure, name)
+
+
+def _points(line: Series) -> list[tuple[float, float]]:
+    """Those of a line that have a value."""
+    return [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None and y == y]
+
+
+def _end_in_zero(axes: Axes, floor: float, top: float) -> None:
+    """Let a logarithmic axis begin at ``floor`` under the name 0, with a power of ten above it."""
+    powers = np.arange(np.log10(floor), np.log10(top) + 1).round()
+    ticks = 10.0 ** powers[:: -(-len(powers) // MAX_TICKS)]
+    axes.set_yticks(ticks, ['0', *(f'{tick:g}' for tick in ticks[1:])])
+    # Room for a line that lies on it.
+    axes.set_ylim(bottom=floor / 1.08)
 
 
 def reliability_chart(parts: Sequence[tuple[str, np.ndarray]], *, name: str) -> str:
@@ -202,7 +234,8 @@ def to_svg(figure: Figure, name: str) -> str:
         name: Of letters, digits and hyphens.
     """
     buffer = io.StringIO()
-    with any_script(figure):
+    # STYLE keeps text as text.
+    with any_script(figure, drawn=False):
         figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
     text = buffer.getvalue()
     text = text[text.index('<svg') :]

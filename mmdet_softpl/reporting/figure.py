@@ -59,10 +59,15 @@ def _families() -> list[str]:
 
 
 @contextmanager
-def any_script(figure: Figure) -> Iterator[None]:
+def any_script(figure: Figure, drawn: bool = True) -> Iterator[None]:
     """While a figure is drawn: other fonts where a text needs them, one warning where none has it.
 
     matplotlib would draw boxes, and warn of each character.
+
+    Args:
+        figure: The figure.
+        drawn: Whether its text becomes shapes. Text that stays text has the fonts of who looks at
+            it, and text that is only measured is not seen: then there is no warning.
     """
     for text in figure.findobj(Text):
         if not text.get_text().isascii():
@@ -78,7 +83,7 @@ def any_script(figure: Figure) -> Iterator[None]:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    if missing:
+    if missing and drawn:
         warnings.warn(
             'no installed font has all characters of the class names, so that pictures show boxes '
             'for some; install one, such as Noto Sans CJK, and remove the cache folder that '

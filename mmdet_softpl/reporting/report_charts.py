@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,7 +98,7 @@ def pseudo_label_charts(run: WorkDir) -> list[dict[str, str]]:
         _chart(
             'Kept per image (dotted: expected)',
             'Pseudo-labels kept per image by group over iterations, with the labelled rate',
-            line_chart([_positive(line) for line in rates], 'per image', name='kept', log=True),
+            line_chart(rates, 'per image', name='kept', log=True, if_zero='nothing kept'),
         )
     ]
     for title, key in (
@@ -120,11 +119,6 @@ def pseudo_label_charts(run: WorkDir) -> list[dict[str, str]]:
             )
         )
     return charts
-
-
-def _positive(line: Series) -> Series:
-    """Without zeros, which a logarithmic axis does not have."""
-    return dataclasses.replace(line, y=[y if y else None for y in line.y])
 
 
 def ratio_chart(run: WorkDir) -> dict[str, str] | None:

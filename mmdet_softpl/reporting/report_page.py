@@ -78,17 +78,21 @@ def missing_parts(run: WorkDir) -> list[str]:
         )
     if not run.validations:
         missing.append('AP: no validation has been run yet (train_cfg.val_interval).')
-    elif not any('class_AP' in p for r in run.validations for p in r['parts'].values()):
+    elif not summary.has_ap(run):
         missing.append(
-            'AP of each class: add ValidationRecordHook to custom_hooks and use LongTailMetric.'
+            'AP: the validations have no bbox_AP, segm_AP, bbox_mAP or segm_mAP; use '
+            'LongTailMetric (val_evaluator).'
         )
+    elif not any('class_AP' in p for r in run.validations for p in r['parts'].values()):
+        hook = '' if run.validations_recorded else 'add ValidationRecordHook to custom_hooks and '
+        missing.append(f'AP of each class: {hook}use LongTailMetric (val_evaluator).')
     if not run.refreshes:
         missing.append(
             'Pseudo-labels over time: RareBoostPseudoLabeler has not refreshed yet, or the '
             'training does not have it.'
         )
     if run.audit is None:
-        missing.append('Totals of the audit: the training has not ended.')
+        missing.append('Totals of the audit: the training has not ended, or had no labeller.')
     return missing
 
 
@@ -266,13 +270,19 @@ def _boost_sentence(rows: Sequence[Mapping[str, Any]] | None, findings: ModelFin
     rest = [row for row in rows if row['group'] not in ('rare', 'all classes')]
     who = 'rare classes' if rare['group'] == 'rare' else 'all classes'
     text = (
-        f'On {findings.judged_on}, labels of {who} went from {rare["plain_kept"]} '
-        f'({rare["plain_right"]} right) without the boost to {rare["boosted_kept"]} '
+        f'On {findings.judged_on}, judged labels of {who} went from {rare["plain_judged"]} '
+        f'({rare["plain_right"]} right) without the boost to {rare["boosted_judged"]} '
         f'({rare["boosted_right"]} right) with it'
     )
     if rest:
-        more, right = (sum(row[key] for row in rest) for key in ('more_kept', 'more_right'))
+        more, right = (sum(row[key] for row in rest) for key in ('more_judged', 'more_right'))
         text += f'; those of all other classes changed by {more:+d} ({right:+d} right)'
+    kept = rare['boosted_kept']
+    if unknown := kept - rare['boosted_judged']:
+        text += (
+            f'. Of the {kept} labels of {who} that are kept with it {unknown} cannot be judged: '
+            'the annotations do not say whether they are right'
+        )
     return text + '.'
 
 

@@ -17,6 +17,8 @@ from mmdet_softpl.run_records import NETWORKS
 
 LETTERS = ('r', 'c', 'f')
 PARTS = (*NETWORKS, 'model')
+COCO_SPELLINGS = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75'}
+"""How mmdet's ``CocoMetric`` calls what ours and LVIS call otherwise, behind ``bbox_``."""
 
 
 def main_part(run: WorkDir) -> str | None:
@@ -26,11 +28,27 @@ def main_part(run: WorkDir) -> str | None:
 
 
 def metric_of(part: Mapping[str, Any], name: str) -> float | None:
-    """A metric without its prefix, e.g. ``segm_AP``; None where it is absent, -1 or not finite."""
-    for key, value in part.get('metrics', {}).items():
-        if key.rsplit('/', 1)[-1] == name and value is not None:
-            return float(value) if math.isfinite(value) and value >= 0 else None
+    """A metric without its prefix, e.g. ``segm_AP``; None where it is absent, -1 or not finite.
+
+    ``segm_AP`` is also found as ``segm_mAP`` (``COCO_SPELLINGS``).
+    """
+    kind, _, rest = name.partition('_')
+    for spelling in (name, f'{kind}_{COCO_SPELLINGS.get(rest, rest)}'):
+        for key, value in part.get('metrics', {}).items():
+            if key.rsplit('/', 1)[-1] == spelling and value is not None:
+                return float(value) if math.isfinite(value) and value >= 0 else None
     return None
+
+
+def has_ap(run: WorkDir) -> bool:
+    """Whether a validation has an AP of all classes, be it -1."""
+    names = {f'{kind}_{ap}' for kind in ('bbox', 'segm') for ap in ('AP', COCO_SPELLINGS['AP'])}
+    return any(
+        key.rsplit('/', 1)[-1] in names
+        for record in run.validations
+        for part in record['parts'].values()
+        for key in part['metrics']
+    )
 
 
 def iou_type(run: WorkDir) -> str:
@@ -53,7 +71,7 @@ def metric_series(run: WorkDir, part: str, name: str) -> tuple[list[int], list[f
 
 def before_and_last(
     run: WorkDir, records: Sequence[dict[str, Any]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Two validations that show what pseudo-labels changed.
 
     Args:
@@ -61,8 +79,12 @@ def before_and_last(
         records: Of its validations, at least one.
 
     Returns:
-        The last one before pseudo-labels began, else the first; and the last of all.
+        The last one before pseudo-labels began, else the first, None where there is but one; and
+        the last of all.
     """
+    if len(records) < 2:
+        # What it changed since itself is nothing that was measured.
+        return None, records[-1]
     before = [record for record in records if record['iter'] <= run.supervised_iters]
     return before[-1] if before and len(before) < len(records) else records[0], records[-1]
 
@@ -73,7 +95,10 @@ def before_title(run: WorkDir) -> str:
     records = [record for record in run.validations if part in record['parts']]
     if not records:
         return 'the first validation'
-    iteration = before_and_last(run, records)[0]['iter']
+    before = before_and_last(run, records)[0]
+    if before is None:
+        return f'unknown, with a single validation (iteration {records[0]["iter"]:,})'
+    iteration = before['iter']
     if 0 < iteration <= run.supervised_iters < records[-1]['iter']:
         return f'the last validation before pseudo-labels (iteration {iteration:,})'
     return f'the first validation (iteration {iteration:,})'
@@ -89,7 +114,10 @@ def group_rows(run: WorkDir) -> list[dict[str, Any]]:
             continue
         ends = before_and_last(run, records)
         for name, suffix in (('all classes', ''), *zip(GROUP_NAMES, LETTERS, strict=True)):
-            before, last = (metric_of(r['parts'][part], f'{kind}_AP{suffix}') for r in ends)
+            before, last = (
+                None if r is None else metric_of(r['parts'][part], f'{kind}_AP{suffix}')
+                for r in ends
+            )
             rows.append(
                 dict(
                     part=part,
@@ -139,8 +167,10 @@ def class_rows(run: WorkDir, check: Any | None = None) -> list[dict[str, Any]]:
             damped=record.get('times_damped'),
             precision=boosted.get('precision'),
             judged_kept=boosted.get('count'),
+            judged=boosted.get('judged'),
             plain_precision=plain.get('precision'),
             plain_kept=plain.get('count'),
+            plain_judged=plain.get('judged'),
             history=[refresh['kept_per_image'][c] for refresh in run.refreshes],
         )
         row['change'] = _difference(row['last'], row['before'])
@@ -190,9 +220,11 @@ def boost_rows(check: Any) -> list[dict[str, Any]]:
         check: ``engine.boost_check.BoostCheck``.
 
     Returns:
-        Of each group ``group``, ``objects``, ``plain_kept``, ``plain_right``, ``plain_precision``,
-        the same as ``boosted_...``, ``more_kept``, ``more_right``, and ``cost``, the change of
-        the precision (negative: it fell).
+        Of each group ``group``, ``objects``, ``plain_kept``, ``plain_judged`` (those of the kept
+        ones that the annotations say something about: of a federated file often a small part),
+        ``plain_right``, ``plain_precision`` (right by judged), the same as ``boosted_...``,
+        ``more_kept``, ``more_judged``, ``more_right``, and ``cost``, the change of the precision
+        (negative: it fell).
     """
     rows = []
     for group, prefix in (('all classes', ''), *((name, f'{name}_') for name in GROUP_NAMES)):
@@ -203,10 +235,11 @@ def boost_rows(check: Any) -> list[dict[str, Any]]:
             precision = quality[f'{prefix}pseudo_precision']
             recall = quality[f'{prefix}pseudo_recall']
             row[f'{key}_kept'] = quality[f'{prefix}pseudo_count']
+            row[f'{key}_judged'] = quality[f'{prefix}pseudo_judged']
             row[f'{key}_right'] = round(recall * row['objects']) if row['objects'] else 0
             row[f'{key}_precision'] = precision if math.isfinite(precision) else None
-        row['more_kept'] = row['boosted_kept'] - row['plain_kept']
-        row['more_right'] = row['boosted_right'] - row['plain_right']
+        for what in ('kept', 'judged', 'right'):
+            row[f'more_{what}'] = row[f'boosted_{what}'] - row[f'plain_{what}']
         row['cost'] = _difference(row['boosted_precision'], row['plain_precision'])
         rows.append(row)
     return rows
@@ -225,7 +258,10 @@ def _class_ap_ends(
     # Without names of classes, records without their AP fit as well.
     if not records or not run.classes:
         return None, None
-    before, last = (r['parts'][part]['class_AP'][kind] for r in before_and_last(run, records))
+    before, last = (
+        None if r is None else r['parts'][part]['class_AP'][kind]
+        for r in before_and_last(run, records)
+    )
     return before, last
 
 

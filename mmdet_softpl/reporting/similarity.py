@@ -5,6 +5,7 @@ Shape letters: **C** classes, **M** clusters.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from mmdet_softpl.reporting.figure import FONT_SIZE, check_lengths, new_figure, say
+from mmdet_softpl.reporting.figure import FONT_SIZE, any_script, check_lengths, new_figure, say
 
 # Up to it every cell has its number, up to MAX_ROWS every class its row; above, clusters do.
 MAX_NUMBERED = 24
@@ -21,6 +22,8 @@ MAX_CLUSTERS = 40
 # Branches of the tree for each cluster that is drawn.
 _BRANCHES = 8
 _NAME_LENGTH = 22
+# Of a letter of a title, in sizes of its font; rather too large.
+_LETTER_WIDTH = 0.62
 
 
 def cluster_order(similarity: np.ndarray, max_clusters: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,21 +95,23 @@ def draw_similarity(similarity: np.ndarray, class_names: Sequence[str]) -> Figur
     else:
         cells, labels = _between_clusters(similarity, class_names, order, clusters)
         title = (
-            f'{count} classes in {len(labels)} clusters: share of the smoothed mass that the\n'
+            f'{count} classes in {len(labels)} clusters: share of the smoothed mass that the '
             'classes of a row hand to those of a column, %'
         )
     numbered = len(labels) <= MAX_NUMBERED
     size = FONT_SIZE - 1 if numbered else FONT_SIZE - 2
     inches = max(3.0, len(labels) * (0.42 if numbered else 0.14))
-    margin = size / 72 * 0.62 * max(map(len, labels)) + 0.15
-    figure, axes, beside = _square_axes(inches, margin)
+    margin = _widest(labels, size) + 0.15
+    # It may go on above the bar. Few classes have no room for it on one line.
+    lines = textwrap.wrap(title, int((inches + 0.6) / (FONT_SIZE / 72 * _LETTER_WIDTH)))
+    figure, axes, beside = _square_axes(inches, margin, top=0.25 + 0.15 * len(lines))
     # Between clusters there is little against what stays inside; its root can still be seen.
     norm = PowerNorm(1.0 if count <= MAX_ROWS else 0.5, vmin=0, vmax=100 * max(cells.max(), 1e-9))
     image = axes.imshow(100 * cells, cmap='magma_r', norm=norm, interpolation='nearest')
     axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(range(len(labels)), labels, fontsize=size, parse_math=False)
     axes.tick_params(length=0, pad=2)
-    axes.set_title(title, fontsize=FONT_SIZE, loc='left')
+    axes.set_title('\n'.join(lines), fontsize=FONT_SIZE, loc='left')
     axes.spines[:].set_visible(False)
     if numbered:
         _number(axes, 100 * cells)
@@ -116,9 +121,15 @@ def draw_similarity(similarity: np.ndarray, class_names: Sequence[str]) -> Figur
     return figure
 
 
-def _square_axes(inches: float, margin: float) -> tuple[Figure, Axes, Axes]:
-    """A square of that size with room for labels at the left and below, and a narrow bar."""
-    width, height = margin + inches + 0.7, margin + inches + 0.55
+def _square_axes(inches: float, margin: float, top: float) -> tuple[Figure, Axes, Axes]:
+    """A square of that size with room for labels at the left and below, and a narrow bar.
+
+    Args:
+        inches: Of a side.
+        margin: For the labels, in inches.
+        top: For the title, in inches.
+    """
+    width, height = margin + inches + 0.7, margin + inches + top
     figure = new_figure(height=height, width=width)
     # Labels as long as these make the automatic layout cut them off.
     figure.set_layout_engine('none')
@@ -160,6 +171,14 @@ def _number(axes: Axes, cells: np.ndarray) -> None:
                 fontsize=FONT_SIZE - 1.5,
                 color='white' if value > 0.5 * top else 'black',
             )
+
+
+def _widest(labels: Sequence[str], size: float) -> float:
+    """Inches that the widest one takes, measured: East Asian names are twice as wide as others."""
+    figure = new_figure(height=1, width=1)
+    texts = [figure.text(0, 0, label, fontsize=size, parse_math=False) for label in labels]
+    with any_script(figure, drawn=False):
+        return max(text.get_window_extent().width for text in texts) / figure.dpi
 
 
 def _short(name: str, length: int = _NAME_LENGTH) -> str:

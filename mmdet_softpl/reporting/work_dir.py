@@ -36,6 +36,7 @@ class WorkDir:
         losses: Logged training iterations: ``iter`` and the values of mmengine's log.
         validations: See ``VALIDATIONS_FILE`` of ``run_records``; those without per-class results
             come from mmengine's own log.
+        validations_recorded: Whether a start of the training wrote ``VALIDATIONS_FILE``.
         refreshes: See ``PSEUDO_LABELS_FILE`` there.
         audit: ``pseudo_label_audit.json``, written at the end of the training; None while a newer
             start goes on.
@@ -44,15 +45,17 @@ class WorkDir:
         supervised_iters: Iterations on labelled images alone, before any pseudo-label; 0 where
             nobody wrote them down.
         expected: (C,) labelled instances per labelled image, or None.
-        config: Path of the config that mmengine saved.
+        config: Path of the config that mmengine saved for the newest start.
         checkpoint: The newest checkpoint.
         environment: Name and value of each line of mmengine's log about the machine.
-        starts: Time stamps of the starts of the training, oldest first.
+        starts: Time stamps of the starts of the training, oldest first; those of tests are left
+            out, except where nothing has been trained yet.
     """
 
     path: Path
     losses: list[dict[str, Any]] = field(default_factory=list)
     validations: list[dict[str, Any]] = field(default_factory=list)
+    validations_recorded: bool = False
     refreshes: list[dict[str, Any]] = field(default_factory=list)
     audit: dict[str, Any] | None = None
     classes: list[str] = field(default_factory=list)
@@ -100,8 +103,11 @@ def read_work_dir(path: Path) -> WorkDir:
             folders near it are work directories.
     """
     folders = _starts(path)
-    run = WorkDir(path=path, starts=[folder.name for folder in folders])
     starts = _training_starts(folders)
+    trained = {start.name for start in starts}
+    # A test may have had another config, and another machine.
+    folders = [folder for folder in folders if folder.name in trained] or folders
+    run = WorkDir(path=path, starts=[folder.name for folder in folders])
     run.losses = after_restarts((start.start_iter, start.losses) for start in starts)
     _read_validations(run, starts)
     _read_refreshes(run, starts)
@@ -208,6 +214,7 @@ def _read_validations(run: WorkDir, starts: Sequence[_Start]) -> None:
             run.supervised_iters = head.get('supervised_iters', 0)
         parts.append((start.start_iter, records))
     run.validations = after_restarts(parts)
+    run.validations_recorded = any(start.validations is not None for start in starts)
 
 
 def _read_refreshes(run: WorkDir, starts: Sequence[_Start]) -> None:

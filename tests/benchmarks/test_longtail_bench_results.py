@@ -131,6 +131,24 @@ def test_records_have_the_six_keys(out: Path) -> None:
     assert table.by_seed('7', 'unlabeled', 'classes_labelled_by_3_alone') == {0: 1, 1: 1}
 
 
+def test_an_ap_of_nothing_is_no_ap() -> None:
+    values = {
+        'segm_APr': -1.0,
+        'rebalanced_segm_APr': -1.0,
+        'segm_AP': 0.0,
+        'rebalanced_bbox_AP_gain_low': -0.004,
+    }
+    common = dict(preset='tiny', arm='0', split='test')
+    records = [dict(common, seed=0, metric=m, value=v) for m, v in values.items()]
+    records += [dict(common, seed=1, metric=m, value=0.2) for m in values]
+    table = Table(records, 'tiny')
+    assert table.by_seed('0', 'test', 'segm_APr') == {1: 0.2}
+    assert table.by_seed('0', 'test', 'rebalanced_segm_APr') == {1: 0.2}
+    assert table.by_seed('0', 'test', 'segm_AP') == {0: 0.0, 1: 0.2}
+    # A difference may be negative.
+    assert table.by_seed('0', 'test', 'rebalanced_bbox_AP_gain_low') == {0: -0.004, 1: 0.2}
+
+
 def test_rebalanced_runs(out: Path) -> None:
     assert rebalance_table(Table(collect('tiny', out), 'tiny')) == []
     found = dict(

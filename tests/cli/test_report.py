@@ -7,14 +7,19 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 
 from mmdet_softpl.__main__ import main
+from mmdet_softpl.cli import report as report_command
 from mmdet_softpl.engine import look_at_run
 from mmdet_softpl.engine.label_examples import KINDS
+from mmdet_softpl.reporting import report_page
+from mmdet_softpl.reporting.report_page import ModelFindings
+from mmdet_softpl.reporting.run_summary import boost_rows
 from tests.support.tiny_report import NAMES, write_run, write_trained_run
 
 
@@ -64,6 +69,93 @@ def test_a_training_that_wrote_down_no_class(tmp_path: Path, capsys: pytest.Capt
     said = json.loads(capsys.readouterr().out)
     assert said['iteration'] == 20 and said['gained'] == []
     assert 'AP' in Path(said['report']).read_text()
+
+
+def coco_run(path: Path) -> Path:
+    """Evaluated by mmdet's ``CocoMetric``, without our hooks."""
+    vis = path / '20260101_000000' / 'vis_data'
+    vis.mkdir(parents=True)
+    records: list[dict] = []
+    for i, ap in ((10, 0.125), (20, 0.375)):
+        records.append(dict(loss=1.0, iter=i, step=i))
+        records.append(
+            {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap, 'coco/segm_mAP': ap, 'step': 0}
+        )
+    (vis / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
+    return path
+
+
+def test_ap_of_mmdets_coco_metric(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = coco_run(tmp_path / 'run')
+    assert report(path, '--images', '0', '--json') == 0
+    said = json.loads(capsys.readouterr().out)
+    row = said['groups'][0]
+    assert (row['before'], row['last'], row['ap50']) == (0.125, 0.375, None)
+    text = (path / 'report.html').read_text()
+    assert 'Mask AP over iterations; last: model 37.5' in text
+    assert '<strong>37.5</strong>' in text
+    (line,) = (line for line in said['missing'] if line.startswith('AP'))
+    assert 'AP of each class' in line and 'ValidationRecordHook' in line
+    # The hook is there, the metric is not.
+    start = path / '20260101_000000'
+    head = dict(start_iter=0, classes=[], groups=None, supervised_iters=0)
+    record = dict(iter=20, parts=dict(model=dict(metrics={'coco/bbox_mAP': 0.25})))
+    (start / 'validations.jsonl').write_text(f'{json.dumps(head)}\n{json.dumps(record)}\n')
+    assert report(path, '--images', '0', '--json') == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said['groups'][0]['last'] == 0.25
+    (line,) = (line for line in said['missing'] if line.startswith('AP'))
+    assert 'LongTailMetric' in line and 'ValidationRecordHook' not in line
+
+
+def test_validations_without_an_ap_are_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = coco_run(tmp_path / 'run')
+    (scalars,) = path.glob('*/vis_data/scalars.json')
+    scalars.write_text(scalars.read_text().replace('bbox_mAP', 'AR@100').replace('segm_m', 'my_'))
+    assert report(path, '--images', '0', '--json') == 0
+    missing = json.loads(capsys.readouterr().out)['missing']
+    (line,) = (line for line in missing if line.startswith('AP'))
+    assert line.startswith('AP: the validations have no bbox_AP')
+
+
+def test_a_training_without_a_labeller_may_have_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert report(coco_run(tmp_path / 'run'), '--images', '0') == 0
+    assert 'the training has not ended, or had no labeller' in capsys.readouterr().err
+
+
+def test_the_bias_check_in_words_goes_by_judged_labels() -> None:
+    """40 of 50 labels are of classes that a federated file says nothing about there."""
+
+    def quality(kept: int, judged: int, right: int) -> dict:
+        of_all = dict(count=kept, judged=judged, objects=20, recall=right / 20)
+        of_all['precision'] = right / judged
+        return {f'{p}pseudo_{k}': v for p in ('', 'rare_', 'common_') for k, v in of_all.items()}
+
+    check = SimpleNamespace(plain=quality(30, 5, 4), boosted=quality(50, 10, 6))
+    findings = ModelFindings(check=check, judged_on='8 images')
+    text = report_page._boost_sentence(boost_rows(check), findings)
+    assert text == (
+        'On 8 images, judged labels of rare classes went from 5 (4 right) without the boost to 10 '
+        '(6 right) with it; those of all other classes changed by +5 (+2 right). Of the 50 labels '
+        'of rare classes that are kept with it 40 cannot be judged: the annotations do not say '
+        'whether they are right.'
+    )
+    check = SimpleNamespace(plain=quality(5, 5, 4), boosted=quality(10, 10, 6))
+    assert 'cannot' not in report_page._boost_sentence(boost_rows(check), findings)
+
+
+@pytest.mark.skipif(not Path('/proc').is_dir(), reason='no folder that not even root can write to')
+def test_a_folder_nobody_can_write_to_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = write_run(tmp_path / 'run')
+    looked = []
+    monkeypatch.setattr(report_command, '_look', lambda *given: looked.append(given))
+    assert report(path, '--out', '/proc/report.html') == 2
+    assert 'nothing can be written to /proc' in capsys.readouterr().err
+    assert not looked
 
 
 def test_from_logs_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -167,10 +259,12 @@ def test_with_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture) -> None
         assert 0 < said['galleries']['confident'] <= 4, 'one an image'
         (everything, *groups) = said['boost_check']
         assert everything['boosted_kept'] > 0 and len(groups) == 3
-        for key in ('boosted_kept', 'plain_kept', 'more_kept'):
+        assert 0 < everything['boosted_judged'] <= everything['boosted_kept']
+        for key in ('boosted_kept', 'plain_kept', 'more_kept', 'boosted_judged', 'plain_judged'):
             assert everything[key] == sum(row[key] for row in groups)
         boosted = next(row for row in said['classes'] if row['judged_kept'] is not None)
         assert boosted['plain_kept'] is not None
+        assert boosted['judged'] <= boosted['judged_kept']
         text = (trained / 'report.html').read_text()
         assert judged in text
         page = Page(text)

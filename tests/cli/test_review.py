@@ -391,3 +391,31 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'example' in done.stdout
+
+
+def test_the_rest_replaces_no_labels(exported: Path, tmp_path: Path, capsys) -> None:
+    labelled, other = tmp_path / 'labelled.json', tmp_path / 'other.json'
+    source = json.loads((exported / 'manifest.json').read_text())['labeled_file']
+    for path in (labelled, other):
+        shutil.copy(source, path)
+    (tmp_path / 'link.json').symlink_to(labelled)
+    before = labelled.read_bytes()
+    merged, rest = tmp_path / 'merged.json', tmp_path / 'rest.json'
+    command = ['review', 'import', str(exported), str(exported / 'annotations.json')]
+    command += ['--reviewed', 'all', '--overwrite', '--labeled', str(labelled)]
+    command += ['--out', str(merged), '--unlabeled-out']
+    for path, words in (
+        (labelled, 'is the labelled json'),
+        (tmp_path / 'link.json', 'is the labelled json'),
+        (other, 'annotations, which would be lost'),
+    ):
+        assert main([*command, str(path)]) == 2
+        message = capsys.readouterr().err
+        assert f'--unlabeled-out {path}' in message and words in message
+    assert labelled.read_bytes() == other.read_bytes() == before and not merged.exists()
+    # The rest of an earlier import, and what is no json, may go.
+    for text in (None, 'no json'):
+        if text is not None:
+            rest.write_text(text)
+        assert main([*command, str(rest)]) == 0
+    assert main([*command, str(rest)]) == 0

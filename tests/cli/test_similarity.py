@@ -139,3 +139,26 @@ def test_mistakes_are_named(project, tmp_path: Path, capsys) -> None:
         assert main(['similarity', *arguments]) == 2, arguments
         message = capsys.readouterr().err
         assert words in message, message
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_which_classes_are_shown_of_many(known: bool, capsys) -> None:
+    """A head that reads its similarity counts no positives, so that no inflow is known."""
+    classes = [
+        dict(
+            name=f'class{i}',
+            positives=1.0 if known else None,
+            neighbours=[],
+            itself=0.0,
+            effective_neighbours=1.0,
+            inflow=float(i) if known else None,
+            uniform=False,
+        )
+        for i in range(101)
+    ]
+    inflow = 100.0 if known else None
+    similarity._print(dict(classes=classes, effective_neighbours=1.0, largest_inflow=inflow))
+    printed = capsys.readouterr().out
+    which = 'those with the largest inflow' if known else 'the first'
+    assert f'30 of 101 classes, {which}.' in printed
+    assert ('class100' in printed) == known and ('class29' in printed) != known

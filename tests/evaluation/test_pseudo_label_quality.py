@@ -1,6 +1,8 @@
 """Precision and recall of pseudo-labels, by hand and by loops."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +68,7 @@ def test_by_hand(hidden):
         'precision': 0.5,
         'recall': 0.5,
         'count': 2,
+        'judged': 2,
         'objects': 2,
     }
 
@@ -160,3 +163,42 @@ def test_the_unlabelled_file_instead_of_the_hidden_one(data, write):
     del dataset['annotations']
     with pytest.raises(AnnotationError, match=r'annotations\.json: key `annotations` is missing'):
         pseudo_label_quality([], write(dataset), data.class_names)
+
+
+SAID = ('bolt', 'nut', 'screw')
+HIT, MISS = [0.0, 0.0, 20.0, 20.0], [40.0, 40.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize('federated', [True, False])
+def test_judged_labels_of_a_federated_file(tmp_path: Path, federated: bool) -> None:
+    """Image 1 has a bolt and no nut; of screws it says nothing."""
+    said = dict(neg_category_ids=[2], not_exhaustive_category_ids=[]) if federated else {}
+    dataset = dict(
+        images=[dict(id=1, width=64, height=64, file_name='1.jpg', **said)],
+        annotations=[dict(id=1, image_id=1, category_id=1, bbox=HIT, area=400.0, iscrowd=0)],
+        categories=[
+            dict(id=i, name=name, frequency=f)
+            for i, name, f in zip((1, 2, 3), SAID, 'fcr', strict=True)
+        ],
+    )
+    path = tmp_path / 'annotations.json'
+    path.write_text(json.dumps(dataset))
+    rows = [(HIT, 0, True), (MISS, 0, True), (MISS, 1, True), (HIT, 2, True), (MISS, 2, False)]
+    boxes, labels, kept = zip(*rows, strict=True)
+    image = dict(
+        img_id=1,
+        bboxes=torch.tensor(boxes),
+        labels=torch.tensor(labels),
+        scores=torch.linspace(0.9, 0.5, 5),
+        kept=torch.tensor(kept),
+    )
+    empty = {key: value if key == 'img_id' else value[:0] for key, value in image.items()}
+    full, nothing = (pseudo_label_quality([seen], str(path), SAID) for seen in (image, empty))
+    screws = 0 if federated else 1
+    assert [full['per_class'][name]['judged'] for name in SAID] == [2, 1, screws]
+    assert full['pseudo_judged'] == 3 + screws and full['pseudo_count'] == 4
+    groups = [full[f'{name}_pseudo_judged'] for name in ('rare', 'common', 'frequent')]
+    assert groups == [screws, 1, 2]
+    # One is right.
+    assert full['pseudo_precision'] == pytest.approx(1 / full['pseudo_judged'])
+    assert nothing['pseudo_judged'] == nothing['rare_pseudo_judged'] == 0

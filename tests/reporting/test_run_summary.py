@@ -91,9 +91,39 @@ def test_groups_and_series(run: WorkDir) -> None:
     assert run_summary.main_part(run) == 'teacher' and run_summary.iou_type(run) == 'segm'
 
 
+def test_a_single_validation_has_nothing_before_it(run: WorkDir) -> None:
+    assert 'unknown' not in run_summary.before_title(run)
+    run.validations = run.validations[-1:]
+    classes, groups = run_summary.class_rows(run), run_summary.group_rows(run)
+    for row in (*classes, *groups):
+        assert row['before'] is None and row['change'] is None
+    assert classes[0]['last'] == 0.25 and groups[0]['last'] == 0.2
+    assert run_summary.before_title(run) == 'unknown, with a single validation (iteration 40)'
+
+
+def test_ap_as_mmdets_coco_metric_calls_it() -> None:
+    metrics = {
+        'coco/bbox_mAP': 0.3,
+        'coco/bbox_mAP_50': 0.5,
+        'coco/bbox_mAP_75': 0.2,
+        'coco/segm_mAP': -1.0,
+    }
+    found = [run_summary.metric_of(dict(metrics=metrics), n) for n in ('bbox_AP', 'bbox_AP50')]
+    assert found == [0.3, 0.5]
+    assert run_summary.metric_of(dict(metrics=metrics), 'bbox_AP75') == 0.2
+    assert run_summary.metric_of(dict(metrics=metrics), 'segm_AP') is None
+    assert run_summary.metric_of(dict(metrics=metrics), 'bbox_APr') is None
+    # Ours comes first, wherever it stands.
+    both = metrics | {'longtail/bbox_AP': 0.4}
+    assert run_summary.metric_of(dict(metrics=both), 'bbox_AP') == 0.4
+
+
 def test_what_the_boost_cost() -> None:
-    def quality(count: int, precision: float, recall: float) -> dict:
+    def quality(count: int, precision: float, recall: float, judged: int | None = None) -> dict:
+        judged = count if judged is None else judged
         return {
+            'rare_pseudo_judged': judged,
+            'pseudo_judged': judged,
             'rare_pseudo_count': count,
             'rare_pseudo_precision': precision,
             'rare_pseudo_recall': recall,
@@ -110,6 +140,11 @@ def test_what_the_boost_cost() -> None:
     assert (everything['group'], rare['group']) == ('all classes', 'rare')
     assert (rare['plain_right'], rare['boosted_right']) == (3, 5)
     assert (rare['more_kept'], rare['more_right'], rare['cost']) == (6, 2, -0.25)
+    # Of 4 and 10 kept ones 3 and 4 can be judged, of which 3 and 2 are right.
+    check = SimpleNamespace(plain=quality(4, 1.0, 0.15, 3), boosted=quality(10, 0.5, 0.1, 4))
+    rare = run_summary.boost_rows(check)[1]
+    assert (rare['plain_judged'], rare['boosted_judged'], rare['more_judged']) == (3, 4, 1)
+    assert (rare['boosted_right'], rare['cost']) == (2, -0.5)
     # Nothing kept: no precision, no cost.
     check = SimpleNamespace(plain=quality(0, float('nan'), 0.0), boosted=quality(1, 1.0, 0.05))
     assert run_summary.boost_rows(check)[1]['cost'] is None

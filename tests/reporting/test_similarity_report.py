@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
+from mmdet_softpl.reporting.figure import any_script
 from mmdet_softpl.reporting.similarity import cluster_order, draw_similarity
 
 
@@ -45,3 +47,21 @@ def test_every_class_has_a_row_until_clusters_do(count: int, rows: int | None) -
 def test_lengths_are_checked() -> None:
     with pytest.raises(ValueError, match='draw_similarity'):
         draw_similarity(np.eye(3), ['a'])
+
+
+@pytest.mark.filterwarnings('ignore:no installed font')
+@pytest.mark.parametrize('name', ['class', 'W' * 22, '\u4ea4\u901a\u6807\u5fd7\u724c' * 4])
+@pytest.mark.parametrize('count', [1, 2, 5, 12, 101])
+def test_no_text_runs_out_of_the_picture(count: int, name: str) -> None:
+    similarity, _ = families(count, 4)
+    figure = draw_similarity(similarity, [f'{name}{i}' for i in range(count)])
+    axes = figure.axes[0]
+    with any_script(figure):
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        titles = [text for text in axes.findobj(Text) if 'smoothed mass' in text.get_text()]
+        assert len(titles) == 1
+        for text in (*titles, *axes.get_xticklabels(), *axes.get_yticklabels()):
+            box = text.get_window_extent(renderer)
+            assert box.x0 >= 0 and box.y0 >= 0, text.get_text()
+            assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text.get_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,21 @@ def test_what_is_no_work_dir_is_refused(tmp_path: Path) -> None:
     (path / 'pseudo_label_audit.json').write_text(json.dumps(dict(classes=[{}])))
     with pytest.raises(ValueError, match='is not an audit of RareBoost'):
         read_work_dir(path)
+
+
+def test_a_test_after_the_training_is_no_part_of_it(tmp_path: Path) -> None:
+    path = write_run(tmp_path / 'run')
+    before = read_work_dir(path)
+    later = path / '20260103_000000'
+    (later / 'vis_data').mkdir(parents=True)
+    (later / 'vis_data' / 'scalars.json').write_text('{"teacher/longtail/segm_AP": 0.3}\n')
+    (later / 'vis_data' / 'config.py').write_text('other = True\n')
+    log = path / '20260101_000000' / '20260101_000000.log'
+    (later / '20260103_000000.log').write_text(log.read_text().replace('2.x', '9.x'))
+    run = read_work_dir(path)
+    assert run.starts == before.starts == ['20260101_000000']
+    assert run.config == before.config and run.environment == before.environment
+    # Where nothing has been trained, they are all there is.
+    shutil.rmtree(path / '20260101_000000')
+    run = read_work_dir(path)
+    assert run.starts == ['20260103_000000'] and ('PyTorch', '9.x') in run.environment
