@@ -207,6 +207,34 @@ def test_two_views(table: Table) -> None:
         assert sentence in page, sentence
 
 
+def test_prototypes_and_sharper_labels(table: Table) -> None:
+    """The sentences on what is shipped without the one and with the other, seed 2."""
+
+    def value(knob: str, split: str, metric: str) -> float:
+        return table.by_seed(f'7-shipped{knob}', split, metric)[2]
+
+    def scores(knob: str, split: str) -> str:
+        return ' / '.join(f'{100 * value(knob, split, name):.1f}' for name in METRICS[:2])
+
+    def kept(knob: str, name: str) -> float:
+        return value(knob, 'unlabeled_all', name)
+
+    none, half, quarter = '-prototype_weight-0', '-label_temperature-0.5', '-label_temperature-0.25'
+    page = PAGES[1].read_text(encoding='utf-8')
+    for sentence in (
+        f'comes to {scores(none, "tune")} on `tune` and {scores(none, "test")} on `test`, with it '
+        f'to {scores("", "tune")} and {scores("", "test")}.',
+        f'({kept(none, "rare_pseudo_count"):.0f}, precision '
+        f'{kept(none, "rare_pseudo_precision"):.2f}, instead of '
+        f'{kept("", "rare_pseudo_count"):.0f}, {kept("", "rare_pseudo_precision"):.2f})',
+        f'comes to {scores(half, "tune")} on `tune` at T = 0.5 and to {scores(quarter, "tune")} at '
+        f'T = 0.25, on `test` to {scores(half, "test")} and {scores(quarter, "test")}',
+        f'{kept(half, "pseudo_cc_ece"):.3f} and {kept(quarter, "pseudo_cc_ece"):.3f} instead of '
+        f'{kept("", "pseudo_cc_ece"):.3f}',
+    ):
+        assert sentence in page, sentence
+
+
 def test_leads_in_the_readme(table: Table) -> None:
     """What is shipped minus others in the same seeds, with intervals."""
     others = {
