@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for arm in ARMS_TO_RANK[args.arm]
     }
-    trained = {arm: values for arm, values in trained.items() if None not in values}
+    # Settings are tried on `tune`: some arms have not seen `test`.
+    trained = {arm: values for arm, values in trained.items() if None not in values[:2]}
     if not trained:
         print(f'error: no arm of {args.results}/results.json to rank.', file=sys.stderr)
         return 2
@@ -171,22 +172,26 @@ def _teacher(cfg: Any, checkpoint: Path) -> Any:
 def _markdown(
     found: dict[str, dict[str, float]], trained: dict[str, tuple[float | None, ...]]
 ) -> str:
-    """A row an arm, by proxy, and the rank correlations."""
+    """A row an arm, by proxy, and the rank correlations of it and of F1, the former proxy."""
     from mmdet_softpl.engine.online_tuning import rank_correlation
 
     lines = [
-        '| arm | proxy | AP, `tune` | APr, `tune` | AP, `test` | APr, `test` |',
-        '|---|---|---|---|---|---|',
+        '| arm | proxy | F1 | AP, `tune` | APr, `tune` | AP, `test` | APr, `test` |',
+        '|---|---|---|---|---|---|---|',
     ]
     ranked = sorted(found, key=lambda arm: found[arm]['proxy'])
     for arm in ranked:
-        values = ' | '.join(f'{100 * (value or 0):.1f}' for value in trained[arm])
-        lines.append(f'| {arm} | {found[arm]["proxy"]:.3f} | {values} |')
+        both = f'{found[arm]["proxy"]:.3f} | {found[arm]["learned_f1"]:.3f}'
+        values = ('-' if value is None else f'{100 * value:.1f}' for value in trained[arm])
+        lines.append(f'| {arm} | {both} | {" | ".join(values)} |')
     for column, name in enumerate(('AP, tune', 'APr, tune', 'AP, test', 'APr, test')):
-        other = [trained[arm][column] or 0.0 for arm in ranked]
-        correlation = rank_correlation([found[arm]['proxy'] for arm in ranked], other)
-        said = 'too few arms' if correlation is None else f'{correlation:+.2f}'
-        lines.append(f'rank correlation of proxy and {name}: {said}')
+        measured = {arm: trained[arm][column] for arm in ranked}
+        other = {arm: value for arm, value in measured.items() if value is not None}
+        said = []
+        for key in ('proxy', 'learned_f1'):
+            correlation = rank_correlation([found[arm][key] for arm in other], list(other.values()))
+            said.append('too few arms' if correlation is None else f'{correlation:+.2f}')
+        lines.append(f'rank correlation with {name}: proxy {said[0]}, F1 {said[1]}')
     return '\n'.join(lines)
 
 

@@ -97,7 +97,8 @@ def labelling_proxy(
         beta: Of the F-beta of kept labels, > 0.
 
     Returns:
-        ``proxy``, ``learned_precision``, ``learned_recall``; of kept labels ``f_beta``,
+        ``proxy``; ``learned_f1``, what it would be for hard labels; ``learned_precision``,
+        ``learned_recall``; of kept labels ``f_beta``,
         ``precision``, ``recall``; of all surest ones ``ece`` (means over groups, a precision of
         nothing is 0); and for each group with objects, of soft labels, ``likelihood_rare``, what
         they give the true class; ``learned_precision_rare``,
@@ -124,7 +125,7 @@ def labelling_proxy(
         values[f'learned_precision_{name}'] = learned_precision
         values[f'learned_recall_{name}'] = learned_recall
         known_learned = 0.0 if math.isnan(learned_precision) else learned_precision
-        learned_score = f_beta(known_learned, learned_recall, 1.0)
+        f1 = learned_score = f_beta(known_learned, learned_recall, 1.0)
         if soft:
             learned_score = math.exp(logs / on_objects) if on_objects else 0.0
             values[f'likelihood_{name}'] = learned_score
@@ -133,14 +134,16 @@ def labelling_proxy(
         values[f'kept_{name}'] = kept
         values[f'f_beta_{name}'] = score
         values[f'ece_{name}'] = error
-        log = math.log(max(learned_score, SMALLEST))
-        scores.append((log, known_learned, learned_recall, score, known, recall))
+        # Of each group, for geometric means.
+        pair = (math.log(max(one, SMALLEST)) for one in (learned_score, f1))
+        scores.append((*pair, known_learned, learned_recall, score, known, recall))
         if not math.isnan(error):
             errors.append(error)
-    means = [_mean([row[i] for row in scores]) for i in range(6)]
+    means = [_mean([row[i] for row in scores]) for i in range(2 + len(MEANS))]
     return dict(
         proxy=math.exp(means[0]) if scores else 0.0,
-        **dict(zip(MEANS, means[1:], strict=True)),
+        learned_f1=math.exp(means[1]) if scores else 0.0,
+        **dict(zip(MEANS, means[2:], strict=True)),
         ece=_mean(errors),
         **values,
     )

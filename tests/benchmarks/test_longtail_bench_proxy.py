@@ -43,21 +43,29 @@ def test_table_and_what_is_missing(
         for split, sign in (('tune', 1), ('test', -1))
         for metric in ('segm_AP', 'segm_APr')
     ]
-    # Of another seed, and one of which half is missing.
+    # Of another seed, one of which half is missing, and one that has not seen `test`.
     records += [dict(records[0], arm='7-tuned-kept', seed=0), dict(records[0], arm='7-defaults')]
+    records += [dict(record, arm='7-boost_gamma-2', value=0.1) for record in records[:2]]
     (tmp_path / 'results.json').write_text(json.dumps(records))
     monkeypatch.setattr(
         proxy,
         'proxies',
-        lambda names, *args: {name: dict(proxy=0.1 * arms.index(name)) for name in names},
+        lambda names, *args: {
+            name: dict(
+                proxy=0.1 * arms.index(name) if name in arms else -0.1,
+                learned_f1=0.3 - 0.1 * arms.index(name) if name in arms else 0.5,
+            )
+            for name in names
+        },
     )
     assert proxy.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == '| 5 | 0.000 | 20.0 | 20.0 | 20.0 | 20.0 |'
-    assert lines[6] == '| 7 | 0.400 | 24.0 | 24.0 | 16.0 | 16.0 |'
-    assert lines[7:] == [
-        'rank correlation of proxy and AP, tune: +1.00',
-        'rank correlation of proxy and APr, tune: +1.00',
-        'rank correlation of proxy and AP, test: -1.00',
-        'rank correlation of proxy and APr, test: -1.00',
+    assert lines[2] == '| 7-boost_gamma-2 | -0.100 | 0.500 | 10.0 | 10.0 | - | - |'
+    assert lines[3] == '| 5 | 0.000 | 0.300 | 20.0 | 20.0 | 20.0 | 20.0 |'
+    assert lines[7] == '| 7 | 0.400 | -0.100 | 24.0 | 24.0 | 16.0 | 16.0 |'
+    assert lines[8:] == [
+        'rank correlation with AP, tune: proxy +1.00, F1 -1.00',
+        'rank correlation with APr, tune: proxy +1.00, F1 -1.00',
+        'rank correlation with AP, test: proxy -1.00, F1 +1.00',
+        'rank correlation with APr, test: proxy -1.00, F1 +1.00',
     ]

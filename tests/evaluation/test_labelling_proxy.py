@@ -70,7 +70,7 @@ def test_proxy_in_numbers() -> None:
     assert values['learned_precision_rare'] == values['learned_recall_rare'] == 0.25
     assert math.isnan(values['learned_precision_common'])
     expected = (learned_rare * SMALLEST * learned_frequent) ** (1 / 3)
-    assert values['proxy'] == pytest.approx(expected)
+    assert values['proxy'] == values['learned_f1'] == pytest.approx(expected)
     assert values['learned_recall'] == pytest.approx((0.25 + 0 + 0.5) / 3)
 
 
