@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,9 @@ def replaced_together(*paths: str | os.PathLike) -> Iterator[tuple[Path, ...]]:
         for temporary, target in zip(made, targets, strict=True):
             # mkstemp makes files that only the owner can read, whatever the umask and the old file.
             mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_UMASK
-            os.chmod(temporary, mode)
+            # Some network drives have no modes, and refuse to change them.
+            with suppress(OSError):
+                os.chmod(temporary, mode)
             os.replace(temporary, target)
     except OSError as error:
         names = ' and '.join(os.fspath(path) for path in paths)

@@ -26,6 +26,16 @@ def test_replaces_whole_or_not_at_all(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~UMASK
 
 
+def test_a_drive_without_modes_gets_the_file(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, 'Operation not permitted')
+
+    monkeypatch.setattr(os, 'chmod', refuse)
+    write_json(tmp_path / 'a.json', {'new': 2})
+    assert json.loads((tmp_path / 'a.json').read_text()) == {'new': 2}
+    assert [p.name for p in tmp_path.iterdir()] == ['a.json']
+
+
 @pytest.mark.parametrize('error', [OSError(27, 'File too large'), KeyboardInterrupt()])
 def test_files_that_belong_together(tmp_path, error):
     paths = [tmp_path / name for name in ('a.json', 'b.txt')]

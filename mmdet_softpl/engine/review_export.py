@@ -306,4 +306,13 @@ def _unique_names(paths: list[str]) -> list[str]:
     names = [os.path.basename(path) for path in paths]
     # Some tools and file systems do not tell cases apart.
     count = Counter(name.lower() for name in names)
-    return [n if count[n.lower()] == 1 else f'{i:06d}_{n}' for i, n in enumerate(names)]
+    taken = {name for name, times in count.items() if times == 1}
+    unique = []
+    for i, name in enumerate(names):
+        if count[name.lower()] > 1:
+            name = f'{i:06d}_{name}'
+            while name.lower() in taken:
+                name = f'{i:06d}_{name}'
+            taken.add(name.lower())
+        unique.append(name)
+    return unique
