@@ -35,7 +35,10 @@ def jobs_in(out: Path) -> list[Job]:
     found = []
     for arm in ARMS:
         for folder in sorted((out / 'runs').glob(f'arm-{arm}-seed*')):
-            found.append(Job(arm, int(folder.name.rsplit('seed', 1)[1])))
+            seed = folder.name.rsplit('seed', 1)[1]
+            # A copy that somebody put aside is none.
+            if seed.isdigit():
+                found.append(Job(arm, int(seed)))
     return found
 
 

@@ -28,7 +28,7 @@ from benchmarks.longtail.results import (
     spread,
     turned_arms,
 )
-from benchmarks.longtail.runs import carried_runs, digest, read_runs
+from benchmarks.longtail.runs import carried_runs, digest, jobs_in, read_runs
 from benchmarks.longtail.tables import (
     ap_table,
     bound_note,
@@ -102,6 +102,12 @@ def make_run(out: Path, arm: str, seed: int, ap: float, whole: bool = True) -> N
     pseudo = dict(groups=[0, 2], sample=judged, all=judged)
     (folder / 'pseudo.json').write_text(json.dumps(pseudo))
     (folder / 'cost.json').write_text(json.dumps(dict(semi_seconds=10.0 * (1 + int(arm[0])))))
+
+
+def test_folders_put_aside_are_no_runs(tmp_path: Path) -> None:
+    for name in ('arm-7-seed10', 'arm-7-seed2', 'arm-7-seed2-old', 'arm-7-seed', 'arm-8-seed0'):
+        (tmp_path / 'runs' / name).mkdir(parents=True)
+    assert jobs_in(tmp_path) == [Job('7', 10), Job('7', 2), Job('8', 0)]
 
 
 @pytest.fixture
