@@ -1,4 +1,4 @@
-"""Helpers shared by the numeric files: precision and counting into (class, bin) cells.
+"""Helpers shared by the numeric files: precision, counting into (class, bin) cells, class scores.
 
 Shape letters: **N** elements, **C** foreground classes, **B** bins.
 """
@@ -50,3 +50,23 @@ def class_bin_sums(
     sums = values.new_zeros(values.shape[0], (num_classes + 1) * num_bins)
     sums = sums.index_add(1, cells, values)
     return sums.view(values.shape[0], num_classes + 1, num_bins)[:, :num_classes]
+
+
+def log_foreground(scores: Tensor) -> Tensor:
+    """(N, C) logarithms of the class scores (N, C+1); finite, since 0 counts as the least there is.
+
+    Logarithms, since products and powers of small probabilities underflow.
+    """
+    return scores[:, :-1].clamp_min(torch.finfo(scores.dtype).tiny).log()
+
+
+def shared_out(scores: Tensor, log_mass: Tensor) -> Tensor:
+    """(N, C+1) scores whose foreground is shared out by exp(log_mass) (N, C); objectness stays.
+
+    A class of score 0 stays at 0.
+    """
+    foreground, background = scores[:, :-1], scores[:, -1:]
+    possible = foreground > 0
+    log_mass = log_mass.masked_fill(~possible, torch.finfo(scores.dtype).min)
+    share = torch.softmax(log_mass, dim=1) * possible
+    return torch.cat([share * (1 - background).clamp_min(0), background], dim=1)

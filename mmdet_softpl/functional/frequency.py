@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmdet_softpl.frequency_bounds import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 
-from ._tensor import at_least_float32
+from ._tensor import at_least_float32, log_foreground, shared_out
 
 RARE, COMMON, FREQUENT = 0, 1, 2
 GROUP_NAMES = ('rare', 'common', 'frequent')
@@ -86,16 +86,10 @@ def boost_scores(scores: Tensor, boost: Tensor, log_evidence: Tensor | None = No
         probability keeps none.
     """
     scores = at_least_float32(scores)
-    foreground, background = scores[:, :-1], scores[:, -1:]
-    # Logarithms, since the product of a small probability and small evidence underflows.
-    tiny = torch.finfo(scores.dtype).tiny
-    log_mass = foreground.clamp_min(tiny).log() + at_least_float32(boost).log()
+    log_mass = log_foreground(scores) + at_least_float32(boost).log()
     if log_evidence is not None:
         log_mass = log_mass + at_least_float32(log_evidence)
-    possible = foreground > 0
-    log_mass = log_mass.masked_fill(~possible, torch.finfo(scores.dtype).min)
-    share = torch.softmax(log_mass, dim=1) * possible
-    return torch.cat([share * (1 - background).clamp_min(0), background], dim=1)
+    return shared_out(scores, log_mass)
 
 
 def rebalancing_shifts(image_counts: Tensor, gamma: float) -> Tensor:

@@ -6,10 +6,9 @@ Source: the sharpening of MixMatch (arXiv 1905.02249, equation 7), of foreground
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ._tensor import at_least_float32
+from ._tensor import at_least_float32, log_foreground, shared_out
 
 
 def sharpen_scores(scores: Tensor, temperature: float) -> Tensor:
@@ -32,12 +31,4 @@ def sharpen_scores(scores: Tensor, temperature: float) -> Tensor:
     if temperature == 1:
         return scores
     scores = at_least_float32(scores)
-    foreground, background = scores[:, :-1], scores[:, -1:]
-    # Logarithms, since a power of a small probability underflows.
-    tiny = torch.finfo(scores.dtype).tiny
-    possible = foreground > 0
-    powers = (foreground.clamp_min(tiny).log() / temperature).masked_fill(
-        ~possible, torch.finfo(scores.dtype).min
-    )
-    share = torch.softmax(powers, dim=1) * possible
-    return torch.cat([share * (1 - background).clamp_min(0), background], dim=1)
+    return shared_out(scores, log_foreground(scores) / temperature)
