@@ -31,7 +31,11 @@ def rebalance_table(table: Table) -> list[str]:
     if not rows:
         return []
     head = [f'{split}: {when}' for split in ('tune', 'test') for when in ('as it is', 'rebalanced')]
-    return markdown(['arm', 'seed', 'strength', 'half of tune: box AP', *head], rows)
+    lines = markdown(['arm', 'seed', 'strength', 'half of tune: box AP', *head], rows)
+    if any(row[5] == '-' for row in rows):
+        # `rebalance.py` leaves all of them.
+        lines += ['', 'Rows without rebalanced figures of `tune`: copied as printed, to a tenth.']
+    return lines
 
 
 def rebalanced_difference_table(table: Table) -> list[str]:

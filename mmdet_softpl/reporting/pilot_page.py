@@ -33,7 +33,13 @@ def return_sentence(found: Mapping[str, Any], seconds: float) -> str:
     """What unlabelled images save at one labelled share, in a sentence."""
     own = found['own_labels'] * seconds / 3600
     start = f'{found["title"]} {percent(found["ap"])} with {found["own_labels"]:,.0f} labels'
-    if found['place'] == 'above':
+    if found['place'] == 'above' and found['hours'] < 0:
+        body = (
+            'more than the labelled-only curve reaches, but that ends at '
+            f'{found["equivalent_labels"]:,.0f} labels and says nothing of as many as here: add a '
+            'training on these labels alone'
+        )
+    elif found['place'] == 'above':
         body = (
             'more than the labelled-only curve reaches, so the return is at least '
             f'{found["hours"]:.1f} hours, if that: the curve ends there and cannot tell more'

@@ -173,6 +173,10 @@ def test_rebalanced_runs(out: Path) -> None:
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     assert cells[:4] == ['3', '1', '0.8', '-0.4 to +1.2']
     assert cells[4:] == ['23.0 / 11.5 / - / -', '30.0 / 15.0 / - / -'] * 2
+    kept = [r for r in records if (r['split'], r['metric'][:15]) != ('tune', 'rebalanced_segm')]
+    *_, row, _, note = rebalance_table(Table(kept, 'tiny'))
+    assert row.endswith('| 23.0 / 11.5 / - / - | - | 23.0 / 11.5 / - / - | 30.0 / 15.0 / - / - |')
+    assert note.endswith('copied as printed, to a tenth.')
 
 
 def test_differences_of_rebalanced_runs() -> None:

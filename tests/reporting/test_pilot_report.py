@@ -61,6 +61,10 @@ def test_page() -> None:
         (dict(place='above', high=None), 'at least 6.6 hours'),
         (dict(place='above', high=None), 'interval +2.0 hours to beyond the curve)'),
         (
+            dict(place='above', low=-3.0, high=None, hours=-1.5, equivalent_labels=30),
+            'ends at 30 labels and says nothing of as many as here',
+        ),
+        (
             dict(place='below', low=None, high=-1.0, hours=0.0),
             'starts with at 400 labels: no return',
         ),
