@@ -48,7 +48,7 @@ def _variations(arm: str) -> tuple[str, ...]:
 # labels can see.
 ARMS_TO_RANK = {
     FULL_METHOD: ('5', '5v', '6a', '6', '7-defaults', '7-tuned-kept', *_variations(FULL_METHOD)),
-    SHIPPED: _variations(SHIPPED),
+    SHIPPED: (*_variations(SHIPPED), '7-shipped-tuned'),
 }
 
 
