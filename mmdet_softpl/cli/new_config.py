@@ -120,7 +120,13 @@ def run(args: argparse.Namespace) -> int:
     with replaced_together(out, *([] if rest is None else [rest])) as (config, *lists):
         config.write_text(text, encoding='utf-8')
         # As a training will read it.
-        load_config(str(config))
+        read = tuple(load_config(str(config)).classes)
+        if read != summary.classes:
+            first = next(i for i, name in enumerate(summary.classes) if name != read[i])
+            raise ValueError(
+                f'{args.labeled_json}: class {summary.classes[first]!r} would be {read[first]!r} '
+                'in a config, where mmengine replaces what is in double braces; rename it.'
+            )
         for file in lists:
             file.write_text(json_text(unlabelled_json(data)), encoding='utf-8')
     warnings = [f'{f.subject}: {f.kind}: {f.detail}\n  -> {f.remedy}' for f in data.warnings]

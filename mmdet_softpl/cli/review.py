@@ -274,6 +274,8 @@ def _complete(reviewed_arg: str | None, reviewed: list, corrected: str) -> set[s
     possible = {image.file for image in reviewed if image.complete is not False}
     if reviewed_arg == 'all':
         return possible
+    from mmdet_softpl.datasets.review_reading import exported_file
+
     path = Path(reviewed_arg)
     if not path.is_file():
         raise FileNotFoundError(f'--reviewed {path}: there is no such file (or give "all").')
@@ -284,16 +286,17 @@ def _complete(reviewed_arg: str | None, reviewed: list, corrected: str) -> set[s
         raise ValueError(
             f'--reviewed {path}: no text; it takes a list of image names, one a line.'
         ) from error
-    names = [os.path.basename(name) for name in names if name]
+    names = [name for name in names if name]
     files = {image.file for image in reviewed}
-    unknown = [name for name in names if name not in files]
+    found = {name: exported_file(name, files) for name in names}
+    unknown = [name for name, file in found.items() if file is None]
     if unknown:
         raise ValueError(
             f'--reviewed {path}: {len(unknown)} of {len(names)} lines are no image of {corrected}: '
             f'{", ".join(textwrap.shorten(name, 80) for name in unknown[:10])}. It takes a list of '
             'image names, one a line.'
         )
-    return possible & set(names)
+    return possible & set(found.values())
 
 
 def _say_import(result: dict[str, Any], args: argparse.Namespace) -> None:
@@ -303,9 +306,18 @@ def _say_import(result: dict[str, Any], args: argparse.Namespace) -> None:
     total = {k: sum(result[k].values()) for k in ('accepted', 'corrected', 'added', 'deleted')}
     pseudo = total['accepted'] + total['corrected'] + total['deleted']
     if pseudo and total['deleted'] == pseudo:
+        why = (
+            f'and {total["added"]} objects are all somewhere else: were the images resized, or the '
+            'coordinates changed?'
+            if total['added']
+            else 'and the images count as background: was the json exported with its annotations?'
+        )
+        print(f'warning: every pseudo-label was deleted, {why}', file=sys.stderr)
+    already = result['labelled_already']
+    if already:
         print(
-            'warning: every pseudo-label was deleted, and the images count as background: was the '
-            'json exported with its annotations?',
+            f'warning: {len(already)} images are labelled already and stay as they are: '
+            f'{some_of(already, separator=", ")}',
             file=sys.stderr,
         )
     if args.json:

@@ -26,6 +26,7 @@ from .annotation_entries import (
 )
 from .annotation_file import AnnotationError, load_annotation_file
 from .federated import federated_classes
+from .shared_files import shared_files
 
 # Official files carry a few unusable instances (COCO train2017: boxes of height 0) which the
 # host skips on loading; above this share of all annotations they are an error of the file.
@@ -91,9 +92,9 @@ def check_annotations(
 
     All problems of the file are collected (the first 10 of each kind, with counts) and raised
     together. What is doubtful but usable stands in the summary's ``warnings``, for the caller to
-    report: classes without a labelled image, names that differ in case or spaces alone, a share
-    of at most 1e-4 of unusable boxes or polygons (which the host skips), and ``image_count``
-    values that the annotations contradict.
+    report: classes without a labelled image, names that differ in case or spaces alone, image
+    files of several equal entries, a share of at most 1e-4 of unusable boxes or polygons (which
+    the host skips), and ``image_count`` values that the annotations contradict.
 
     Args:
         ann_file: COCO or LVIS json.
@@ -113,7 +114,7 @@ def check_annotations(
         AnnotationError: see :func:`load_annotation_file`; no annotation at all; an unknown
             category or image id; an id that is no whole number,
             where it has to be; a duplicate image, annotation or
-            category id or category name;
+            category id or category name; an image file of several entries whose annotations differ;
             a box of zero or negative size; a polygon of fewer than three points; a missing key;
             a missing image file; classes that do not match.
     """
@@ -152,6 +153,20 @@ def check_annotations(
             'Training ignores crowds: export masks of single objects with iscrowd=0.',
         )
     problems.raise_if_any(path)
+    differing, alike = shared_files(data['images'], annotations)
+    for name, ids in differing.items():
+        problems.add(
+            'image file of several entries with different annotations',
+            f'{name}: image ids {some_of(list(map(str, ids)), 5, ", ")}',
+            'Training takes what one entry lacks for background there: merge them into one, with '
+            'all annotations.',
+        )
+    problems.raise_if_any(path)
+    if alike:
+        notes.append(
+            f'{len(alike)} image files have more than one entry: {some_of(list(alike))}. Each '
+            'counts as often as it is listed; keep one entry, unless that is meant.'
+        )
 
     num_all, ids_in_order = len(names), list(category_ids)
     instance_counts = np.bincount(class_column, minlength=num_all)

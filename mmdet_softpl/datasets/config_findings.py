@@ -10,6 +10,7 @@ from typing import Any
 
 from mmdet_softpl.config_file import find_hook, seesaw_classes, type_name
 from mmdet_softpl.messages import some_of
+from mmdet_softpl.same_path import same_path
 
 from .config_sets import LABELLED, TEST, UNLABELLED, VALIDATION
 from .findings import ERROR, WARNING, Finding
@@ -162,7 +163,7 @@ def _labeller(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator[F
         )
         return
     own = [s.configured.ann_file for s in sets if s.configured.role == LABELLED]
-    if own and not any(_same(path, other) for other in own):
+    if own and not any(same_path(path, other) for other in own):
         yield Finding(
             WARNING,
             LABELLER,
@@ -193,7 +194,7 @@ def _evaluators(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator
                         f'relative paths count from {os.getcwd()!r}',
                         'start where the paths of the config begin, or correct the path',
                     )
-                elif name == 'ann_file' and read and not any(_same(path, r) for r in read):
+                elif name == 'ann_file' and read and not any(same_path(path, r) for r in read):
                     yield Finding(
                         WARNING,
                         key,
@@ -201,10 +202,6 @@ def _evaluators(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Iterator
                         f'{name}={path!r} is not what its data loader reads ({", ".join(read)})',
                         'give both the same file',
                     )
-
-
-def _same(a: str, b: str) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)
 
 
 def _sampler(

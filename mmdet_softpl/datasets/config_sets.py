@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.utils import is_abs
 
 from mmdet_softpl.config_file import type_name
+from mmdet_softpl.same_path import same_path
 
 LABELLED, UNLABELLED, VALIDATION, TEST = 'labelled', 'unlabelled', 'validation', 'test'
 COCO, LVIS_V1, LVIS_V05, FOLDER, OTHER = 'coco', 'lvis v1', 'lvis v0.5', 'images', 'other'
@@ -94,11 +95,10 @@ def configured_sets(cfg: Mapping[str, Any]) -> list[ConfiguredSet]:
 
 def keeps_empty(cfg: Mapping[str, Any], ann_file: str) -> bool:
     """Whether a config also trains on the images of a labelled file that hold nothing."""
-    path = os.path.abspath(ann_file)
     return any(
         not one.filter_empty
         for one in configured_sets(cfg)
-        if one.role == LABELLED and os.path.abspath(one.ann_file) == path
+        if one.role == LABELLED and same_path(one.ann_file, ann_file)
     )
 
 

@@ -77,6 +77,18 @@ def scan_image(path: str | os.PathLike) -> ScannedImage:
     return ScannedImage(height, width, digest.hexdigest(), error, lost_depth)
 
 
+def host_size_or_error(path: str) -> tuple[int, int] | str:
+    """Height and width of an image, or why the host cannot read it or reads a part of it.
+
+    A JPEG or PNG that looks whole is not decoded.
+    """
+    found = size_or_error(path)
+    if isinstance(found, str) or path.lower().endswith(('.jpg', '.jpeg', '.png')):
+        return found
+    # Of other formats there are kinds, such as TIFF of floats, that Pillow alone reads.
+    return found if scan_image(path).readable else HOST_CANNOT
+
+
 def scan_images(
     paths: Iterable[str], advance: Callable[[], None] | None = None
 ) -> dict[str, ScannedImage]:

@@ -16,7 +16,7 @@ from .annotation_file import load_annotation_file
 from .annotation_findings import NO_VALIDATION_IMAGE
 from .config_sets import COCO, FOLDER, LABELLED, LVIS_V1, UNLABELLED, VALIDATION, ConfiguredSet
 from .findings import ERROR, WARNING, Finding
-from .image_scan import scan_image
+from .image_scan import HOST_CANNOT, host_size_or_error, scan_image
 from .in_threads import map_in_threads
 from .set_comparisons import (
     MISSING_IMAGE,
@@ -26,7 +26,6 @@ from .set_comparisons import (
     size_findings,
 )
 from .set_contents import SetContents, SetImage, read_set
-from .unlabeled_image_dataset import size_or_error
 
 FILES = ('labeled_json', 'unlabeled_json', 'val_json', 'held_out_json')
 FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
@@ -316,7 +315,9 @@ def _broken_images(
     for one in sets:
         paths = [image.path for image in one.images]
         broken = []
-        for path, found in zip(paths, map_in_threads(size_or_error, paths, advance), strict=True):
+        for path, found in zip(
+            paths, map_in_threads(host_size_or_error, paths, advance), strict=True
+        ):
             if isinstance(found, str):
                 broken.append((path, found))
             else:
@@ -326,16 +327,16 @@ def _broken_images(
 
 
 def _image_findings(one: SetContents, broken: list[tuple[str, str]]) -> list[Finding]:
-    skips = one.configured.kind == FOLDER and not one.configured.ann_file
+    folder = one.configured.kind == FOLDER and not one.configured.ann_file
+    groups: dict[tuple[bool, bool], list[str]] = {}
+    for path, error in broken:
+        # The folder's own data set leaves out what Pillow cannot read.
+        group = folder and error != HOST_CANNOT, scan_image(path).readable
+        groups.setdefault(group, []).append(f'{path} ({error})')
     findings = []
-    for readable in (False, True):
-        shown = [
-            f'{path} ({error})' for path, error in broken if scan_image(path).readable == readable
-        ]
-        if not shown:
-            continue
+    for (skips, readable), shown in sorted(groups.items()):
         detail = f'{len(shown)} of {len(one.images)} images: {some_of(shown, 5)}'
-        kind, remedy = 'unreadable image', 'fetch them again, or take them out of the json'
+        kind, remedy = 'unreadable image', 'fetch them again, or take them out of the set'
         if skips:
             remedy = 'the training leaves them out; fetch them again or remove them'
         elif readable:

@@ -37,6 +37,8 @@ class MergeSummary:
     Attributes:
         images: images that became labelled.
         left_out: files of images that are not complete; they stay unlabelled.
+        labelled_already: files of images that the labelled file has, of an earlier import, say;
+            they stay there as they are.
         accepted, corrected, added, deleted: class -> pseudo-labels (``added``: objects) that
             reviewers left alone, changed in shape or class (counted at the pseudo-label's class),
             drew, removed; of the images that became labelled.
@@ -46,6 +48,7 @@ class MergeSummary:
 
     images: int
     left_out: tuple[str, ...]
+    labelled_already: tuple[str, ...]
     accepted: dict[str, int]
     corrected: dict[str, int]
     added: dict[str, int]
@@ -87,7 +90,7 @@ def merge_review(
         The content of the merged file, checked, and what changed.
 
     Raises:
-        AnnotationError: the labelled file lacks a class of the export, has one of the images
+        AnnotationError: the labelled file lacks a class of the export, has all of the images
             already or ids that are no whole numbers; the result does not pass
             :func:`.check_annotations`.
     """
@@ -96,7 +99,9 @@ def merge_review(
     category_of = {c['name']: c['id'] for c in labeled['categories']}
     known = {image_file_name(image) for image in labeled['images']}
     places = {image['file']: image for image in manifest['images']}
-    chosen = [image for image in reviewed if image.file in complete]
+    whole = [image for image in reviewed if image.file in complete]
+    chosen = [i for i in whole if places[i.file]['labeled_file_name'] not in known]
+    labelled_already = tuple(i.file for i in whole if i not in chosen)
     for name in manifest['classes']:
         if name not in category_of:
             problems.add(
@@ -104,13 +109,12 @@ def merge_review(
                 repr(name),
                 'Give the labelled file that the export was made with.',
             )
-    for image in chosen:
-        if places[image.file]['labeled_file_name'] in known:
-            problems.add(
-                'image that is labelled already',
-                image.file,
-                'An import that happened already needs no second one.',
-            )
+    for file in labelled_already if not chosen else ():
+        problems.add(
+            'image that is labelled already',
+            file,
+            'There is no other: an import that happened already needs no second one.',
+        )
     problems.raise_if_any(labeled_file)
 
     images, annotations = list(labeled['images']), list(labeled['annotations'])
@@ -167,6 +171,7 @@ def merge_review(
     return merged, MergeSummary(
         images=len(chosen),
         left_out=left_out,
+        labelled_already=labelled_already,
         accepted=dict(counts[ACCEPTED]),
         corrected=dict(counts[CORRECTED]),
         added=dict(counts[ADDED]),

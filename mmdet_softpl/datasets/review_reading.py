@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from mmdet_softpl.messages import MAX_EXAMPLES
 
 from .annotation_entries import Faults
-from .annotation_file import AnnotationError, image_file_name
+from .annotation_file import AnnotationError, declared_size, image_file_name
 from .review_masks import decode_brush, encode_mask, segmentation_to_rle
 from .review_writing import UNFINISHED
 
@@ -105,17 +105,9 @@ class _Reader:
         self.problems.raise_if_any(self.path)
         return list(self.images.values())
 
-    def _find(self, name: str) -> str | None:
-        """The file that a name ends with: tools put a folder or an address before it."""
-        path = name.replace('\\', '/')
-        ends = [
-            file for file in self.sizes if path == file or path.endswith(('/' + file, '=' + file))
-        ]
-        return max(ends, key=len, default=None)
-
     def _image(self, name: str, is_address: bool = False) -> ReviewedImage | None:
-        file = self._find(unquote(name)) if is_address else None
-        file = file or self._find(name)
+        file = exported_file(unquote(name), self.sizes) if is_address else None
+        file = file or exported_file(name, self.sizes)
         if file is None:
             self.problems.add(
                 'image that is not in the export',
@@ -130,7 +122,7 @@ class _Reader:
         return self.images[file]
 
     def _add(self, image: ReviewedImage, where: str, name: Any, found: ReviewedObject) -> None:
-        if name not in self.classes:
+        if not isinstance(name, str) or name not in self.classes:
             self.problems.add(
                 'class that the labelled set does not have',
                 f'{name!r} ({where})',
@@ -147,13 +139,21 @@ class _Reader:
         )
 
     def coco(self, content: dict[str, Any]) -> list[ReviewedImage]:
-        names = {c.get('id'): c.get('name') for c in content['categories']}
-        by_id: dict[Any, ReviewedImage | None] = {}
+        for key in ('categories', 'images', 'annotations'):
+            _check_entries(self.path, f'`{key}`', content[key])
+        names = {_key(c.get('id')): c.get('name') for c in content['categories']}
+        by_id: dict[Hashable, ReviewedImage | None] = {}
         for entry in content['images']:
-            by_id[entry.get('id')] = self._image(image_file_name(entry) or '')
+            if _key(entry.get('id')) in by_id:
+                self.problems.add(
+                    'image id that comes twice',
+                    f'id={entry.get("id")!r}',
+                    'Import the files of two tasks one after the other, or number the images anew.',
+                )
+            by_id[_key(entry.get('id'))] = self._coco_image(entry)
         for position, annotation in enumerate(content['annotations']):
             where = f'annotation id={annotation.get("id", f"[{position}]")!r}'
-            image_id = annotation.get('image_id')
+            image_id = _key(annotation.get('image_id'))
             if image_id not in by_id:
                 self.problems.add(
                     'image id that `images` does not define',
@@ -165,13 +165,26 @@ class _Reader:
             if image is None:
                 continue
             try:
-                name = names.get(annotation.get('category_id'))
+                name = names.get(_key(annotation.get('category_id')))
                 found = self._coco_object(annotation, name, *self.sizes[image.file])
             except (ValueError, TypeError, KeyError) as error:
                 self._add_broken(f'{where} in {image.file}: {error}')
                 continue
             self._add(image, where, name, found)
         return self._finish()
+
+    def _coco_image(self, entry: dict[str, Any]) -> ReviewedImage | None:
+        image = self._image(str(image_file_name(entry) or ''))
+        given = tuple(declared_size(entry.get(key)) for key in ('height', 'width'))
+        if image is not None and all(given) and given != self.sizes[image.file]:
+            self.problems.add(
+                'image of another size',
+                f'{image.file}: {given[0]} x {given[1]}, exported with {{}} x {{}}'.format(
+                    *self.sizes[image.file]
+                ),
+                'Export the labels for the images as they are, without resizing.',
+            )
+        return image
 
     def _coco_object(
         self, annotation: dict[str, Any], name: Any, height: int, width: int
@@ -187,12 +200,14 @@ class _Reader:
     def label_studio(self, tasks: list[dict[str, Any]]) -> list[ReviewedImage]:
         for position, task in enumerate(tasks):
             where = f'task {task.get("id", position)}'
-            data = task['data']
+            data, drawn = task['data'], task.get('annotations') or []
+            _check_entries(self.path, f'`data` of {where}', [data])
+            _check_entries(self.path, f'`annotations` of {where}', drawn)
             file, address = data.get('file'), data.get('image', '')
             image = self._image(str(file)) if file else self._image(str(address), is_address=True)
             if image is None:
                 continue
-            done = [a for a in task.get('annotations') or () if not a.get('was_cancelled')]
+            done = [a for a in drawn if not a.get('was_cancelled')]
             image.complete = bool(done)
             if not done:
                 continue
@@ -200,7 +215,9 @@ class _Reader:
             who = newest.get('completed_by')
             who = who.get('email') or who.get('id') if isinstance(who, dict) else who
             image.reviewer = None if who is None else str(who)
-            for result in newest.get('result') or ():
+            results = newest.get('result') or []
+            _check_entries(self.path, f'`result` of {where}', results)
+            for result in results:
                 self._label_studio_result(image, where, result)
         return self._finish()
 
@@ -208,6 +225,7 @@ class _Reader:
         self, image: ReviewedImage, where: str, result: dict[str, Any]
     ) -> None:
         kind, value = result.get('type'), result.get('value') or {}
+        _check_entries(self.path, f'`value` of {where}, region {result.get("id")!r}', [value])
         if kind == 'choices':
             image.complete = image.complete and UNFINISHED not in value.get('choices', ())
             return
@@ -220,7 +238,9 @@ class _Reader:
                 'Draw the object anew with the tool of the export, or remove it.',
             )
             return
-        names = value.get(wanted) or [None]
+        names = value.get(wanted)
+        # One that has lost its class is named as one of no class.
+        names = names if isinstance(names, list) and names else [None]
         height, width = self.sizes[image.file]
         try:
             size = (result.get('original_height'), result.get('original_width'))
@@ -242,6 +262,38 @@ class _Reader:
             self._add_broken(f'{where}: {error}')
             return
         self._add(image, where, names[0], found)
+
+
+def exported_file(name: str, files: Collection[str]) -> str | None:
+    """The file that a name ends with: tools put a folder or an address before it.
+
+    Args:
+        name: as the tool has it; Windows tools write backslashes.
+        files: of the export.
+    """
+    path = name.replace('\\', '/')
+    ends = [file for file in files if path == file or path.endswith(('/' + file, '=' + file))]
+    return max(ends, key=len, default=None)
+
+
+def _check_entries(path: str | os.PathLike, what: str, entries: Any) -> None:
+    """Refuse what is no list of objects: nothing of it can be understood."""
+    if not isinstance(entries, list):
+        raise AnnotationError(
+            f'{path}: {what} is a {type(entries).__name__}, a list of objects is needed. Export '
+            'the annotations once more.'
+        )
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise AnnotationError(
+                f'{path}: entry {position} of {what} is {str(entry)[:80]!r}, an object with keys '
+                'is needed. Export the annotations once more.'
+            )
+
+
+def _key(identifier: Any) -> Hashable:
+    """What a file calls an id may be anything."""
+    return identifier if isinstance(identifier, Hashable) else repr(identifier)
 
 
 def _box_of(rle: dict[str, Any]) -> list[float]:

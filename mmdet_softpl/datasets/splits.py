@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from mmdet_softpl.checks import check_range
+from mmdet_softpl.messages import some_of
 
 from ..atomic_json import json_text, write_texts
 from .annotation_checks import AnnotationSummary, check_annotations
 from .annotation_file import AnnotationError, load_annotation_file
 from .class_statistics import class_statistics, frequency_letter
+from .shared_files import shared_files
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,12 @@ def write_split(
     data = load_annotation_file(source)
     before = check_annotations(source, data=data)
     num_images = len(data['images'])
+    _, alike = shared_files(data['images'], data['annotations'])
+    if alike:
+        raise AnnotationError(
+            f'{source}: {len(alike)} image files have more than one entry: {some_of(list(alike))}. '
+            'A draw could put the same image on both sides; keep one entry of each.'
+        )
     if count is not None:
         check_range(f'split of {source}', 'count', count, 1, num_images)
     budget = count if count is not None else max(1, round(num_images * percent / 100))  # type: ignore[operator]

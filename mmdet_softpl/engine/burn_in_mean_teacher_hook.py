@@ -17,6 +17,7 @@ from mmdet_softpl.engine.fresh_labelling import forget_labelling, forget_teacher
 from mmdet_softpl.engine.measured_masks import check_measured_masks
 from mmdet_softpl.engine.run_warnings import warn_once
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.models.batch_norm import keeps_statistics
 from mmdet_softpl.models.checkpoint_parts import check_classifier_layer
 from mmdet_softpl.registry import HOOKS
 
@@ -221,7 +222,7 @@ def _split_state(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor
     averaged = {k: v.data for k, v in module.named_parameters()}
     copied: dict[str, Tensor] = {}
     for prefix, child in module.named_modules():
-        is_norm = isinstance(child, nn.modules.batchnorm._BatchNorm)
+        is_norm = keeps_statistics(child)
         for name, buffer in child.named_buffers(prefix, recurse=False):
             home = averaged if is_norm and buffer.is_floating_point() else copied
             home[name] = buffer

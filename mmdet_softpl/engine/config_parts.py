@@ -16,6 +16,7 @@ from mmdet_softpl.datasets.config_sets import (
     dataset_leaves,
     joined,
 )
+from mmdet_softpl.same_path import same_path
 
 
 class ConfigPartError(ValueError):
@@ -89,11 +90,10 @@ def labelled_leaves(cfg: Config, labeled_ann_file: str) -> list[Any]:
     Raises:
         ConfigPartError: There is none.
     """
-    wanted = os.path.abspath(labeled_ann_file)
     leaves = [
         leaf
         for leaf in dataset_leaves(cfg.train_dataloader.dataset)
-        if os.path.abspath(annotation_path(leaf)) == wanted
+        if same_path(annotation_path(leaf), labeled_ann_file)
     ]
     if not leaves:
         raise ConfigPartError(

@@ -21,6 +21,7 @@ from mmdet_softpl.engine.run_warnings import warn_once
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.engine.training_sets import classes_of, is_labelled, leaves
 from mmdet_softpl.engine.view_checks import check_views
+from mmdet_softpl.same_path import same_path
 
 
 def check_datasets(runner: Runner) -> None:
@@ -89,13 +90,13 @@ def _check_evaluator(runner: Runner) -> None:
     if runner._val_loop is None or runner._val_dataloader is None or cfg is None:
         return
     read = {
-        os.path.abspath(dataset.ann_file)
+        dataset.ann_file
         for dataset in leaves(runner.val_dataloader.dataset)
         if getattr(dataset, 'ann_file', '')
     }
     for metric in cfg if isinstance(cfg, (list, tuple)) else [cfg]:
         path = metric.get('ann_file')
-        if path and read and '://' not in path and os.path.abspath(path) not in read:
+        if path and read and '://' not in path and not any(same_path(path, r) for r in read):
             warn_once(
                 f'val_evaluator.ann_file={path!r} is not the annotation file of val_dataloader '
                 f'({", ".join(sorted(read))}); give both the same.'

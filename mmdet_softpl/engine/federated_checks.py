@@ -18,6 +18,7 @@ from mmdet_softpl.engine.training_sets import (
     training_classes,
 )
 from mmdet_softpl.engine.view_checks import packs_without
+from mmdet_softpl.same_path import same_path
 
 
 def federated_images(
@@ -46,10 +47,9 @@ def learn_federated_images(runner: Runner, own: AnnotationSummary) -> None:
         AnnotationError: A labelled file cannot be used.
     """
     classes = training_classes(runner)
-    path = os.path.abspath(own.ann_file)
     # As everywhere: what lies elsewhere than on this machine is not looked into.
     local = filter(os.path.isfile, dict.fromkeys(labelled_files(runner)))
-    others = [file for file in local if os.path.abspath(file) != path]
+    others = [file for file in local if not same_path(file, own.ann_file)]
     summaries = [*(reported_annotations(file, classes) for file in others), own]
     for summary in summaries:
         model_of(runner).federated.update(federated_images(summary))
@@ -67,7 +67,7 @@ def warn_of_shared_ids(runner: Runner, ann_file: str) -> None:
     sets = [d for d in leaves(runner.train_dataloader.dataset) if is_labelled(d)]
     ids: dict[bool, set] = {True: set(), False: set()}
     for dataset in sets if len({d.ann_file for d in sets}) > 1 else ():
-        own = os.path.abspath(dataset.ann_file) == os.path.abspath(ann_file)
+        own = same_path(dataset.ann_file, ann_file)
         ids[own].update(dataset.get_data_info(i)['img_id'] for i in range(len(dataset)))
     shared = ids[True] & ids[False]
     if shared:

@@ -8,6 +8,7 @@ from typing import Any
 from mmdet.engine.hooks import MeanTeacherHook
 from mmengine.runner import Runner
 
+from mmdet_softpl.engine.burn_in_mean_teacher_hook import BurnInMeanTeacherHook
 from mmdet_softpl.models.roi_adapter import stages_of
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 
@@ -37,11 +38,17 @@ def check_prototypes(runner: Runner, model: Any, prototype_weight: Sequence[floa
 
 
 def check_mean_teacher(runner: Runner, model: Any, prototype_weight: Sequence[float]) -> None:
-    """mmdet's MeanTeacherHook skips buffers, or averages those that must be copied.
+    """Without a hook the teacher stays as it is; mmdet's skips buffers.
 
     Raises:
         ValueError: The student trains batch norm, whose statistics it would not carry over.
     """
+    if not any(isinstance(h, (MeanTeacherHook, BurnInMeanTeacherHook)) for h in runner.hooks):
+        runner.logger.warning(
+            'RareBoostPseudoLabeler: custom_hooks has no mean-teacher hook, so the teacher stays '
+            'as it is for the whole training; unless that is meant, add '
+            "dict(type='mmdet_softpl.BurnInMeanTeacherHook', ...)."
+        )
     hooks = [hook for hook in runner.hooks if isinstance(hook, MeanTeacherHook)]
     # With skip_buffer=False all buffers are averaged.
     if not any(hook.skip_buffers for hook in hooks):

@@ -31,6 +31,7 @@ from mmdet_softpl.engine.load_teacher import read_config
 from mmdet_softpl.file_keys import settings_hash
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
 from mmdet_softpl.registry import HOOKS
+from mmdet_softpl.same_path import same_path
 
 KINDS = ('labelled', 'semi')
 """Trained on labelled images alone, or with unlabelled ones too."""
@@ -194,9 +195,8 @@ def _kind(cfg: Config) -> str:
 def _trained_classes(cfg: Config, labeled_ann_file: str) -> Sequence[str] | None:
     """Classes of the training set that reads this json; None: all of the file."""
     labelled_leaves(cfg, labeled_ann_file)
-    wanted = os.path.abspath(labeled_ann_file)
     classes = next(
-        one.classes for one in configured_sets(cfg) if os.path.abspath(one.ann_file) == wanted
+        one.classes for one in configured_sets(cfg) if same_path(one.ann_file, labeled_ann_file)
     )
     # A file of names that is not there ends the training, not this.
     return None if isinstance(classes, str) else classes

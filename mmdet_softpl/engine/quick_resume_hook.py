@@ -23,7 +23,7 @@ ENDLESS = (MultiSourceSampler, InfiniteSampler)
 @MMDET_HOOKS.register_module()
 @HOOKS.register_module()
 class QuickResumeHook(Hook):
-    """Skips what was trained on by its numbers alone.
+    """Skips what was trained on by its numbers alone, in the order that it was trained on.
 
     mmengine's ``IterBasedTrainLoop`` loads and augments every batch before the resumed iteration
     once more and throws it away. Eight images take some 0.4 s of a core (95 ms for two,
@@ -31,6 +31,10 @@ class QuickResumeHook(Hook):
     follow are the same with and without this hook. With data workers (``num_workers > 0``) their
     augmentation is not: a worker's random numbers start anew instead of being drawn and thrown
     away, so a resumed run does not repeat the uninterrupted one to the digit.
+
+    Without a seed in the config every start shuffles anew, and mmengine takes up the seed of the
+    checkpoint after the data loader is built. The order of the images is that of the checkpoint
+    here: no image comes twice in a pass since it was interrupted, and none is left out.
 
     Nothing happens with other samplers than mmdet's ``MultiSourceSampler`` and mmengine's
     ``InfiniteSampler``, with a ``batch_sampler`` of the config's, or in an epoch-based loop.
@@ -40,6 +44,13 @@ class QuickResumeHook(Hook):
 
     # Before RandomStateHook, which counts what the loop takes from the iterator.
     priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._seed_of_start: int | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Keep the seed that the samplers were built with, which a checkpoint may replace."""
+        self._seed_of_start = runner.seed
 
     def before_train(self, runner: Runner) -> None:
         """Go on in the order of the images where the checkpoint left it."""
@@ -52,6 +63,12 @@ class QuickResumeHook(Hook):
             return
         if not isinstance(loader.sampler, ENDLESS):
             return
+        # One that the sampler has of the config's stays.
+        of_start = type(loader.sampler) in ENDLESS and loader.sampler.seed == self._seed_of_start
+        if of_start and loader.sampler.seed != runner.seed:
+            _shuffle_by(loader.sampler, runner.seed)
+            # What its workers were given is of the other order.
+            iterator = loop.dataloader_iterator = type(iterator)(loader)
         if hasattr(iterator, 'skip_iter'):
             # Its workers have not been started yet.
             if not hasattr(loader.sampler, 'skip'):
@@ -67,6 +84,16 @@ class QuickResumeHook(Hook):
             f'QuickResumeHook: went past {runner.iter} batches without loading their images; the '
             'advance of the data loader that is announced next takes no time.'
         )
+
+
+def _shuffle_by(sampler: MultiSourceSampler | InfiniteSampler, seed: int) -> None:
+    """As if the sampler, of which nothing is needed so far, were built with this seed."""
+    sampler.seed = seed
+    if isinstance(sampler, MultiSourceSampler):
+        sizes = map(len, sampler.dataset.datasets)
+        sampler.source2inds = {i: sampler._indices_of_rank(size) for i, size in enumerate(sizes)}
+    else:
+        sampler.indices = sampler._indices_of_rank()
 
 
 def _go_past(sampler: MultiSourceSampler | InfiniteSampler, count: int) -> None:

@@ -23,6 +23,8 @@ CHECKPOINT_KEY = 'random_state'
 class RandomStateHook(Hook):
     """Saves the random states of Python, NumPy and torch and takes them up again on a resume.
 
+    The order of the images is the sampler's, see ``QuickResumeHook``.
+
     mmengine skips the data that was already trained on but starts the generators anew, so RoI
     sampling would differ, and without data workers the augmentation too. A validation leaves
     the states as they were: a run that resumes from a checkpoint saved just before one does

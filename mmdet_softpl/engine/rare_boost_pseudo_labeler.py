@@ -5,7 +5,6 @@ Shape legend: C foreground classes, S score bins, G = 3 frequency groups.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +43,7 @@ from mmdet_softpl.models.label_policy import LabelPolicy, by_group
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import HOOKS
 from mmdet_softpl.run_records import AUDIT_FILE, PSEUDO_LABELS_FILE
+from mmdet_softpl.same_path import same_path
 
 CHECKPOINT_KEY = 'rare_boost_pseudo_labeler'
 
@@ -139,7 +139,8 @@ class RareBoostPseudoLabeler(Hook):
         if not Path(labeled_ann_file).is_file():
             raise FileNotFoundError(
                 f'{owner}: labeled_ann_file={labeled_ann_file!r} does not exist; it is taken as it '
-                'is, not joined to the data_root of a data set.'
+                'is, not joined to the data_root of a data set. To test a checkpoint without it, '
+                'add --cfg-options custom_hooks=[].'
             )
         self._read_statistics(None)
         self._iter = 0
@@ -173,8 +174,7 @@ class RareBoostPseudoLabeler(Hook):
         self._start_iter = runner.iter
         check_datasets(runner)
         files = labelled_files(runner)
-        own = os.path.abspath(self.labeled_ann_file)
-        if files and own not in map(os.path.abspath, files):
+        if files and not any(same_path(file, self.labeled_ann_file) for file in files):
             runner.logger.warning(
                 f'RareBoostPseudoLabeler: labeled_ann_file={self.labeled_ann_file!r} is not what '
                 f'the student trains on ({", ".join(files)}); frequencies come from the former.'
@@ -191,6 +191,7 @@ class RareBoostPseudoLabeler(Hook):
             self._on_ours = True
             check_num_classes(self.summary, state.num_classes)
             self.class_state = state
+            model.has_labeller = True
             learn_federated_images(runner, self.summary)
             policy = self.policy
             if policy.align_rate and bool((policy.frequency_boosts(self.statistics) > 1).any()):

@@ -25,6 +25,7 @@ from mmdet_softpl.datasets.annotation_checks import (
     check_annotations,
     check_num_classes,
 )
+from mmdet_softpl.datasets.annotation_file import image_file_name, load_annotation_file
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.datasets.config_sets import (
     LABELLED,
@@ -152,8 +153,14 @@ def export_review(
         batch_size=options.batch_size,
         progress=lambda done: progress(done, len(dataset)),
     )
+    fresh, known = _without_labelled(records, labelled)
+    if known:
+        doubts.append(
+            f'{known} of {len(records)} images are labelled already, by their place; they are not '
+            'chosen'
+        )
     manifest = _manifest(
-        records,
+        fresh,
         summary,
         options,
         config=config,
@@ -188,6 +195,19 @@ def export_review(
         classes=dict(labels.most_common()),
         warnings=doubts,
     )
+
+
+def _without_labelled(
+    records: list[dict[str, Any]], labelled: ConfiguredSet
+) -> tuple[list[dict[str, Any]], int]:
+    """The records with no object where the image is one of the labelled set, and how many are."""
+    root = labelled.image_root or '.'
+    data = load_annotation_file(labelled.ann_file)
+    names = [image_file_name(image) or '' for image in data['images']]
+    paths = {os.path.realpath(os.path.join(root, name)) for name in names}
+    known = [os.path.realpath(record['path']) in paths for record in records]
+    fresh = [dict(r, objects=[]) if k else r for r, k in zip(records, known, strict=True)]
+    return fresh, sum(known)
 
 
 def _class_names(labelled: ConfiguredSet) -> tuple[str, ...] | None:

@@ -39,7 +39,7 @@ def read_manifest(out_dir: str | os.PathLike) -> dict[str, Any]:
     """The manifest of an export.
 
     Raises:
-        ReviewError: the folder has none.
+        ReviewError: the folder has none, or one that cannot be read.
     """
     path = Path(out_dir) / MANIFEST
     if not path.is_file():
@@ -48,7 +48,16 @@ def read_manifest(out_dir: str | os.PathLike) -> dict[str, Any]:
             f'{out_dir}: {what}. Give the folder of a finished `review export` first, the '
             'corrected file second.'
         )
-    return json.loads(path.read_text(encoding='utf-8'))
+    return _content(path)
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ReviewError(
+            f'{path}: not a json file ({error}); fetch it from where the export was made.'
+        ) from error
 
 
 def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -61,8 +70,8 @@ def read_labels(out_dir: str | os.PathLike) -> list[dict[str, Any]]:
     read_manifest(out_dir)
     labels_file = Path(out_dir) / KEY
     parts = sorted((Path(out_dir) / PARTS).glob('part-*.json'))
-    records = [r for part in parts for r in json.loads(part.read_text(encoding='utf-8'))]
-    key = json.loads(labels_file.read_text(encoding='utf-8')) if labels_file.is_file() else {}
+    records = [record for part in parts for record in _content(part)]
+    key = _content(labels_file) if labels_file.is_file() else {}
     remedy = 'Let `review export --overwrite` end first, or leave out --unlabeled-out.'
     if len(records) != key.get('images'):
         raise ReviewError(

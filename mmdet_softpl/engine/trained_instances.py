@@ -5,8 +5,6 @@ Shape legend: C foreground classes.
 
 from __future__ import annotations
 
-import os
-
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
@@ -16,6 +14,7 @@ from mmdet_softpl.datasets.annotation_checks import AnnotationSummary
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.engine.run_warnings import warn_once
 from mmdet_softpl.engine.training_sets import is_labelled, leaves
+from mmdet_softpl.same_path import same_path
 
 # COCO and LVIS have a handful of boxes that are too thin for the host.
 _UNTOLD_LOSS = 0.001
@@ -45,8 +44,7 @@ def check_trained_instances(runner: Runner, summary: AnnotationSummary) -> None:
         AnnotationError: There is none left.
     """
     for dataset in leaves(runner.train_dataloader.dataset):
-        own = is_labelled(dataset) and os.path.abspath(dataset.ann_file)
-        if own != os.path.abspath(summary.ann_file):
+        if not (is_labelled(dataset) and same_path(dataset.ann_file, summary.ann_file)):
             continue
         given = int(instance_counts(dataset, len(summary.classes)).sum())
         expected = sum(summary.instance_counts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
+
+from mmdet_softpl.same_path import same_path
 
 
 def leaves(dataset: object) -> Iterator[BaseDataset]:
@@ -62,7 +63,7 @@ def keeps_empty_images(runner: Runner, ann_file: str) -> bool:
     return any(
         not (dataset.filter_cfg or {}).get('filter_empty_gt', False)
         for dataset in leaves(runner.train_dataloader.dataset)
-        if is_labelled(dataset) and os.path.abspath(dataset.ann_file) == os.path.abspath(ann_file)
+        if is_labelled(dataset) and same_path(dataset.ann_file, ann_file)
     )
 
 

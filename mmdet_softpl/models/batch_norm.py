@@ -5,6 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module is a batch norm with running statistics, of torch or (SyncBN) of mmcv.
+
+    The latter has another base class, so what it holds is asked.
+    """
+    return getattr(module, 'running_mean', None) is not None
+
+
 def trains_batch_norm(network: nn.Module) -> bool:
     """Whether training the network moves statistics of a batch norm.
 
@@ -13,12 +21,7 @@ def trains_batch_norm(network: nn.Module) -> bool:
     """
     were_training = {module: module.training for module in network.modules()}
     network.train()
-    found = any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.track_running_stats
-        and module.training
-        for module in network.modules()
-    )
+    found = any(keeps_statistics(module) and module.training for module in network.modules())
     for module, training in were_training.items():
         module.training = training
     return found
@@ -34,11 +37,7 @@ def check_statistics_moved(teacher: nn.Module) -> None:
         RuntimeError: A running mean is all zeros.
     """
     for name, module in teacher.named_modules():
-        if (
-            isinstance(module, nn.modules.batchnorm._BatchNorm)
-            and module.running_mean is not None
-            and not bool(module.running_mean.any())
-        ):
+        if keeps_statistics(module) and not bool(module.running_mean.any()):
             raise RuntimeError(
                 f'CalibratedSoftTeacher: teacher.{name} has batch norm whose statistics do not '
                 'follow the student. Use mmdet_softpl.BurnInMeanTeacherHook, or '

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from mmdet_softpl.functional import (
     student_offsets,
 )
 from mmdet_softpl.models.batch_norm import check_statistics_moved, trains_batch_norm
-from mmdet_softpl.models.checkpoint_parts import check_head, load_into_teacher
+from mmdet_softpl.models.checkpoint_parts import check_given, check_head, load_into_teacher
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.idle_teacher import check_teacher_follows
@@ -135,7 +134,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         super().__init__(
             detector=detector,
             semi_train_cfg=cfg,
-            semi_test_cfg=dict(predict_on='teacher') if semi_test_cfg is None else semi_test_cfg,
+            # Always there: in the place of a missing one mmdet's TeacherStudentValLoop leaves None.
+            semi_test_cfg=dict(predict_on='teacher') | (semi_test_cfg or {}),
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
@@ -145,21 +145,14 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         check_choice(
             type(self).__name__,
             'semi_test_cfg.predict_on',
-            self.semi_test_cfg.get('predict_on', 'teacher'),
+            self.semi_test_cfg['predict_on'],
             ('teacher', 'student'),
         )
         for key in self.semi_test_cfg:
             check_choice(type(self).__name__, 'key of semi_test_cfg', key, TEST_KEYS)
         self.labeling_cfg = LabelingCfg(**{f.name: cfg[f.name] for f in fields(LabelingCfg)})
         self.teacher_checkpoint = teacher_checkpoint
-        if teacher_checkpoint and '://' not in teacher_checkpoint:
-            path = Path(teacher_checkpoint)
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f'CalibratedSoftTeacher: teacher_checkpoint={teacher_checkpoint!r} does not '
-                    'exist. A training that has begun holds it: to resume or test that, add '
-                    '--cfg-options model.teacher_checkpoint=None.'
-                )
+        check_given(teacher_checkpoint)
         self.class_state = ClassState(
             self.num_classes,
             cfg['score_thr'],
@@ -185,7 +178,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         self.held_out = False
         # Set by a hook that copies the student's buffers into the teacher.
         self.teacher_has_buffers = False
-        self._teacher_loaded = False
+        # Set by a hook that sets the boosts and thresholds of the classes.
+        self.has_labeller = False
+        self._teacher_loaded = self._state_loaded = False
         self._iter = 0
         self._silent_iters = 0
 
@@ -243,6 +238,10 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         missing = missing_losses(self.student.roi_head, present)
         losses.update(rename_loss_dict('sup_', missing))
         if self.unsup_scale > 0:
+            if self._state_loaded and not self.has_labeller:
+                # They may be of a training with that hook, or of another ``score_thr``.
+                self.class_state.forget_labeller(self.semi_train_cfg['score_thr'])
+                self._state_loaded = False
             due = self._iter % self.semi_train_cfg['calibration_interval'] == 0
             if due and self.wants_calibration and not self.held_out:
                 self.observe_labelled(multi_batch_inputs['sup'], multi_batch_data_samples['sup'])
@@ -403,5 +402,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         check_head(state_dict, self.state_dict(), prefix, 'checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._teacher_loaded = True
+        head = f'{prefix}teacher.roi_head.bbox_head.'
+        self._teacher_loaded |= any(name.startswith(head) for name in state_dict)
+        self._state_loaded = True
         self._iter = int(self.num_iters)

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
+
+
+def check_given(teacher_checkpoint: str | None) -> None:
+    """Refuse a ``teacher_checkpoint`` that is a local path and not there.
+
+    Raises:
+        FileNotFoundError: It is missing.
+    """
+    if not teacher_checkpoint or '://' in teacher_checkpoint or Path(teacher_checkpoint).is_file():
+        return
+    raise FileNotFoundError(
+        f'CalibratedSoftTeacher: teacher_checkpoint={teacher_checkpoint!r} does not exist. A '
+        'training that has begun holds it: to resume or test that, add '
+        '--cfg-options model.teacher_checkpoint=None.'
+    )
 
 
 def network_part(state_dict: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:

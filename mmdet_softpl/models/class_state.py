@@ -101,6 +101,13 @@ class ClassState(nn.Module):
         """C."""
         return len(self.boosts)
 
+    def forget_labeller(self, score_thr: float) -> None:
+        """Set what ``RareBoostPseudoLabeler`` does to what it is without that hook."""
+        self.boosts.fill_(1)
+        self.prototype_weights.zero_()
+        self.thresholds.fill_(score_thr)
+        self.groups.zero_()
+
     def clear(self, *names: str) -> None:
         """Zero the named accumulators."""
         for name in names:

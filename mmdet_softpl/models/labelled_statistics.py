@@ -46,9 +46,8 @@ def observe_image(
         labels = torch.cat([labels, ignored.labels])
     crowd = torch.arange(len(labels), device=labels.device) >= len(truth)
     matched = match_indices(seen.bboxes, seen.scores, seen.labels, bboxes, labels, ignore=crowd)
-    told, correct = judge_matches(
-        matched, crowd, *spoken_of(seen.labels, federated, sample.metainfo.get('img_id'))
-    )
+    img_id = sample.metainfo.get('img_id')
+    told, correct = judge_matches(matched, crowd, *spoken_of(seen.labels, federated, img_id))
     state.new_reliability += reliability_counts(
         seen.scores,
         seen.labels,
@@ -59,12 +58,16 @@ def observe_image(
     )
     found = match_indices(seen.bboxes, seen.scores, None, bboxes, None, ignore=crowd)
     is_object = (found >= 0) & (found < len(truth))
-    chosen = is_object | (told & (found < 0))
     targets = soft_targets(seen.score_vectors, seen.labels, seen.target_scores)
     # An intended boost is no error of the teacher.
     shift = state.offsets + state.wanted_boosts.log()
-    state.offset_counts[0] += expected_counts(targets[chosen], shift)
-    state.offset_counts[1] += torch.bincount(labels[found[is_object]], minlength=state.num_classes)
+    # Of each class in the images that name all its objects; the teacher may have missed some.
+    classes = torch.arange(state.num_classes, device=labels.device)
+    told, loose = spoken_of(classes, federated, img_id)
+    complete = (told & ~loose).to(state.offset_counts)
+    expected = expected_counts(targets[is_object | (found < 0)], shift)
+    observed = torch.bincount(labels[found[is_object]], minlength=state.num_classes)
+    state.offset_counts += torch.stack([expected, observed.to(expected)]) * complete
 
 
 def spoken_of(labels: Tensor, federated: Federated, img_id: int | None) -> tuple[Tensor, Tensor]:

@@ -239,6 +239,21 @@ def test_bad_data_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_class_that_a_config_cannot_hold(
+    paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """mmengine puts values of its own in the place of some names in braces."""
+    for key in ('labeled_json', 'val_json'):
+        data = json.loads(Path(paths[key]).read_text())
+        data['categories'][1]['name'] = 'in {{ fileDirname }}'
+        Path(paths[key]).write_text(json.dumps(data))
+    before = sorted(tmp_path.iterdir())
+    assert main(_arguments(paths, tmp_path / 'own.py')) == 2
+    message = capsys.readouterr().err
+    assert paths['labeled_json'] in message and "'in {{ fileDirname }}' would be" in message
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_config_that_cannot_be_read_is_not_left_behind(
     paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

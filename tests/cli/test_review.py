@@ -96,6 +96,15 @@ def test_a_json_without_a_label_is_doubted(exported: Path, tmp_path: Path, capsy
     printed = capsys.readouterr()
     assert 'every pseudo-label was deleted' in printed.err
     assert sum(json.loads(printed.out)['deleted'].values()) > 0
+    # Objects that are all somewhere else are no objects left out.
+    moved = json.loads((exported / 'annotations.json').read_text())
+    for annotation in moved['annotations']:
+        annotation['segmentation'] = [[0, 0, 2, 0, 2, 1, 0, 1]]
+    (tmp_path / 'empty.json').write_text(json.dumps(moved))
+    assert main([*command, '--out', str(tmp_path / 'moved.json')]) == 0
+    error = capsys.readouterr().err
+    assert 'deleted, and' in error and 'were the images resized' in error
+    assert 'exported with its annotations' not in error
 
 
 def test_label_studio_tasks_nobody_submitted_change_nothing(
@@ -285,6 +294,40 @@ def test_a_wrong_list_of_reviewed_images(exported: Path, tmp_path: Path, capsys)
         assert main([*command, str(path)]) == 2
         message = capsys.readouterr().err
         assert f'--reviewed {path}' in message and words in message and len(message) < 500
+
+
+def test_reviewed_images_by_the_paths_of_windows(exported: Path, tmp_path: Path, capsys) -> None:
+    name = json.loads((exported / 'manifest.json').read_text())['images'][0]['file']
+    (tmp_path / 'done.txt').write_text(f'C:\\review1\\images\\{name}\r\n')
+    command = ['review', 'import', str(exported), str(exported / 'annotations.json'), '--json']
+    command += ['--out', str(tmp_path / 'a.json'), '--reviewed', str(tmp_path / 'done.txt')]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)['images'] == 1
+
+
+def test_a_broken_manifest_is_named(exported: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / 'review').mkdir()
+    (tmp_path / 'review' / 'manifest.json').write_text('{"a" 1}')
+    command = ['review', 'import', str(tmp_path / 'review'), str(exported / 'annotations.json')]
+    assert main([*command, '--out', str(tmp_path / 'a.json'), '--reviewed', 'all']) == 2
+    assert f'{tmp_path}/review/manifest.json: not a json file' in capsys.readouterr().err
+
+
+def test_labelled_images_are_not_reviewed(project, tmp_path: Path, capsys) -> None:
+    """As where all images are in one folder."""
+    root, config, checkpoint = project
+    folder = tmp_path / 'all'
+    folder.mkdir()
+    for source in (*(root / 'train2017').iterdir(), *(root / 'unlabeled2017').iterdir()):
+        (folder / source.name).symlink_to(source.resolve())
+    command = ['review', 'export', config, checkpoint, '--images', str(folder), '--json']
+    assert main([*command, '--out', str(tmp_path / 'out'), *EXPORT]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    names = {i['file'] for i in json.loads((tmp_path / 'out/manifest.json').read_text())['images']}
+    labelled = {path.name for path in (root / 'train2017').iterdir()}
+    assert names and not names & labelled
+    (warning,) = (w for w in summary['warnings'] if 'labelled already' in w)
+    assert warning.startswith(f'{len(labelled)} of {summary["images_seen"]} images')
 
 
 def test_a_folder_of_other_files_is_left_alone(project, tmp_path: Path, capsys) -> None:

@@ -68,6 +68,16 @@ def test_no_annotation_at_all(good, write):
     assert check_annotations(write(good), require_annotations=False).num_images == 3
 
 
+def test_equal_entries_of_a_file_are_doubted(good, write):
+    """Somebody may list an image twice for it to be seen twice; nothing is background in it."""
+    good['images'][2]['file_name'] = 'b.jpg'
+    good['annotations'].append(dict(good['annotations'][2], id=4, image_id=5))
+    (warning,) = check_annotations(write(good)).warnings
+    assert '1 image files have more than one entry: b.jpg' in warning
+    good['annotations'][-1]['bbox'] = [0, 0, 4, 5]
+    assert 'b.jpg: image ids 3, 5' in _error(write(good))
+
+
 FAULTS = {
     'category id that': (lambda d: d['annotations'][0].update(category_id=44), 'category_id=44'),
     'image id that': (lambda d: d['annotations'][0].update(image_id=45), 'image_id=45'),
@@ -91,6 +101,7 @@ FAULTS = {
     ),
     'duplicate annotation id': (lambda d: d['annotations'][1].update(id=1), 'id=1'),
     'duplicate image id': (lambda d: d['images'][1].update(id=7), 'id=7'),
+    'several entries': (lambda d: d['images'][1].update(file_name='./a.jpg'), 'image ids 7, 3'),
     'duplicate category id': (lambda d: d['categories'][1].update(id=9), 'id=9'),
     'duplicate category name': (lambda d: d['categories'][1].update(name='cat'), "'cat'"),
     'category without': (lambda d: d['categories'][1].pop('name'), "{'id': 2}"),

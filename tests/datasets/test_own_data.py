@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import mmcv
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
 from mmdet_softpl.datasets.image_scan import ScannedImage
 from mmdet_softpl.datasets.own_data import (
@@ -126,6 +128,20 @@ def test_one_broken_image(paths: dict[str, str], argument: str, refused: bool) -
     else:
         (warning,) = check_own_data(paths).warnings
         assert warning.kind == 'unreadable image' and str(path) in warning.detail
+
+
+def test_an_image_that_pillow_alone_reads(paths: dict[str, str]) -> None:
+    """The folder's data set keeps it, and the training would end there."""
+    path = Path(paths['unlabeled_images'], 'float.tif')
+    Image.new('F', (60, 40), 0.5).save(path)
+    readable = mmcv.imread(str(path)) is not None
+    assert Image.open(path).size == (60, 40)
+    if readable:
+        check_own_data(paths)
+        return
+    with pytest.raises(ValueError, match='OpenCV') as error:
+        check_own_data(paths)
+    assert str(path) in str(error.value)
 
 
 def test_truncated_image_that_opencv_reads_in_part(

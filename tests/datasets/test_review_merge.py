@@ -260,6 +260,90 @@ def test_faults_are_named_together(manifest: dict, tmp_path: Path) -> None:
     assert all(problem.endswith('.') for problem in caught.value.problems), 'each with its advice'
 
 
+def test_labels_of_resized_images_are_refused(manifest: dict, tmp_path: Path) -> None:
+    content = coco_export(manifest, 'polygon')
+    content['images'][0].update(height=30, width=40)
+    # A tool that leaves the size out says nothing wrong.
+    del content['images'][1]['height'], content['images'][1]['width']
+    path = tmp_path / 'back.json'
+    path.write_text(json.dumps(content))
+    with pytest.raises(AnnotationError, match=r'another size.*7\.png: 30 x 40.*with 60 x 80') as e:
+        read_reviewed(path, manifest)
+    assert '9.png' not in str(e.value)
+
+
+def test_image_ids_of_two_tasks_in_one_file_are_refused(manifest: dict, tmp_path: Path) -> None:
+    content = coco_export(manifest, 'rle')
+    for entry in (*content['images'], *content['annotations']):
+        key = 'id' if 'file_name' in entry else 'image_id'
+        entry[key] = content['images'][0]['id']
+    path = tmp_path / 'back.json'
+    path.write_text(json.dumps(content))
+    with pytest.raises(AnnotationError, match=r'image id that comes twice \(1\)'):
+        read_reviewed(path, manifest)
+
+
+def test_ids_may_be_floats(manifest: dict, tmp_path: Path) -> None:
+    """As tables of numbers write them."""
+    content = coco_export(manifest, 'rle')
+    for annotation in content['annotations']:
+        annotation.update({k: float(annotation[k]) for k in ('image_id', 'category_id')})
+    _, summary = merged_from(tmp_path / 'back.json', content, manifest)
+    assert sum(summary.accepted.values()) == 3
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda c: c.update(annotations=None), '`annotations` is a NoneType'),
+        (lambda c: c.update(images={}), '`images` is a dict'),
+        (lambda c: c['annotations'].append(3), "entry 3 of `annotations` is '3'"),
+        (lambda c: c['annotations'][0].update(image_id=[1]), 'image id that `images` does not'),
+        (lambda c: c['annotations'][0].update(category_id={}), 'class that the labelled set'),
+        (lambda c: c['categories'][0].update(name=['cat']), "['cat']"),
+        (lambda c: c['images'][0].update(file_name=7), "image that is not in the export (1): '7'"),
+        (lambda c: c['images'][0].update(id=None), 'image id that `images` does not'),
+    ],
+)
+def test_what_is_no_coco_entry_is_named(
+    change: Any, words: str, manifest: dict, tmp_path: Path
+) -> None:
+    content = coco_export(manifest, 'rle')
+    change(content)
+    path = tmp_path / 'back.json'
+    path.write_text(json.dumps(content))
+    with pytest.raises(AnnotationError) as caught:
+        read_reviewed(path, manifest)
+    assert str(path) in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda t: t.update(data='7.png'), '`data` of task 0'),
+        (lambda t: t.update(annotations=dict(a=1)), '`annotations` of task 0 is a dict'),
+        (lambda t: t['annotations'].append('x'), 'entry 1 of `annotations` of task 0'),
+        (lambda t: t['annotations'][0].update(result='x'), '`result` of task 0 is a str'),
+        (lambda t: t['annotations'][0]['result'].append([]), 'of `result` of task 0'),
+        (lambda t: t['annotations'][0]['result'][0].update(value=3), '`value` of task 0'),
+        (
+            lambda t: t['annotations'][0]['result'][0]['value'].update(brushlabels=[['cat']]),
+            "['cat'] (task 0",
+        ),
+    ],
+)
+def test_what_is_no_label_studio_entry_is_named(
+    change: Any, words: str, manifest: dict, tmp_path: Path
+) -> None:
+    tasks = submitted(label_studio_tasks(manifest, ''))
+    change(tasks[0])
+    path = tmp_path / 'back.json'
+    path.write_text(json.dumps(tasks))
+    with pytest.raises(AnnotationError) as caught:
+        read_reviewed(path, manifest)
+    assert str(path) in str(caught.value) and words in str(caught.value)
+
+
 def test_a_byte_order_mark_is_no_fault(manifest: dict, tmp_path: Path) -> None:
     path = tmp_path / 'back.json'
     path.write_text(json.dumps(coco_export(manifest, 'rle')), encoding='utf-8-sig')
@@ -342,6 +426,14 @@ def test_an_import_happens_once(manifest: dict, tmp_path: Path) -> None:
     kwargs = dict(labeled_file='merged.json', complete={'7.png'}, reviewer=None, date=DATE)
     with pytest.raises(AnnotationError, match=r'labelled already.*7\.png'):
         merge_review(merged, reviewed, manifest, **kwargs)
+    # The finished file of a project has the images of an import before it, too.
+    part, first = merged_from(path, content, manifest, complete={'7.png'})
+    assert first.images == 1 and first.labelled_already == ()
+    kwargs['complete'] = {'7.png', '9.png'}
+    whole, second = merge_review(part, reviewed, manifest, **kwargs)
+    assert second.images == 1 and second.labelled_already == ('7.png',)
+    assert [i['file_name'] for i in whole['images']] == [i['file_name'] for i in merged['images']]
+    kwargs['complete'] = {'7.png'}
     other = labelled()
     other['images'][0]['id'] = 'IMG_5'
     with pytest.raises(AnnotationError, match=r"id='IMG_5'.*number them anew"):

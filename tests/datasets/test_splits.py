@@ -42,6 +42,20 @@ def _load(path):
     return json.loads(path.read_text())
 
 
+def test_an_image_that_is_listed_twice_could_get_on_both_sides(lvis_file, tmp_path):
+    data = _load(lvis_file)
+    data['images'].append(dict(data['images'][30], id=500))
+    data['annotations'] += [
+        dict(a, id=1000 + a['id'], image_id=500)
+        for a in data['annotations']
+        if a['image_id'] == data['images'][30]['id']
+    ]
+    lvis_file.write_text(json.dumps(data))
+    with pytest.raises(AnnotationError, match=r'train2017/30\.jpg.*on both sides'):
+        write_split(lvis_file, tmp_path / 'out', percent=25)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_partition_and_names(lvis_file, tmp_path):
     summary = write_split(lvis_file, tmp_path / 'new' / 'dir', percent=25, seed=3)
     assert summary.labeled_file.name == 'lvis_v1_train.3@25.json'

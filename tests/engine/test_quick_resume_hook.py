@@ -123,6 +123,25 @@ def test_goes_on_where_the_host_would(tmp_path: Path, workers: int, sampler: str
     assert loaded <= BATCH * (ITERS - SAVED + 4 * workers)
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('sampler', ['InfiniteSampler', 'MultiSourceSampler'])
+@pytest.mark.parametrize('saved', [1, SAVED])
+def test_without_a_seed_the_order_is_that_of_the_checkpoint(
+    tmp_path: Path, workers: int, sampler: str, saved: int
+) -> None:
+    cfg = config(tmp_path / 'run', workers, sampler, dict(type='mmdet_softpl.QuickResumeHook'))
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.randomness.seed = None
+    cfg.train_dataloader.sampler.pop('seed')
+    first, _ = train(cfg, saved, False)
+    seen, _ = train(cfg, ITERS, True)
+    path = tmp_path / 'run' / f'iter_{saved}.pth'
+    seed = torch.load(path, weights_only=False)['meta']['seed']
+    whole = config(tmp_path / 'whole', 0, sampler)
+    whole.train_dataloader.sampler.seed = seed
+    assert first + seen == train(whole, ITERS, False)[0]
+
+
 def test_fewer_batches_than_workers_have_been_given(tmp_path: Path) -> None:
     whole, _ = train(config(tmp_path / 'whole', 2, 'InfiniteSampler'), 6, False)
     cfg = config(tmp_path / 'run', 2, 'InfiniteSampler', dict(type='mmdet_softpl.QuickResumeHook'))
@@ -153,7 +172,7 @@ def test_a_loop_that_skips_gets_what_it_asks_the_sampler_for() -> None:
     loader = DataLoader(numbers, batch_size=BATCH, sampler=order())
     iterator = SimpleNamespace(skip_iter=lambda count: None)
     loop = SimpleNamespace(dataloader=loader, dataloader_iterator=iterator)
-    QuickResumeHook().before_train(SimpleNamespace(iter=SAVED, train_loop=loop))
+    QuickResumeHook().before_train(SimpleNamespace(iter=SAVED, train_loop=loop, seed=5))
     loader.sampler.skip(SAVED * BATCH)
     whole = list(islice(order(), ITERS * BATCH))
     assert list(islice(loader.sampler, (ITERS - SAVED) * BATCH)) == whole[SAVED * BATCH :]
@@ -177,7 +196,7 @@ def test_a_data_loader_of_another_make_is_left_to_the_host() -> None:
     loader = DataLoader(numbers, batch_size=2, sampler=InfiniteSampler(numbers))
     iterator = SimpleNamespace(_iterator=iter(numbers))
     loop = SimpleNamespace(dataloader=loader, dataloader_iterator=iterator)
-    QuickResumeHook().before_train(SimpleNamespace(iter=3, train_loop=loop))
+    QuickResumeHook().before_train(SimpleNamespace(iter=3, train_loop=loop, seed=0))
     assert loop.dataloader_iterator is iterator and next(iterator._iterator) == 0
 
 

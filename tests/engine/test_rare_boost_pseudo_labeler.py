@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError
-from mmdet_softpl.engine import RareBoostPseudoLabeler
+from mmdet_softpl.engine import BurnInMeanTeacherHook, RareBoostPseudoLabeler
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.run_records import PSEUDO_LABELS_FILE, read_records
@@ -302,6 +302,17 @@ def test_the_hosts_mean_teacher_hook_is_refused_where_it_loses_state(tmp_path: P
     # All buffers are averaged.
     runner.hooks = [MeanTeacherHook(skip_buffer=False)]
     RareBoostPseudoLabeler(path).before_train(runner)
+
+
+def test_a_teacher_that_nothing_updates_is_said(tmp_path: Path) -> None:
+    """As where a config's custom_hooks takes the place of its base's."""
+    path = write(tmp_path / 'train.json')
+    for hooks, count in (([BurnInMeanTeacherHook()], 0), ([MeanTeacherHook()], 0), ([], 1)):
+        runner = make_runner(tmp_path, Ours(), hooks=hooks)
+        RareBoostPseudoLabeler(path).before_train(runner)
+        assert len(runner.warnings) == count
+        assert all('teacher stays as it is' in warning for warning in runner.warnings)
+        assert runner.model.has_labeller
 
 
 def test_a_head_without_prototypes_is_said(tmp_path: Path) -> None:

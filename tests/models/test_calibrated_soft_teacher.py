@@ -12,9 +12,10 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_softpl.engine.burn_in_mean_teacher_hook import copy_teacher
-from mmdet_softpl.models.batch_norm import trains_batch_norm
+from mmdet_softpl.engine.burn_in_mean_teacher_hook import average_teacher, copy_teacher
+from mmdet_softpl.models.batch_norm import check_statistics_moved, trains_batch_norm
 from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
+from mmdet_softpl.models.roi_adapter import stages_of
 from tests.support.tiny import (
     GENEROUS,
     NUM_CLASSES,
@@ -267,10 +268,71 @@ def test_a_teacher_that_no_hook_updates_is_noticed_at_once(name: str) -> None:
         for parameter in model.student.parameters():
             parameter += 0.2 * parameter.std(unbiased=False) * torch.randn_like(parameter)
     model.loss(*multi_batch())
+    # Both began as one detector of other classes, whose classifier neither could take over.
+    for stage in stages_of(model.teacher.roi_head):
+        stage.bbox_head.fc_cls.reset_parameters()
+    model._iter = 2
+    with pytest.raises(RuntimeError, match='no hook makes it follow'):
+        model.loss(*multi_batch())
+    # Weights of another part that somebody gave.
+    part = {key: value for key, value in weights.items() if 'rpn_head' in key}
+    model.load_state_dict(part, strict=False)
+    model._iter = 2
+    with pytest.raises(RuntimeError, match='no hook makes it follow'):
+        model.loss(*multi_batch())
     # Weights that somebody gave, which need not be the student's.
     weights['num_iters'].fill_(2)
     model.load_state_dict(weights)
     model.loss(*multi_batch())
+
+
+def test_batch_norm_of_another_make_is_one() -> None:
+    """mmcv's SyncBatchNorm does not descend from torch's."""
+
+    class OtherNorm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer('running_mean', torch.zeros(2))
+            self.register_buffer('running_var', torch.ones(2))
+            self.register_buffer('num_batches_tracked', torch.tensor(0))
+
+    network = torch.nn.Sequential(OtherNorm()).train()
+    assert trains_batch_norm(network) and not trains_batch_norm(torch.nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match=r'teacher\.0 has batch norm'):
+        check_statistics_moved(network)
+    student = copy.deepcopy(network)
+    student[0].running_mean += 1
+    student[0].num_batches_tracked += 8
+    average_teacher(student, network, 0.25)
+    assert network[0].running_mean.tolist() == [0.25, 0.25]
+    assert int(network[0].num_batches_tracked) == 8
+    check_statistics_moved(network)
+
+
+def test_the_teacher_predicts_unless_something_else_is_asked_for() -> None:
+    """mmdet's TeacherStudentValLoop puts back what it found, None where there was nothing."""
+    cfg = semi_config(detector_config(), **GENEROUS)
+    for asked, expected in ((None, 'teacher'), ({}, 'teacher'), (dict(predict_on='student'),) * 2):
+        model = MODELS.build(dict(cfg, semi_test_cfg=asked))
+        expected = expected if isinstance(expected, str) else expected['predict_on']
+        assert model.semi_test_cfg['predict_on'] == expected
+
+
+def test_without_a_labeller_thresholds_are_those_of_the_config() -> None:
+    """Also where a checkpoint holds others: of a hook, or of another ``score_thr``."""
+    trained = tiny_teacher(score_thr=0.9)
+    state = trained.class_state
+    state.boosts[0], state.thresholds[1], state.prototype_weights[2] = 4, 0.8, 0.3
+    for has_labeller in (True, False):
+        model = tiny_teacher(score_thr=0.2)
+        model.load_state_dict(trained.state_dict())
+        # What looks at a checkpoint wants to know what it labelled by.
+        torch.testing.assert_close(model.class_state.thresholds, state.thresholds)
+        model.has_labeller = has_labeller
+        model.loss(*multi_batch())
+        own = state if has_labeller else tiny_teacher(score_thr=0.2).class_state
+        for name in ('boosts', 'thresholds', 'prototype_weights', 'groups'):
+            assert torch.equal(getattr(model.class_state, name), getattr(own, name))
 
 
 def test_an_empty_branch_is_named_before_the_batch_is_stacked() -> None:

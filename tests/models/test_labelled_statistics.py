@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 
-from mmdet_softpl.models.labelled_statistics import spoken_of
+from mmdet_softpl.models.class_state import ClassState
+from mmdet_softpl.models.labelled_statistics import observe_image, spoken_of
 
 
 def test_federated_images_judge_only_what_they_say() -> None:
@@ -20,3 +23,35 @@ def test_federated_images_judge_only_what_they_say() -> None:
     told, loose = spoken_of(labels, federated, 9)
     assert not told.any() and not loose.any()
     assert [part.shape for part in spoken_of(labels[:0], federated, 7)] == [(0,), (0,)]
+
+
+def test_a_calibrated_teacher_expects_what_federated_images_hold() -> None:
+    """Ten look-alikes an image, right in their posterior, and images that name one kind of them."""
+    posterior = torch.tensor([0.6, 0.4, 0.0, 0.0])
+    boxes = torch.tensor([[20.0 * i, 0, 20 * i + 10, 10] for i in range(10)])
+    truth = torch.tensor([0] * 6 + [1] * 4)
+    nothing = np.array([], dtype=np.int64)
+    # Image 0 says all; 1 and 2 one class each, 3 none, 4 both but one of them only in part.
+    federated = {
+        1: (np.array([0]), None),
+        2: (np.array([1, 2]), None),
+        3: (nothing, None),
+        4: (np.array([0, 1]), np.array([1])),
+    }
+    named = {0: [0, 1], 1: [0], 2: [1], 3: [], 4: [0]}
+    # In any order of the teacher's guesses: the surest class of all is 0.
+    seen = InstanceData(
+        bboxes=boxes,
+        scores=torch.full((10,), 0.6),
+        labels=torch.zeros(10, dtype=torch.long),
+        score_vectors=posterior.repeat(10, 1),
+        target_scores=torch.full((10,), 0.6),
+    )
+    for img_id, classes in named.items():
+        state = ClassState(3, 0.5)
+        keep = torch.isin(truth, torch.tensor(classes, dtype=torch.long))
+        sample = DetDataSample(metainfo=dict(img_id=img_id))
+        sample.gt_instances = InstanceData(bboxes=boxes[keep], labels=truth[keep])
+        observe_image(state, seen, sample, federated)
+        counts = [6.0 * (0 in classes), 4.0 * (1 in classes), 0.0]
+        torch.testing.assert_close(state.offset_counts, torch.tensor([counts, counts]))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmdet_softpl.engine import RareBoostPseudoLabeler
+from mmdet_softpl.engine import BurnInMeanTeacherHook, RareBoostPseudoLabeler
 from mmdet_softpl.functional import score_histogram
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 
@@ -70,7 +70,7 @@ def make_runner(tmp_path: Path, model: nn.Module, names: Any = NAMES, **kwargs: 
         work_dir=str(tmp_path),
         log_dir=str(tmp_path),
         timestamp='20260101_000000',
-        hooks=kwargs.get('hooks', []),
+        hooks=kwargs.get('hooks', [BurnInMeanTeacherHook()]),
         logger=SimpleNamespace(info=lambda text: None, warning=warnings.append),
         _has_loaded=False,
         warnings=warnings,

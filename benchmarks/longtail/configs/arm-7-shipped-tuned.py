@@ -1,8 +1,8 @@
 """Arm 7-shipped-tuned: arm 7-shipped with what `softpl tune` chose for it.
 
-`softpl tune CONFIG --checkpoint burn-in-similarity-normed-seed2/final.pth --trials 150`, where CONFIG
-is the config of arm 7-shipped with `tune` as its validation set: a likelihood of 0.152 instead of
-0.127 on the half of `tune` that was not tuned on.
+`softpl tune CONFIG --checkpoint burn-in-similarity-normed-seed2/final.pth --trials 150`, where
+CONFIG is the config of arm 7-shipped with `tune` as its validation set: a likelihood of 0.152
+instead of 0.127 on the half of `tune` that was not tuned on.
 """
 
 _base_ = './arm-7-shipped.py'
