@@ -192,22 +192,16 @@ def test_two_views(table: Table) -> None:
         return f'{100 * found.mean:.1f} AP{metric[7:]} ({ends})'
 
     def mean(arm: str, metric: str) -> float:
-        return float(np.mean(list(table.by_seed(arm, 'unlabeled_all', metric).values())))
+        return statistics.mean(table.by_seed(arm, 'unlabeled_all', metric).values())
 
     cost = [table.by_seed(arm, 'train', 'semi_cpu_seconds') for arm in (shipped, plain)]
-    tune = [
-        gain('tune', name).replace('(', '(95 % interval ', i == 0)
-        for i, name in enumerate(METRICS[:2])
-    ]
-    test = [gain('test', name) for name in METRICS[:2]]
-    page = PAGES[1].read_text(encoding='utf-8')
+    page = PAGES[1].read_text(encoding='utf-8').replace('95 % interval ', '')
     for sentence in (
         *(
             f'{start} to {scores(plain, split)}, with it to {scores(shipped, split)}'
             for start, split in (('comes on `tune`', 'tune'), ('on `test`', 'test'))
         ),
-        f'{tune[0]} and {tune[1]} on `tune`',
-        f'{test[0]} and {test[1]} on `test`'.replace(' AP ', ' ').replace(' APr ', ' '),
+        *(f'{gain(s, METRICS[0])} and {gain(s, METRICS[1])} on `{s}`' for s in ('tune', 'test')),
         f'takes {cost[0][0] / cost[1][0]:.2f} and {cost[0][2] / cost[1][2]:.2f} times the CPU time',
         f'precision {mean(shipped, "rare_pseudo_precision"):.2f} instead of '
         f'{mean(plain, "rare_pseudo_precision"):.2f}, recall '

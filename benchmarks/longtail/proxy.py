@@ -26,6 +26,7 @@ from .results import Table
 HERE = Path(__file__).resolve().parent
 SPLIT = 'tune'
 # Knobs of the detector that a replay of labels sees, as it does those of the labeller.
+COLUMNS = dict(proxy='proxy', likelihood='likelihood', learned_f1='F1')
 REPLAYED = ('label_temperature', 'mirror')
 
 
@@ -172,26 +173,27 @@ def _teacher(cfg: Any, checkpoint: Path) -> Any:
 def _markdown(
     found: dict[str, dict[str, float]], trained: dict[str, tuple[float | None, ...]]
 ) -> str:
-    """A row an arm, by proxy, and the rank correlations of it and of F1, the former proxy."""
+    """A row an arm, by proxy, and the rank correlations of it and of its two parts."""
     from mmdet_softpl.engine.online_tuning import rank_correlation
 
     lines = [
-        '| arm | proxy | F1 | AP, `tune` | APr, `tune` | AP, `test` | APr, `test` |',
-        '|---|---|---|---|---|---|---|',
+        '| arm | proxy | likelihood | F1 | AP, `tune` | APr, `tune` | AP, `test` | APr, `test` |',
+        '|---|---|---|---|---|---|---|---|',
     ]
     ranked = sorted(found, key=lambda arm: found[arm]['proxy'])
     for arm in ranked:
-        both = f'{found[arm]["proxy"]:.3f} | {found[arm]["learned_f1"]:.3f}'
-        values = ('-' if value is None else f'{100 * value:.1f}' for value in trained[arm])
-        lines.append(f'| {arm} | {both} | {" | ".join(values)} |')
+        values = [f'{found[arm][key]:.3f}' for key in COLUMNS]
+        values += ['-' if value is None else f'{100 * value:.1f}' for value in trained[arm]]
+        lines.append(f'| {arm} | {" | ".join(values)} |')
     for column, name in enumerate(('AP, tune', 'APr, tune', 'AP, test', 'APr, test')):
         measured = {arm: trained[arm][column] for arm in ranked}
         other = {arm: value for arm, value in measured.items() if value is not None}
         said = []
-        for key in ('proxy', 'learned_f1'):
+        for key, title in COLUMNS.items():
             correlation = rank_correlation([found[arm][key] for arm in other], list(other.values()))
-            said.append('too few arms' if correlation is None else f'{correlation:+.2f}')
-        lines.append(f'rank correlation with {name}: proxy {said[0]}, F1 {said[1]}')
+            text = 'too few arms' if correlation is None else f'{correlation:+.2f}'
+            said.append(f'{title} {text}')
+        lines.append(f'rank correlation with {name}: {", ".join(said)}')
     return '\n'.join(lines)
 
 

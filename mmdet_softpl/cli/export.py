@@ -132,7 +132,7 @@ def export(
     import torch
 
     from mmdet_softpl.atomic_json import replaced_together
-    from mmdet_softpl.engine.class_biases import check_softmax, shifted
+    from mmdet_softpl.engine.class_biases import check_softmax, class_bias_key, shifted
     from mmdet_softpl.engine.export_check import check_export, halved
     from mmdet_softpl.engine.load_teacher import read_checkpoint
     from mmdet_softpl.engine.plain_detector import dataset_meta, plain_detector, training_config
@@ -155,7 +155,8 @@ def export(
     if rebalance is not None:
         check_softmax(plain.model)
         classes = classes_meta['classes']
-        shifts, doubts = read_shifts(rebalance, classes, network, checkpoint)
+        biases = class_bias_key(state_dict)
+        shifts, doubts = read_shifts(rebalance, classes, network, checkpoint, biases)
         for doubt in doubts:
             print(f'warning: {doubt}', file=sys.stderr)
         source, state_dict = shifted(source, shifts), shifted(state_dict, shifts)

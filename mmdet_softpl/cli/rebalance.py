@@ -99,6 +99,7 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     )
     from mmdet_softpl.datasets.annotation_file import load_annotation_file
     from mmdet_softpl.datasets.class_statistics import class_statistics
+    from mmdet_softpl.engine.class_biases import class_bias_key
     from mmdet_softpl.engine.config_parts import annotation_path, labelled_file_of
     from mmdet_softpl.engine.device import chosen_device
     from mmdet_softpl.engine.held_out import held_out_dataset, training_images_held_out
@@ -120,8 +121,10 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     device = chosen_device(args.device)
     loaded = read_checkpoint(args.checkpoint)
     cfg = training_config(loaded, args.checkpoint, args.config)
-    detector = plain_detector(cfg, loaded['state_dict'], args.network, args.checkpoint).model
+    plain = plain_detector(cfg, loaded['state_dict'], args.network, args.checkpoint)
+    detector = plain.model
     check_replayable(detector)
+    biases = class_bias_key(plain.state_dict)
     dataset, leaf = held_out_dataset(cfg, args.held_out, args.held_out_images)
     classes, path = dataset.metainfo.get('classes') or (), annotation_path(leaf)
     labelled_file = labelled_file_of(cfg)
@@ -168,6 +171,7 @@ def _rebalance(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     return dict(
         found,
         checkpoint=args.checkpoint,
+        class_biases=biases,
         network=args.network,
         held_out=path,
         labelled=labelled_file,

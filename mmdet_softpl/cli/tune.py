@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 NAME = 'tune'
 PROXY = (
-    'geometric mean over groups of what soft labels give the true class of an object (of hard '
-    'labels: of their F1)'
+    'geometric mean over groups of the F1 of soft labels and of what they give the true class of '
+    'an object (of hard labels: of their F1)'
 )
 HELP = 'choose boost, prototype weights, thresholds on held-out images, without training'
 
@@ -247,7 +247,10 @@ def _print(result: dict[str, Any], out: Path) -> None:
     for title in ('', 'config', 'tuned'):
         table.add_column(title, justify='left' if not title else 'right')
     old, new = result['report']['old'], result['report']['new']
-    rows = [('proxy', 'proxy'), ('calibration error', 'ece')]
+    rows = [('proxy', 'proxy'), ('F1 of what is learned', 'learned_f1')]
+    if 'likelihood' in old:
+        rows.append(('given to the true class', 'likelihood'))
+    rows.append(('calibration error', 'ece'))
     rows += [
         (f'given to the true class, {group}', f'likelihood_{group}')
         for group in GROUP_NAMES

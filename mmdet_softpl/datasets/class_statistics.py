@@ -41,6 +41,7 @@ class ClassStatistics:
         keeps_empty: whether training keeps images without an annotation
             (``filter_empty_gt=False``), so that they are labelled as empty. Else it drops them,
             and often nobody has looked at them yet.
+        federated, partial: those of the :class:`.AnnotationSummary`.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +52,8 @@ class ClassStatistics:
     groups: tuple[str, ...]
     source: str
     keeps_empty: bool = False
+    federated: bool = False
+    partial: bool = False
 
     def labelled_rate(self) -> np.ndarray:
         """Instances per labelled image, r_c = n_c / M.
@@ -123,4 +126,6 @@ def class_statistics(
         num_labelled_images=summary.num_labelled_images,
         groups=letters or tuple(frequency_letter(int(m)) for m in summary.image_counts),
         source={0: 'counted', 3: 'file'}.get(agreeing, 'mixed'),
+        federated=summary.federated,
+        partial=summary.partial,
     )

@@ -18,13 +18,13 @@ from mmdet_softpl.messages import some_of
 from mmdet_softpl.registry import DATASETS
 
 from .annotation_file import declared_size, image_file_name, load_annotation_file
+from .exif_orientation import TAG, exif_orientation
 from .in_threads import map_in_threads
 
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 _END_MARKERS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 _TAIL_BYTES = 1024
-_EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)
 
 
@@ -254,7 +254,7 @@ def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED
+            turned = exif_orientation(image) in _TRANSPOSED
             if turned and _decoded_otherwise(image.format or 'JPEG'):
                 width, height = height, width
             marker = _END_MARKERS.get(image.format or '')
@@ -284,7 +284,7 @@ def _decoded_otherwise(image_format: str) -> bool:
     It turns JPEG and PNG, and WebP in newer versions alone; of a TIFF Pillow tells the turned size.
     """
     exif, content = Image.Exif(), io.BytesIO()
-    exif[_EXIF_ORIENTATION] = _TRANSPOSED[0]
+    exif[TAG] = _TRANSPOSED[0]
     try:
         Image.new('RGB', (2, 1)).save(content, image_format, exif=exif)
     except (OSError, KeyError, ValueError):

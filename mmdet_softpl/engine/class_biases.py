@@ -5,6 +5,7 @@ Shape legend: C foreground classes (background has index C).
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
@@ -34,6 +35,21 @@ def class_bias_names(names: Iterable[str]) -> list[str]:
             'give a checkpoint of a two-stage detector whose classifier has one.'
         )
     return found
+
+
+def class_bias_key(state_dict: Mapping[str, Tensor]) -> str:
+    """What tells the class biases of two trainings apart, whatever their files are called.
+
+    Args:
+        state_dict: Of a plain detector.
+
+    Raises:
+        ClassBiasError: There is none.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(class_bias_names(state_dict)):
+        digest.update(state_dict[name].detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_softmax(detector: nn.Module) -> None:

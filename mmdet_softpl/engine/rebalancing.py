@@ -6,7 +6,6 @@ Shape legend: C foreground classes, G strengths, I images, K detections of an im
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -233,7 +232,7 @@ def choose_strength(
 
 
 def read_shifts(
-    file: str, classes: Sequence[str], network: str, checkpoint: str
+    file: str, classes: Sequence[str], network: str, checkpoint: str, biases: str
 ) -> tuple[Tensor, list[str]]:
     """(C,) shifts of a json that ``rebalance`` wrote, and what is doubtful about them.
 
@@ -242,6 +241,7 @@ def read_shifts(
         classes: (C,) names of the detector.
         network: ``'teacher'`` or ``'student'``, which gets the shifts.
         checkpoint: Path of its checkpoint.
+        biases: Its :func:`.class_bias_key`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -267,8 +267,11 @@ def read_shifts(
             'both commands the same --from.'
         )
     doubts = []
-    if os.path.basename(content.get('checkpoint', '')) != os.path.basename(checkpoint):
-        doubts.append(f'{file} was made with {content.get("checkpoint")}, not with {checkpoint}')
+    if content.get('class_biases') != biases:
+        doubts.append(
+            f'{file} was made with {content.get("checkpoint")}, whose class biases are not those '
+            f'of {checkpoint}: another training, or another iteration of it'
+        )
     if content.get('verdict') != 'better':
         doubts.append(
             f'{file} says {content.get("verdict")!r}: there is no evidence that it helps on '

@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from mmdet_softpl.atomic_json import write_json, write_text
+from mmdet_softpl.datasets.exif_orientation import exif_orientation
 from mmdet_softpl.datasets.review_writing import (
     coco_export,
     label_studio_config,
@@ -28,7 +29,6 @@ COCO_FILE, TASKS_FILE, INTERFACE_FILE = 'annotations.json', 'tasks.json', 'label
 MANIFEST, KEY, PARTS, IMAGES = 'manifest.json', 'labels.json', 'labels', 'images'
 # Of what `labels.json` holds.
 KEYS = {'checkpoint_sha256', 'settings', 'min_confidence'}
-_EXIF_ORIENTATION = 0x0112
 
 
 class ReviewError(ValueError):
@@ -136,7 +136,7 @@ def write_folder(
 def _copy_upright(source: str, target: Path) -> None:
     """Copy an image; one with an EXIF orientation as the detector saw it, since tools differ."""
     with Image.open(source) as image:
-        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        if exif_orientation(image) != 1:
             ImageOps.exif_transpose(image).save(target, format=image.format, quality=95)
             return
     shutil.copyfile(source, target)

@@ -96,6 +96,8 @@ def precision_table(
     if iou_type == 'segm' and detections.masks is not None:
         for record, mask in zip(records, detections.masks, strict=True):
             record['segmentation'] = mask
+            # The area would be the box's, which an external detector may give a negative one.
+            del record['bbox']
     found = api.loadRes(records)
     images_of = [
         set(api.catToImgs.get(cat_id, ())) | set(found.catToImgs.get(cat_id, ()))

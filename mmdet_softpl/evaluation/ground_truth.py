@@ -16,7 +16,7 @@ from faster_coco_eval import COCO
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmdet_softpl.datasets.annotation_entries import Faults
+from mmdet_softpl.datasets.annotation_entries import FEDERATED_KEYS, Faults
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.functional.frequency import FREQUENCY_LETTERS
@@ -89,7 +89,8 @@ class GroundTruth:
             )
         self.ann_file = ann_file
         self.class_names = tuple(class_names)
-        self.cat_ids = _category_ids(dataset['categories'], self.class_names, ann_file)
+        own_ids = _category_ids(dataset['categories'], self.class_names, ann_file)
+        self.cat_ids = [int(cat_id) for cat_id in own_ids]
         self.federated = any('neg_category_ids' in image for image in dataset['images'])
         self._label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
         self._images = {image['id']: image for image in dataset['images']}
@@ -176,16 +177,27 @@ def coco_api(data: dict) -> COCO:
 
     Returns:
         The index of the file, its annotations numbered from 1: the library takes a match with
-        number 0, or a negative one, for none.
+        number 0, or a negative one, for none. Category ids are integers, as it wants them, also
+        where a table wrote 3.0 for 3.
     """
     for category in data['categories']:
         category.setdefault('frequency', FREQUENCY_LETTERS[-1])
     annotations = [
         # Some tools write null for 0.
-        dict(a, id=number, iscrowd=int(bool(a.get('iscrowd'))))
+        dict(
+            a,
+            id=number,
+            iscrowd=int(bool(a.get('iscrowd'))),
+            category_id=int(a['category_id']),
+        )
         for number, a in enumerate(data['annotations'], 1)
     ]
-    return COCO(dict(data, annotations=annotations))
+    categories = [dict(category, id=int(category['id'])) for category in data['categories']]
+    images = [
+        dict(image, **{key: list(map(int, image[key])) for key in FEDERATED_KEYS if key in image})
+        for image in data['images']
+    ]
+    return COCO(dict(data, annotations=annotations, categories=categories, images=images))
 
 
 def groups_of_classes(

@@ -159,8 +159,9 @@ def replay(
     state = initial_state(settings, statistics)
     rate = torch.as_tensor(statistics.labelled_rate()).float()
     soft = settings.label_mode == 'soft'
-    # Nothing says how many labels a frequent class should have where some images do not name it.
-    unknown = (state.groups == FREQUENT) & any(not image.truth.judged.all() for image in images)
+    # As in training: nothing says how many labels a frequent class should have.
+    unknown = (state.groups == FREQUENT) & statistics.federated
+    num_images = len(images) if statistics.partial else None
 
     def look() -> tuple[list[InstanceData], list[Tensor]]:
         found = [candidates_of(dump, image, settings, state, cfg) for image in images]
@@ -173,7 +174,7 @@ def replay(
 
     found, on = look()
     for _ in range(ALIGN_ROUNDS if soft and settings.align_rate else 0):
-        boosts = settled_boosts(found, on, state, rate, settings.align_rate, unknown)
+        boosts = settled_boosts(found, on, state, rate, settings.align_rate, unknown, num_images)
         state.boosts.copy_(boosts)
         found, on = look()
     return _judge(images, found, on, state, object_weights, soft)

@@ -82,13 +82,15 @@ def labelling_proxy(
 ) -> dict[str, float]:
     """Geometric mean over groups of how right the labels are that the student learns from.
 
-    Of soft labels it is what they give the true class, geometric mean over the objects of a group:
-    the exponential of minus the cross entropy that the truth has under them, which is lowest for
-    labels that say how likely each class is (a proper scoring rule; labels that are surer than
-    right lose). Of hard labels it is F1; for these precision is the share on the true class,
-    recall that share per object. The geometric mean counts a doubling for rare classes as much as
-    one for frequent ones, however few of the former are right. Groups without an object count for
-    nothing. docs/tune.md has how it ranks settings.
+    Of hard labels it is F1, of soft labels the geometric mean of F1 and likelihood. F1: precision
+    is the share of the mass that is on the true class, recall that mass per object; labels that are
+    surer than right win by it. Likelihood: what labels give the true class, geometric mean over the
+    objects of a group, that is the exponential of minus the cross entropy that the truth has under
+    them (a proper scoring rule); a boost that spreads mass over rare classes wins by it. Either
+    alone can be raised by what trainings do not profit from, so a setting has to gain more by the
+    one than it loses by the other. The geometric mean over groups counts a doubling for rare
+    classes as much as one for frequent ones, however few of the former are right. Groups without an
+    object count for nothing. docs/tune.md has how it ranks settings.
 
     Args:
         counts: (4, G) kept, judged, right, objects.
@@ -97,8 +99,8 @@ def labelling_proxy(
         beta: Of the F-beta of kept labels, > 0.
 
     Returns:
-        ``proxy``; ``learned_f1``, what it would be for hard labels; ``learned_precision``,
-        ``learned_recall``; of kept labels ``f_beta``,
+        ``proxy``; ``learned_f1`` and, of soft labels, ``likelihood``, which it is made of;
+        ``learned_precision``, ``learned_recall``; of kept labels ``f_beta``,
         ``precision``, ``recall``; of all surest ones ``ece`` (means over groups, a precision of
         nothing is 0); and for each group with objects, of soft labels, ``likelihood_rare``, what
         they give the true class; ``learned_precision_rare``,
@@ -109,6 +111,7 @@ def labelling_proxy(
     soft = bool(learned[2].any())
     values: dict[str, float] = {}
     scores: list[tuple[float, ...]] = []
+    logarithms: list[list[float]] = []
     errors: list[float] = []
     for index, name in enumerate(GROUP_NAMES):
         kept, judged, right, objects = counts[:, index].tolist()
@@ -125,25 +128,26 @@ def labelling_proxy(
         values[f'learned_precision_{name}'] = learned_precision
         values[f'learned_recall_{name}'] = learned_recall
         known_learned = 0.0 if math.isnan(learned_precision) else learned_precision
-        f1 = learned_score = f_beta(known_learned, learned_recall, 1.0)
+        parts = [f_beta(known_learned, learned_recall, 1.0)]
         if soft:
-            learned_score = math.exp(logs / on_objects) if on_objects else 0.0
-            values[f'likelihood_{name}'] = learned_score
+            parts.append(math.exp(logs / on_objects) if on_objects else 0.0)
+            values[f'likelihood_{name}'] = parts[1]
         values[f'precision_{name}'] = precision
         values[f'recall_{name}'] = recall
         values[f'kept_{name}'] = kept
         values[f'f_beta_{name}'] = score
         values[f'ece_{name}'] = error
         # Of each group, for geometric means.
-        pair = (math.log(max(one, SMALLEST)) for one in (learned_score, f1))
-        scores.append((*pair, known_learned, learned_recall, score, known, recall))
+        logarithms.append([math.log(max(part, SMALLEST)) for part in parts])
+        scores.append((known_learned, learned_recall, score, known, recall))
         if not math.isnan(error):
             errors.append(error)
-    means = [_mean([row[i] for row in scores]) for i in range(2 + len(MEANS))]
+    if soft:
+        values['likelihood'] = _geometric([row[1] for row in logarithms])
     return dict(
-        proxy=math.exp(means[0]) if scores else 0.0,
-        learned_f1=math.exp(means[1]) if scores else 0.0,
-        **dict(zip(MEANS, means[2:], strict=True)),
+        proxy=_geometric([value for row in logarithms for value in row]),
+        learned_f1=_geometric([row[0] for row in logarithms]),
+        **{name: _mean([row[i] for row in scores]) for i, name in enumerate(MEANS)},
         ece=_mean(errors),
         **values,
     )
@@ -225,6 +229,10 @@ def threshold_curves(found: Replay, thresholds: Tensor) -> dict[str, dict[str, A
             kept_per_image=(weights.sum(0) / max(len(found.objects), 1)).tolist(),
         )
     return curves
+
+
+def _geometric(logarithms: list[float]) -> float:
+    return math.exp(_mean(logarithms)) if logarithms else 0.0
 
 
 def _mean(values: list[float]) -> float:

@@ -129,6 +129,7 @@ def settled_boosts(
     labelled_rate: Tensor,
     align_rate: float,
     unknown: Tensor,
+    num_images: int | None,
 ) -> Tensor:
     """Boosts that alignment comes to if these objects are labelled again and again.
 
@@ -140,7 +141,8 @@ def settled_boosts(
         state: With the boosts that ``found`` was scored with, and those that are wanted.
         labelled_rate: (C,) labelled instances per image.
         align_rate: In [0, 1].
-        unknown: (C,) bool, as in :func:`.follow_labelled_shares`.
+        unknown: (C,) bool, and
+        num_images: those of ``found`` or None, as in :func:`.follow_labelled_shares`.
 
     Returns:
         (C,) > 0.
@@ -170,6 +172,6 @@ def settled_boosts(
             state.groups,
             align_rate,
             unknown,
-            num_images=len(found),
+            num_images=num_images,
         )
     return boosts

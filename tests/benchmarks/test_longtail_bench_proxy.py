@@ -53,6 +53,7 @@ def test_table_and_what_is_missing(
         lambda names, *args: {
             name: dict(
                 proxy=0.1 * arms.index(name) if name in arms else -0.1,
+                likelihood=0.5,
                 learned_f1=0.3 - 0.1 * arms.index(name) if name in arms else 0.5,
             )
             for name in names
@@ -60,12 +61,12 @@ def test_table_and_what_is_missing(
     )
     assert proxy.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == '| 7-boost_gamma-2 | -0.100 | 0.500 | 10.0 | 10.0 | - | - |'
-    assert lines[3] == '| 5 | 0.000 | 0.300 | 20.0 | 20.0 | 20.0 | 20.0 |'
-    assert lines[7] == '| 7 | 0.400 | -0.100 | 24.0 | 24.0 | 16.0 | 16.0 |'
+    assert lines[2] == '| 7-boost_gamma-2 | -0.100 | 0.500 | 0.500 | 10.0 | 10.0 | - | - |'
+    assert lines[3] == '| 5 | 0.000 | 0.500 | 0.300 | 20.0 | 20.0 | 20.0 | 20.0 |'
+    assert lines[7] == '| 7 | 0.400 | 0.500 | -0.100 | 24.0 | 24.0 | 16.0 | 16.0 |'
     assert lines[8:] == [
-        'rank correlation with AP, tune: proxy +1.00, F1 -1.00',
-        'rank correlation with APr, tune: proxy +1.00, F1 -1.00',
-        'rank correlation with AP, test: proxy -1.00, F1 +1.00',
-        'rank correlation with APr, test: proxy -1.00, F1 +1.00',
+        'rank correlation with AP, tune: proxy +1.00, likelihood too few arms, F1 -1.00',
+        'rank correlation with APr, tune: proxy +1.00, likelihood too few arms, F1 -1.00',
+        'rank correlation with AP, test: proxy -1.00, likelihood too few arms, F1 +1.00',
+        'rank correlation with APr, test: proxy -1.00, likelihood too few arms, F1 +1.00',
     ]

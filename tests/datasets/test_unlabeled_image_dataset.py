@@ -85,6 +85,12 @@ def test_size_is_that_of_the_decoded_image(tmp_path):
         path = _picture(tmp_path / f'turned.{suffix}', 8, 12, exif=exif)
         decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
         assert read_image_size(path) == decoded.shape[:2]
+    # Of XMP, which editors write, the host's decoder does not know.
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    path = _picture(tmp_path / 'edited.jpg', 8, 12, xmp=xmp)
+    with Image.open(path) as image:
+        assert image.getexif()[0x0112] == 6
+    assert read_image_size(path) == cv2.imread(str(path)).shape[:2] == (8, 12)
     for suffix in ('png', 'bmp', 'webp', 'tiff'):
         path = _picture(tmp_path / f'x.{suffix}', 8, 12)
         assert read_image_size(path) == (8, 12)

@@ -13,6 +13,7 @@ from mmdet_softpl.engine.class_biases import (
     ClassBiasError,
     ShiftedBiases,
     check_softmax,
+    class_bias_key,
     class_bias_names,
     shifted,
 )
@@ -35,6 +36,16 @@ def test_every_stage_is_shifted_and_nothing_else(name: str, stages: int) -> None
     assert changed == class_bias_names(before) and len(changed) == stages
     for key in changed:
         torch.testing.assert_close(after[key] - before[key], torch.cat([SHIFTS, torch.zeros(1)]))
+
+
+def test_two_trainings_have_different_keys() -> None:
+    detector, other = build('cascade-mask-rcnn'), build('cascade-mask-rcnn')
+    other.load_state_dict(detector.state_dict())
+    assert class_bias_key(detector.state_dict()) == class_bias_key(other.state_dict())
+    other.roi_head.bbox_head[1].fc_cls.bias.data[2] += 1e-3
+    assert class_bias_key(detector.state_dict()) != class_bias_key(other.state_dict())
+    with pytest.raises(ClassBiasError, match='fc_cls'):
+        class_bias_key({})
 
 
 def test_both_networks_of_a_semi_supervised_checkpoint() -> None:

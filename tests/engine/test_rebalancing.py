@@ -183,18 +183,24 @@ def test_detectors_that_need_more_than_proposals(trained: tuple[Config, PlainDet
 
 
 GOOD = dict(
-    classes=['a', 'b'], shifts=[0, 1.5], network='teacher', checkpoint='t.pth', verdict='better'
+    classes=['a', 'b'],
+    shifts=[0, 1.5],
+    network='teacher',
+    checkpoint='t.pth',
+    verdict='better',
+    class_biases='abc',
 )
 
 
 def test_shifts_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / 'r.json'
     path.write_text(json.dumps(GOOD))
-    shifts, doubts = read_shifts(str(path), ('a', 'b'), 'teacher', 'work_dirs/t.pth')
+    shifts, doubts = read_shifts(str(path), ('a', 'b'), 'teacher', 'work_dirs/t.pth', 'abc')
     assert shifts.tolist() == [0, 1.5] and doubts == []
     path.write_text(json.dumps(GOOD | dict(verdict='cannot tell')))
-    _, doubts = read_shifts(str(path), ('a', 'b'), 'teacher', 'other.pth')
-    assert 'was made with t.pth, not with other.pth' in doubts[0]
+    # Checkpoints of two trainings have the same name.
+    _, doubts = read_shifts(str(path), ('a', 'b'), 'teacher', 'other/t.pth', 'abd')
+    assert 'was made with t.pth, whose class biases are not those of other/t.pth' in doubts[0]
     assert "says 'cannot tell'" in doubts[1]
 
 
@@ -216,6 +222,6 @@ def test_wrong_files(tmp_path: Path, changed: dict | str | None, message: str) -
     text = json.dumps(GOOD | changed) if isinstance(changed, dict) else changed or '{'
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_shifts(str(path), ('a', 'b'), 'teacher', 't.pth')
+        read_shifts(str(path), ('a', 'b'), 'teacher', 't.pth', 'abc')
     with pytest.raises(FileNotFoundError, match='there is no such file'):
-        read_shifts(str(tmp_path / 'nowhere.json'), ('a', 'b'), 'teacher', 't.pth')
+        read_shifts(str(tmp_path / 'nowhere.json'), ('a', 'b'), 'teacher', 't.pth', 'abc')

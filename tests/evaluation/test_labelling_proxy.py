@@ -90,39 +90,46 @@ def test_a_doubling_counts_alike_in_every_group() -> None:
     assert gains == pytest.approx([gains[0]] * 3, rel=1e-6) and gains[0] > 1.1
 
 
-def test_proxy_of_soft_labels_is_what_the_true_classes_get() -> None:
+def test_proxy_of_soft_labels_is_that_of_f1_and_what_the_true_classes_get() -> None:
     counts = torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [9, 9, 9]])
     given = [[0.1, 0.4], [0.5, 0.5, 0.2], [0.9]]
     learned = torch.zeros(4, 3)
     for group, scores in enumerate(given):
         learned[2, group] = len(scores)
         learned[3, group] = torch.tensor(scores).log().sum()
+    learned[0], learned[1] = torch.tensor([2.0, 3, 1]), torch.tensor([0.5, 1.2, 0.9])
     values = labelling_proxy(counts, learned, torch.zeros(3, 3, 2))
     expected = [math.prod(scores) ** (1 / len(scores)) for scores in given]
+    # Of 9 objects each: 2 x precision x recall / (precision + recall) = 2 x right / (mass + 9).
+    f1 = [2 * right / (mass + 9) for mass, right in ((2, 0.5), (3, 1.2), (1, 0.9))]
     for name, mean in zip(('rare', 'common', 'frequent'), expected, strict=True):
         assert values[f'likelihood_{name}'] == pytest.approx(mean)
-    assert values['proxy'] == pytest.approx(math.prod(expected) ** (1 / 3))
+    assert values['likelihood'] == pytest.approx(math.prod(expected) ** (1 / 3))
+    assert values['learned_f1'] == pytest.approx(math.prod(f1) ** (1 / 3))
+    assert values['proxy'] == pytest.approx(math.prod(expected + f1) ** (1 / 6))
     # A group that no object of was found in.
     learned[2:, 0] = 0
     none = labelling_proxy(counts, learned, torch.zeros(3, 3, 2))
-    assert none['proxy'] == pytest.approx((SMALLEST * expected[1] * expected[2]) ** (1 / 3))
+    product = SMALLEST * math.prod(expected[1:] + f1)
+    assert none['proxy'] == pytest.approx(product ** (1 / 6))
 
 
-def test_labels_that_say_how_likely_a_class_is_are_the_best() -> None:
+def test_labels_that_say_how_likely_a_class_is_are_the_likeliest() -> None:
     """Of all temperatures the one at which labels are as sure as they are right."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(4000, 4, generator=generator)
     truth = torch.multinomial(logits.softmax(1), 1, generator=generator)
     counts = torch.zeros(4, 3)
     counts[3, 2] = len(truth)
-    proxies = {}
+    found = {}
     for temperature in (0.5, 0.8, 1.0, 1.25, 2.0):
         logs = (logits / temperature).log_softmax(1).gather(1, truth).sum()
         learned = torch.zeros(4, 3)
         learned[2, 2], learned[3, 2] = len(truth), logs
-        proxies[temperature] = labelling_proxy(counts, learned, torch.zeros(3, 3, 2))['proxy']
-    assert max(proxies, key=lambda temperature: proxies[temperature]) == 1.0
-    assert proxies[0.5] < proxies[0.8] and proxies[2.0] < proxies[1.25]
+        values = labelling_proxy(counts, learned, torch.zeros(3, 3, 2))
+        found[temperature] = values['likelihood']
+    assert max(found, key=lambda temperature: found[temperature]) == 1.0
+    assert found[0.5] < found[0.8] and found[2.0] < found[1.25]
 
 
 def test_groups_without_objects_do_not_count() -> None:

@@ -61,9 +61,11 @@ def test_equals_the_lvis_package(data, write, seed, iou_type, max_dets):
 
 
 @pytest.mark.parametrize('federated', [True, False])
-@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+@pytest.mark.parametrize(
+    ('iou_type', 'inverted'), [('bbox', False), ('segm', False), ('segm', True)]
+)
 def test_empty_boxes_and_masks_count_as_each_package_counts_them(
-    data, write, iou_type, federated, capsys
+    data, write, iou_type, inverted, federated, capsys
 ):
     # More than 255 judged detections, the most that pycocotools measures at once.
     dataset = data.dataset(federated=federated, num_images=40)
@@ -71,8 +73,12 @@ def test_empty_boxes_and_masks_count_as_each_package_counts_them(
     for sample in samples:
         found = sample['pred_instances']
         best = found['scores'].topk(6).indices
-        found['bboxes'][best, 2] = found['bboxes'][best, 0]
-        found['masks'][best] = False
+        if inverted:
+            # A box of a negative area, as an external detector may give it, says nothing of a mask.
+            found['bboxes'][best, 2] = found['bboxes'][best, 0] - 5
+        else:
+            found['bboxes'][best, 2] = found['bboxes'][best, 0]
+            found['masks'][best] = False
     path = write(dataset)
     ours, _ = evaluate(samples, data.class_names, ann_file=path, metric=iou_type)
     records = data.records(samples)
@@ -279,6 +285,24 @@ def test_ids_of_annotations_do_not_matter(write, federated, first):
     expected, _ = evaluate(samples, names, ann_file=write(copy.deepcopy(dataset)))
     for number, annotation in enumerate(dataset['annotations'], first):
         annotation['id'] = number
+    found, _ = evaluate(samples, names, ann_file=write(dataset))
+    assert found['bbox_AP'] > 0
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize('federated', [False, True])
+def test_ids_may_be_whole_floats(write, federated):
+    """As tables of numbers write them."""
+    dataset = tiny_dataset()
+    for image in dataset['images'] if federated else ():
+        image.update(neg_category_ids=[3, 7], not_exhaustive_category_ids=[7])
+    samples, names = [sample.to_dict() for sample in tiny_samples()], ('bolt', 'rivet')
+    expected, _ = evaluate(samples, names, ann_file=write(copy.deepcopy(dataset)))
+    for item in (*dataset['images'], *dataset['categories'], *dataset['annotations']):
+        item.update({k: float(item[k]) for k in ('id', 'image_id', 'category_id') if k in item})
+        for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
+            if key in item:
+                item[key] = [float(value) for value in item[key]]
     found, _ = evaluate(samples, names, ann_file=write(dataset))
     assert found['bbox_AP'] > 0
     assert found == pytest.approx(expected, nan_ok=True)

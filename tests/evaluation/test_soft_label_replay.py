@@ -8,8 +8,14 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmdet_softpl.engine.label_refresh import new_history, refresh_labels
 from mmdet_softpl.evaluation.ground_truth import ImageTruth
-from mmdet_softpl.evaluation.label_replay import LabelSettings, candidates_of, replay
+from mmdet_softpl.evaluation.label_replay import (
+    LabelSettings,
+    candidates_of,
+    initial_state,
+    replay,
+)
 from mmdet_softpl.evaluation.soft_label_replay import (
     LEAST_SCORE,
     SoftLabels,
@@ -102,26 +108,39 @@ def test_alignment_leaves_classes_of_unknown_share_alone() -> None:
     named = objects_of(state, tried)
     ones = [torch.ones(len(f)) for f in named]
     unknown = torch.tensor([False, False, False, False, True])
-    boosts = settled_boosts(named, ones, state, RATE, 0.5, unknown)
+    boosts = settled_boosts(named, ones, state, RATE, 0.5, unknown, len(named))
     assert boosts[4] == state.boosts[4]
     assert not torch.allclose(boosts[:4], state.boosts[:4])
 
 
-def test_images_that_do_not_name_a_frequent_class_leave_it_alone() -> None:
+@pytest.mark.parametrize('federated', [False, True])
+@pytest.mark.parametrize('partial', [False, True])
+def test_boosts_settle_as_those_of_a_training_on_the_labelled_file(
+    federated: bool, partial: bool
+) -> None:
+    """What the held-out images speak of does not matter: a training never sees them."""
     dump = tiny_labelling.made_up_dump()
     first = dump.images[0]
-    judged = first.truth.judged.clone()
-    judged[0] = False
-    images = (
-        dataclasses.replace(first, truth=dataclasses.replace(first.truth, judged=judged)),
-        *dump.images[1:],
-    )
-    federated = dataclasses.replace(dump, images=images)
+    judged = torch.ones_like(first.truth.judged)
+    judged[4] = federated
+    truth = dataclasses.replace(first.truth, judged=judged)
+    images = (dataclasses.replace(first, truth=truth), *dump.images[1:])
+    dump = dataclasses.replace(dump, images=images)
     tried = settings(boost_gamma=1.0)
-    found = replay(federated, tried, STATISTICS, LabelingCfg())
-    # One in three groups: the frequent class.
-    assert found.state.boosts[4] == 1
-    assert replay(dump, tried, STATISTICS, LabelingCfg()).state.boosts[4] != 1
+    statistics = dataclasses.replace(STATISTICS, federated=federated, partial=partial)
+    state = initial_state(tried, statistics)
+    history = new_history(state.num_classes)
+    for _ in range(60):
+        seen = InstanceData.cat(objects_of(state, tried))
+        state.mass += soft_targets(vectors_of(seen), seen.labels, seen.scores)[:, :-1].sum(0)
+        state.num_images += len(dump.images)
+        refresh_labels(
+            state, history, tried, RATE, damp_factor=1e9, damp_patience=10**6,
+            federated=federated, partial=partial,
+        )  # fmt: skip
+    found = replay(dump, tried, statistics, LabelingCfg())
+    torch.testing.assert_close(found.state.boosts, state.boosts, rtol=0.02, atol=0.0)
+    assert bool(found.state.boosts[4] == 1) == federated
 
 
 def truth(**changes) -> ImageTruth:
@@ -213,6 +232,6 @@ def test_nothing_seen_or_nothing_there(num_objects: int) -> None:
     assert len(joined.group_mass) == 3
     state = ClassState(3, 0.5)
     boosts = settled_boosts(
-        [none], [torch.ones(0)], state, torch.ones(3), 0.5, torch.zeros(3, dtype=torch.bool)
+        [none], [torch.ones(0)], state, torch.ones(3), 0.5, torch.zeros(3, dtype=torch.bool), None
     )
     assert torch.equal(boosts, torch.ones(3))
