@@ -315,3 +315,28 @@ def test_the_results_page_is_made_of_the_results() -> None:
     about = json.loads((folder / 'runs.json').read_text())
     written = (folder / 'RESULTS.md').read_text(encoding='utf-8')
     assert written == results_text(records, about, folder)
+
+
+def test_the_page_of_tune(table: Table) -> None:
+    """What trainings came to, beside proxies that a command prints and no file holds."""
+    page = REPOSITORY / 'docs' / 'tune.md'
+    head = '| arm | proxy | likelihood | F1 | AP, `tune` | APr, `tune` | AP, `test` | APr, `test` |'
+    rows = rows_below(page, head)
+    proxies = [float(row[1]) for row in rows]
+    assert proxies == sorted(proxies) and len(rows) > 5
+    for arm, proxy, likelihood, f1, *scores in rows:
+        assert (float(likelihood) * float(f1)) ** 0.5 == pytest.approx(float(proxy), abs=2e-3)
+        found = [
+            table.by_seed(arm, split, metric).get(2)
+            for split in ('tune', 'test')
+            for metric in METRICS[:2]
+        ]
+        assert scores == ['-' if value is None else f'{100 * value:.1f}' for value in found], arm
+
+    def scores_of(arm: str, split: str) -> str:
+        parts = [table.by_seed(arm, split, metric) for metric in METRICS[:2]]
+        return ' and '.join(' / '.join(f'{100 * p[seed]:.1f}' for p in parts) for seed in (0, 2))
+
+    for arm in ('7-shipped-tuned', '7-shipped'):
+        for split in ('tune', 'test'):
+            assert scores_of(arm, split) in page.read_text(encoding='utf-8'), (arm, split)
