@@ -100,8 +100,8 @@ def merge_review(
     known = {image_file_name(image) for image in labeled['images']}
     places = {image['file']: image for image in manifest['images']}
     whole = [image for image in reviewed if image.file in complete]
-    chosen = [i for i in whole if places[i.file]['labeled_file_name'] not in known]
-    labelled_already = tuple(i.file for i in whole if i not in chosen)
+    labelled_already = tuple(i.file for i in whole if places[i.file]['labeled_file_name'] in known)
+    chosen = [image for image in whole if image.file not in labelled_already]
     for name in manifest['classes']:
         if name not in category_of:
             problems.add(

@@ -177,11 +177,10 @@ class _Reader:
         image = self._image(str(image_file_name(entry) or ''))
         given = tuple(declared_size(entry.get(key)) for key in ('height', 'width'))
         if image is not None and all(given) and given != self.sizes[image.file]:
+            height, width = self.sizes[image.file]
             self.problems.add(
                 'image of another size',
-                f'{image.file}: {given[0]} x {given[1]}, exported with {{}} x {{}}'.format(
-                    *self.sizes[image.file]
-                ),
+                f'{image.file}: {given[0]} x {given[1]}, exported with {height} x {width}',
                 'Export the labels for the images as they are, without resizing.',
             )
         return image

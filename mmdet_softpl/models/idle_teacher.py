@@ -11,7 +11,7 @@ _UNRELATED = 1.1
 
 @torch.no_grad()
 def check_teacher_follows(teacher: nn.Module, student: nn.Module) -> None:
-    """Refuse a teacher that began with random weights, if few, and was never made the student's.
+    """Refuse a teacher some of whose weights are random, since it was never made the student's.
 
     Args:
         teacher, student: Box heads of one architecture, the student's after a few steps.
