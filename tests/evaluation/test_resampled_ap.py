@@ -57,7 +57,7 @@ def test_a_draw_is_a_file_of_the_drawn_images(ann_file: Path, tmp_path: Path) ->
         drawn = rng.choice(sorted(i['id'] for i in data['images']), 8).tolist()
         images, annotations = [], []
         for new, old in enumerate(drawn):
-            images.append(dict(id=1000 + new, file_name='x', height=48, width=64))
+            images.append(dict(id=1000 + new, file_name=f'{new}.png', height=48, width=64))
             for annotation in data['annotations']:
                 if annotation['image_id'] == old:
                     copied = dict(annotation, id=len(annotations) + 1, image_id=1000 + new)
