@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 import numpy as np
 import torch
 from mmdet.models.detectors import SemiBaseDetector
-from mmdet.models.losses import SeesawLoss
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -29,6 +28,7 @@ from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
 from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.idle_teacher import check_teacher_follows
 from mmdet_softpl.models.labelled_statistics import observe_image
+from mmdet_softpl.models.own_buffers import own_buffers
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
     keep_proposal_precision,
@@ -45,7 +45,6 @@ from mmdet_softpl.models.semi_train_cfg import (
     checked_settings,
     refuse_empty_branch,
 )
-from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
 from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,
@@ -109,6 +108,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             unlabelled images are not looked at.
         federated: For LVIS, set by a hook: image id -> class indices known to be present or
             absent, and those not annotated exhaustively (or None).
+        has_labeller: Set by ``RareBoostPseudoLabeler``, to which boosts, thresholds and prototype
+            weights belong; without it they are those of the config, whatever a checkpoint holds.
         held_out: Set by ``HeldOutCalibrationHook``, which then feeds ``observe_labelled`` and
             calls ``refresh_calibration`` itself.
 
@@ -166,19 +167,12 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         for module in self.modules():
             if isinstance(module, BaseRoIExtractor):
                 module.register_forward_pre_hook(keep_roi_precision)
-        # Each rank fills its own; DDP with broadcast_buffers=True would overwrite them by rank 0's.
-        self._ddp_params_and_buffers_to_ignore = [
-            f'{path}.{name}' if path else name
-            for path, module in self.named_modules()
-            if module is self or isinstance(module, (ClassState, SmoothedCEHead, SeesawLoss))
-            for name, _ in module.named_buffers(recurse=False)
-        ]
+        self._ddp_params_and_buffers_to_ignore = own_buffers(self)
         self.unsup_scale = 1.0
         self.federated: dict[int | None, tuple[np.ndarray, np.ndarray | None]] = {}
         self.held_out = False
         # Set by a hook that copies the student's buffers into the teacher.
         self.teacher_has_buffers = False
-        # Set by a hook that sets the boosts and thresholds of the classes.
         self.has_labeller = False
         self._teacher_loaded = self._state_loaded = False
         self._iter = 0
