@@ -25,8 +25,9 @@ from .results import Table
 
 HERE = Path(__file__).resolve().parent
 SPLIT = 'tune'
-# Knobs of the detector that a replay of labels sees, as it does those of the labeller.
+# The proxy and what it is made of, as `labelling_proxy` and as the table call them.
 COLUMNS = dict(proxy='proxy', likelihood='likelihood', learned_f1='F1')
+# Knobs of the detector that a replay of labels sees, as it does those of the labeller.
 REPLAYED = ('label_temperature', 'mirror')
 
 
