@@ -45,6 +45,7 @@ from mmdet_softpl.models.semi_train_cfg import (
     checked_settings,
     refuse_empty_branch,
 )
+from mmdet_softpl.models.silence import Silence
 from mmdet_softpl.models.student_losses import project, roi_losses, rpn_losses
 from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,
@@ -56,8 +57,6 @@ from mmdet_softpl.models.teacher_labels import (
 from mmdet_softpl.ranks import sum_over_ranks
 from mmdet_softpl.registry import MODELS
 
-# Iterations in a row without one pseudo-label before a warning says why.
-SILENT_ITERS = 1000
 # What is left of old reliability statistics at a refresh.
 RELIABILITY_DECAY = 0.5
 # Late enough for any hook to have updated the teacher, early enough to lose nothing.
@@ -176,7 +175,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         self.has_labeller = False
         self._teacher_loaded = self._state_loaded = False
         self._iter = 0
-        self._silent_iters = 0
+        self._silence = Silence()
 
     @property
     def num_classes(self) -> int:
@@ -298,7 +297,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                     targets = soft_targets(found.score_vectors, found.labels, found.target_scores)
                     state.mass += targets[:, :-1].sum(0)
             state.num_images += len(view.detections)
-            self._warn_if_silent(view)
+            self._silence.observe(view, state.thresholds)
         view = replace(view, detections=objects)
         add_masks(self.teacher, view)
         return view
@@ -377,21 +376,6 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 f'{confidence / count:.3f}, precision {correct / count:.3f}{note}; largest '
                 f'offset {float(state.offsets.abs().max()):.2f}'
             )
-
-    def _warn_if_silent(self, view: TeacherView) -> None:
-        if bool(torch.cat([seen.kept for seen in view.detections]).any()):
-            self._silent_iters = 0
-            return
-        self._silent_iters += 1
-        if self._silent_iters % SILENT_ITERS:
-            return
-        best = max((float(d.scores.max()) for d in view.detections if len(d)), default=0.0)
-        low = float(self.class_state.thresholds.min())
-        MMLogger.get_current_instance().warning(
-            f'no pseudo-label for {self._silent_iters} iterations: the lowest threshold is '
-            f'{low:.3f} (semi_train_cfg.score_thr or RareBoostPseudoLabeler), the best score of '
-            f'this batch {best:.3f}. Lower the threshold, or train the teacher longer.'
-        )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         check_head(state_dict, self.state_dict(), prefix, 'checkpoint')

@@ -14,8 +14,8 @@ from mmengine.structures import InstanceData
 
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import average_teacher, copy_teacher
 from mmdet_softpl.models.batch_norm import check_statistics_moved, trains_batch_norm
-from mmdet_softpl.models.calibrated_soft_teacher import SILENT_ITERS
 from mmdet_softpl.models.roi_adapter import stages_of
+from mmdet_softpl.models.silence import SILENT_ITERS
 from tests.support.tiny import (
     GENEROUS,
     NUM_CLASSES,
@@ -206,8 +206,7 @@ def test_a_missing_homography_is_named() -> None:
 def test_silence_is_explained_once_in_a_thousand_iterations(caplog) -> None:
     model = tiny_teacher(score_thr=0.95, objectness_thr=1.0)
     inputs, samples = multi_batch()
-    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
-    model._silent_iters = SILENT_ITERS - 2
+    model._silence.iters = SILENT_ITERS - 2
     from mmengine.logging import MMLogger
 
     messages: list[str] = []
@@ -215,7 +214,7 @@ def test_silence_is_explained_once_in_a_thousand_iterations(caplog) -> None:
     original, logger.warning = logger.warning, messages.append
     try:
         for _ in range(4):
-            model._warn_if_silent(view)
+            model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
     finally:
         logger.warning = original
     assert len(messages) == 1
