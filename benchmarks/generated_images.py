@@ -20,6 +20,7 @@ from pycocotools import mask as mask_utils
 
 import mmdet_softpl  # noqa: F401  (stands in for mmcv's ops)
 from mmdet_softpl.atomic_json import write_json
+from mmdet_softpl.checkpoint_files import last_checkpoint
 from mmdet_softpl.cli.demo import CONFIG, replace_prefix
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, spoil_labels
 from mmdet_softpl.engine.label_gating import WRONG_PER_RIGHT, gate_labels
@@ -45,9 +46,10 @@ def main() -> int:
     args = parser.parse_args()
     work_dir = Path(args.work_dir).resolve()
     out = Path(args.out or work_dir / 'generated_images').resolve()
+    checkpoint = last_checkpoint(work_dir)
+    if checkpoint is None:
+        parser.error(f'{work_dir} has no checkpoint; give the folder of a finished `make demo`.')
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
-    checkpoint = work_dir / checkpoint.name
     cfg = read_config(str(work_dir / f'{CONFIG}.py'))
     # The dumped config names the data as the demo was started.
     replace_prefix(cfg._cfg_dict, cfg.val_dataloader.dataset.data_root, f'{work_dir}/data/')

@@ -68,6 +68,9 @@ ARMS = {
     '7-heldout': Arm('7, calibrated on a held-out tenth', '7', 'similarity-fit', 'fit'),
     'soft-teacher': Arm("mmdet's SoftTeacher (boxes) on the head of 0", '3', 'plain'),
     '0-normed': Arm('0 with a normalised classifier', '0', 'normed', 'normed', unlabeled=False),
+    '0-true-normed': Arm(
+        '0-normed + true labels of the unlabelled images: a bound', '0-normed', 'normed', 'normed'
+    ),
     '2-normed': Arm(
         '0-normed + similarity smoothing',
         '0-normed',

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ TINY = ShapesConfig(
 SPLITS = ('tune', 'test')
 # Of what is drawn: the generated set, in the folder of the drawn one.
 POOL = 'pool'
+# What was drawn, written before anything else of it.
+_DRAWN = 'draw.json'
 _LABELED_FILES = ('train', 'hidden_unlabeled')
 _BARE_KEYS = ('id', 'file_name', 'width', 'height')
 
@@ -98,11 +100,12 @@ def make_data(
         workers: Processes that draw pictures.
 
     Raises:
-        FileExistsError: ``root`` holds folders that are not from here.
+        FileExistsError: ``root`` holds folders that are not from here, or of another draw.
     """
     if draw is None:
         generate_longtail_shapes(root, config, workers=workers)
     else:
+        _claim(root, config, draw)
         generate_longtail_shapes(root / POOL, config, workers=workers)
         _draw_labeled(root, draw)
     annotations = root / 'annotations'
@@ -115,6 +118,28 @@ def make_data(
             held_out=True,
             overwrite=True,
         )
+
+
+def _claim(root: Path, config: ShapesConfig, draw: Draw) -> None:
+    """Mark the folder as this draw's, or refuse it: another set's images look the same."""
+    marker = root / _DRAWN
+    wanted = json.loads(json.dumps(dict(version=VERSION, shapes=asdict(config), draw=asdict(draw))))
+    if marker.is_file():
+        found = _read(marker)
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise FileExistsError(
+                    f'{root} holds another data set: {marker} has {key}={found.get(key)}, wanted '
+                    f'is {value}; give another folder with --data.'
+                )
+        return
+    if (root / 'annotations').exists():
+        raise FileExistsError(
+            f'{root} holds another data set: it has annotations and no {_DRAWN}; give another '
+            'folder with --data.'
+        )
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    write_json(marker, wanted)
 
 
 def _draw_labeled(root: Path, draw: Draw) -> None:

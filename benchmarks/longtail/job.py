@@ -168,17 +168,17 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
 def train(job: Job, cfg: Any, preset: Preset, out: Path, data_root: Path) -> None:
     """Train to the end; leaves ``final.pth``, ``cost.json`` and no other checkpoint."""
     import torch
-    from mmengine.runner import Runner, find_latest_checkpoint
+    from mmengine.runner import Runner
+
+    from mmdet_softpl.checkpoint_files import last_checkpoint
 
     from .hooks import Cost, Curves, Progress, StartHere
     from .origin import origin
 
     folder = job.folder(out)
-    last = find_latest_checkpoint(str(folder))
-    if last is None or not Path(last).is_file():
-        last = job.needs and str(job.needs.folder(out) / 'final.pth')
+    last = last_checkpoint(folder) or (job.needs and job.needs.folder(out) / 'final.pth')
     if last:
-        cfg.resume, cfg.load_from = True, last
+        cfg.resume, cfg.load_from = True, str(last)
         # Only the number of iterations is wanted: memory-mapped.
         meta = torch.load(last, map_location='cpu', weights_only=False, mmap=True)['meta']
         cfg.train_dataloader.batch_sampler.start = meta['iter']
@@ -194,9 +194,8 @@ def train(job: Job, cfg: Any, preset: Preset, out: Path, data_root: Path) -> Non
     runner.train()
     progress.close()
     write_json(folder / 'cost.json', cost.cost)
-    newest = Path(find_latest_checkpoint(str(folder)))
     if job.stage != 'arm':
-        os.replace(newest, folder / 'final.pth')
+        os.replace(last_checkpoint(folder), folder / 'final.pth')
     else:
         weights = {'state_dict': runner.model.state_dict(), 'meta': {'iter': runner.iter}}
         # Of other weights.

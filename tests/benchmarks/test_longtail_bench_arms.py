@@ -74,8 +74,11 @@ def test_an_arm_adds_what_it_names(configs: dict[str, Config], arm: str) -> None
     assert set(found) == EXPECTED[arm]
 
 
-def test_the_bound_differs_in_the_second_set_alone(configs: dict[str, Config]) -> None:
-    plain, bound = configs['0'].to_dict(), configs['0-true'].to_dict()
+@pytest.mark.parametrize('arms', [('0', '0-true'), ('0-normed', '0-true-normed')], ids='-'.join)
+def test_the_bounds_differ_in_the_second_set_alone(
+    configs: dict[str, Config], arms: tuple[str, str]
+) -> None:
+    plain, bound = (configs[arm].to_dict() for arm in arms)
     second = 'train_dataloader.dataset.datasets.1'
     found = differences(plain, bound)
     assert {key for key in found if not key.startswith(second)} == {

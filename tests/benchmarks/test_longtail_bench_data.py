@@ -112,6 +112,25 @@ def test_a_draw_labels_other_images_of_the_same_set(tmp_path: Path, draw: Draw) 
     assert [read('train'), read('hidden_unlabeled'), read('unlabeled')] == [*parts, bare]
 
 
+def test_a_folder_of_another_set_is_refused(tmp_path: Path) -> None:
+    """Its images have the same names: nothing else would show that other ones are labelled."""
+    config = replace(TINY, num_unlabeled=20)
+    make_data(tmp_path / 'drawn', config, Draw(30), workers=1)
+    make_data(tmp_path / 'drawn', config, Draw(30), workers=1)
+    make_data(tmp_path / 'plain', config, workers=1)
+    for folder, draw, said in (
+        ('drawn', Draw(40), r"another data set.*draw=.*'labeled': 30.*'labeled': 40.*--data"),
+        ('plain', Draw(30), r'another data set.*draw\.json.*--data'),
+        ('drawn', None, 'not from here'),
+    ):
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+        with pytest.raises(FileExistsError, match=said):
+            make_data(tmp_path / folder, config, draw, workers=1)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
+    with pytest.raises(FileExistsError, match=r"draw\.json has shapes=.*'seed'"):
+        make_data(tmp_path / 'drawn', replace(config, seed=1), Draw(30), workers=1)
+
+
 def count_images(*files: dict) -> dict[int, int]:
     """Images that show each category."""
     found = {category['id']: 0 for category in files[0]['categories']}
