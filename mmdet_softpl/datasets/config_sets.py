@@ -40,6 +40,8 @@ class ConfiguredSet:
         source: its position in the ``ConcatDataset`` of the training, 0 without one.
         indices: of the config, which take a part of the set; None for all of it.
         with_masks: whether its pipeline loads masks, or its evaluator has the metric ``'segm'``.
+        gated: of a ``GeneratedImageDataset`` its ``labeled_ann_file`` and ``target_count``; None
+            for any other.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ConfiguredSet:
     source: int
     indices: Any
     with_masks: bool
+    gated: tuple[str | None, int | None] | None = None
 
 
 def configured_sets(cfg: Mapping[str, Any]) -> list[ConfiguredSet]:
@@ -136,7 +139,7 @@ def _leaves(
 def _configured(
     key: str, dataset: Mapping[str, Any], around: dict[str, Any], role: str
 ) -> ConfiguredSet:
-    kind, defaults = _kind(dataset.get('type'))
+    kind, defaults, is_gated = _kind(dataset.get('type'))
     branches = [
         t for t in dataset.get('pipeline') or () if type_name(t.get('type')) == 'MultiBranch'
     ]
@@ -169,6 +172,7 @@ def _configured(
         source=around.get('source', 0),
         indices=dataset.get('indices'),
         with_masks=any(t.get('with_mask', False) for t in dataset.get('pipeline') or ()),
+        gated=(dataset.get('labeled_ann_file'), dataset.get('target_count')) if is_gated else None,
     )
 
 
@@ -187,11 +191,12 @@ def joined(root: str, path: str) -> str:
     return path if is_abs(path) or not root else os.path.join(root, path)
 
 
-def _kind(type_: Any) -> tuple[str, tuple[str, ...] | None]:
-    """How a type of data set reads its file, and the classes that it has by itself."""
+def _kind(type_: Any) -> tuple[str, tuple[str, ...] | None, bool]:
+    """How a type of data set reads its file, the classes it has by itself, whether it is gated."""
     from mmdet.datasets import CocoDataset, CocoPanopticDataset, LVISV05Dataset, LVISV1Dataset
     from mmdet.registry import DATASETS
 
+    from .generated_image_dataset import GeneratedImageDataset
     from .unlabeled_image_dataset import UnlabeledImageDataset
 
     if isinstance(type_, type):
@@ -202,7 +207,7 @@ def _kind(type_: Any) -> tuple[str, tuple[str, ...] | None]:
         except (ImportError, KeyError, AttributeError):
             cls = None
     if not isinstance(cls, type) or issubclass(cls, CocoPanopticDataset):
-        return OTHER, None
+        return OTHER, None, False
     classes = getattr(cls, 'METAINFO', {}).get('classes')
     defaults = tuple(classes) if classes else None
     for kind, base in (
@@ -212,8 +217,8 @@ def _kind(type_: Any) -> tuple[str, tuple[str, ...] | None]:
         (COCO, CocoDataset),
     ):
         if issubclass(cls, base):
-            return kind, defaults
-    return OTHER, defaults
+            return kind, defaults, issubclass(cls, GeneratedImageDataset)
+    return OTHER, defaults, False
 
 
 def _classes(

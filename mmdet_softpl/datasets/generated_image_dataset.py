@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS as MMDET_DATASETS
 
 from mmdet_softpl.registry import DATASETS
 
-from .annotation_checks import check_annotations, check_same_categories
 from .annotation_file import load_annotation_file
-from .image_budget import fill_rare_first
+from .gated_labels import gated_images, has_area, is_kept
 from .unlabeled_image_dataset import of_min_size
 
 
@@ -24,7 +23,7 @@ class GeneratedImageDataset(CocoDataset):
     Labels that the gate rejected are left out. Objects that the teacher sees and no kept label
     names are crowd regions in the file (``iscrowd``), so they become ``ignored_instances``; set
     ``ignore_iof_thr=0.5`` in the detector's assigners so that they are no background either.
-    Images without a kept label are left out.
+    Images without a kept label that mmdet can use are left out: they would be all background.
 
     Args:
         ann_file: Json that the gate wrote.
@@ -38,7 +37,7 @@ class GeneratedImageDataset(CocoDataset):
         AnnotationError: ``ann_file`` or ``labeled_ann_file`` is not usable, or their categories
             differ.
         ValueError: ``ann_file`` did not come from the gate; only one of ``labeled_ann_file`` and
-            ``target_count`` is given; no label was kept.
+            ``target_count`` is given; no label was kept, or none that mmdet can use.
     """
 
     def __init__(
@@ -67,34 +66,22 @@ class GeneratedImageDataset(CocoDataset):
         Raises:
             AnnotationError, ValueError: As the class.
         """
-        content = load_annotation_file(self.ann_file)
-        if 'gate' not in content:
-            raise ValueError(
-                f'{self.ann_file}: key `gate` is missing, so its labels were never checked. Run '
-                '`python -m mmdet_softpl gate` on it and give its output as `ann_file`.'
-            )
-        kept = [a for a in content['annotations'] if a['keep'] and not a.get('iscrowd')]
-        if not kept:
-            raise ValueError(
-                f'{self.ann_file}: the gate kept none of {len(content["annotations"])} labels. '
-                'Lower its --precision, or train the teacher longer.'
-            )
-        chosen = {a['image_id'] for a in kept}
-        if self.target_count is not None:
-            chosen = self._within_budget(content, kept)
-            if not chosen:
-                raise ValueError(
-                    f'{self.ann_file}: no image is taken, since every class that it has labels of '
-                    f'has target_count={self.target_count} instances in {self.labeled_ann_file} '
-                    'already; raise target_count, or leave the set out.'
-                )
+        chosen, lost = gated_images(
+            self.ann_file,
+            load_annotation_file(self.ann_file),
+            self.metainfo['classes'],
+            self.labeled_ann_file,
+            self.target_count,
+        )
+        if lost:
+            warnings.warn(f'GeneratedImageDataset: {lost}', stacklevel=2)
         infos = [info for info in super().load_data_list() if info['img_id'] in chosen]
         # The labelled file may have these numbers too, and say of them (LVIS) what it checked.
         return [dict(info, img_id=f'generated-{info["img_id"]}') for info in infos]
 
     def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
         """As the host's, of the annotations that the gate kept."""
-        annotations = [a for a in raw_data_info['raw_ann_info'] if a['keep']]
+        annotations = [a for a in raw_data_info['raw_ann_info'] if is_kept(a) and has_area(a)]
         return super().parse_data_info({**raw_data_info, 'raw_ann_info': annotations})
 
     def filter_data(self) -> list[dict]:
@@ -102,17 +89,3 @@ class GeneratedImageDataset(CocoDataset):
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
         return of_min_size(self.data_list, self.filter_cfg.get('min_size', 0), self.ann_file)
-
-    def _within_budget(self, content: dict[str, Any], kept: list[dict[str, Any]]) -> set[int]:
-        assert self.labeled_ann_file is not None and self.target_count is not None
-        labeled = check_annotations(self.labeled_ann_file)
-        generated = check_annotations(self.ann_file, data=content)
-        check_same_categories(labeled, generated)
-        index = {category: i for i, category in enumerate(generated.category_ids)}
-        return fill_rare_first(
-            np.array([a['image_id'] for a in kept]),
-            np.array([index[a['category_id']] for a in kept]),
-            np.array([a['weight'] for a in kept]),
-            labeled.instance_counts,
-            self.target_count,
-        )

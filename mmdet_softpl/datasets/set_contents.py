@@ -15,7 +15,7 @@ from typing import Any
 
 from mmdet_softpl.messages import some_of
 
-from .annotation_checks import AnnotationSummary
+from .annotation_checks import AnnotationSummary, check_annotations
 from .annotation_file import AnnotationError, declared_size, load_annotation_file
 from .annotation_findings import finding_of_message, summarise
 from .box_findings import box_findings
@@ -29,6 +29,7 @@ from .config_sets import (
     ConfiguredSet,
 )
 from .findings import ERROR, WARNING, Finding
+from .gated_labels import gated_images, taken_part
 from .host_requirements import host_file_name, host_findings
 from .unlabeled_image_dataset import IMAGE_EXTENSIONS, find_images
 from .usable_part import usable_part
@@ -244,10 +245,13 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         class_name = names[annotation['category_id']]
         if wanted is None or class_name in wanted:
             classes_of[annotation['image_id']].add(class_name)
+    taken = _taken_part(configured, data, findings)
+    taken_ids = {image['id'] for image in taken['images']}
     used = [
         image
         for image in images
-        if (image.image_id in classes_of or not configured.filter_empty)
+        if image.image_id in taken_ids
+        and (image.image_id in classes_of or not configured.filter_empty)
         and (min(image.height, image.width) >= configured.min_size or _is_open(configured, image))
     ]
     small = [
@@ -299,6 +303,8 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
             )
         )
     statistics = None if summary is None else class_statistics(summary)
+    if summary is not None and taken is not data:
+        statistics = class_statistics(check_annotations(path, classes=summary.classes, data=taken))
     return SetContents(
         configured=configured,
         images=images,
@@ -311,6 +317,21 @@ def _read_json(configured: ConfiguredSet) -> SetContents:
         without_annotation=frozenset(empty),
         findings=tuple(findings),
     )
+
+
+def _taken_part(
+    configured: ConfiguredSet, data: dict[str, Any], findings: list[Finding]
+) -> dict[str, Any]:
+    """What a ``GeneratedImageDataset`` takes of its file; of any other set all."""
+    if configured.gated is None:
+        return data
+    classes = configured.classes if isinstance(configured.classes, tuple) else None
+    try:
+        ids, _ = gated_images(configured.ann_file, data, classes, *configured.gated)
+    except (ValueError, OSError) as error:
+        findings.append(finding_of_message(ERROR, configured.name, 'generated images', str(error)))
+        return data
+    return taken_part(data, ids)
 
 
 def _is_open(configured: ConfiguredSet, image: SetImage) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmdet.registry import METRICS
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mmdet_softpl.config_file import type_name
@@ -49,7 +50,8 @@ def check_best_checkpoint(runner: Runner) -> None:
         runner: About to train.
 
     Raises:
-        ValueError: No metric of the validation gives that figure.
+        ValueError: No metric of the validation gives that figure, or nothing says whether more of
+            it is better.
     """
     fault = configured_fault(runner.cfg)
     if fault is not None:
@@ -72,7 +74,8 @@ def configured_fault(cfg: Mapping[str, Any]) -> str | None:
         for hook in cfg.get('custom_hooks') or ()
         if isinstance(hook, Mapping) and type_name(hook.get('type')) == 'CheckpointHook'
     ]
-    given_keys = [hook['save_best'] for hook in hooks if hook.get('save_best')]
+    hooks = [hook for hook in hooks if hook.get('save_best')]
+    given_keys = [hook['save_best'] for hook in hooks]
     keys = [k for each in given_keys for k in ([each] if isinstance(each, str) else each)]
     loop = cfg.get('val_cfg') or {}
     evaluator = cfg.get('val_evaluator') or ()
@@ -83,7 +86,34 @@ def configured_fault(cfg: Mapping[str, Any]) -> str | None:
     if len(metrics) < len(given):
         return None
     semi = type_name(loop.get('type')) == 'TeacherStudentValLoop'
-    return absent_figure(keys, metrics, semi)
+    fault = absent_figure(keys, metrics, semi)
+    if fault is not None:
+        return fault
+    # What mmengine takes for 'auto'.
+    first = f'{"teacher/" if semi else ""}{metrics[0].figures()[0]}'
+    known = metrics[0].iou_types is not None
+    for hook in hooks:
+        fault = _unknown_rule(hook, first if known else None)
+        if fault is not None:
+            return fault
+    return None
+
+
+def _unknown_rule(hook: Mapping[str, Any], first: str | None) -> str | None:
+    """A sentence about a figure of which mmengine cannot tell whether more of it is better."""
+    key = hook['save_best']
+    figure = first if key in ('auto', ['auto']) else key
+    if figure is None:
+        return None
+    rules = {name: hook.get(name) for name in ('rule', 'greater_keys', 'less_keys')}
+    try:
+        CheckpointHook(save_best=figure, **rules)
+    except ValueError:
+        return (
+            f'CheckpointHook: save_best={key!r} without a rule, and mmengine does not know whether '
+            f"more of {figure!r} is better; add rule='greater' (or 'less' for an error)."
+        )
+    return None
 
 
 def _configured(given: Sequence[Mapping[str, Any]]) -> Iterator[MetricNames]:

@@ -45,7 +45,7 @@ class TrainingLength:
         max_iters: iterations in all.
         supervised_iters: of them, on labelled images alone.
         labelled_per_batch, unlabelled_per_batch: images of one GPU.
-        labelled_passes: over the labelled images, repeats counted.
+        labelled_passes: over the labelled images of the first source, repeats counted.
         supervised_passes: of them, before the unlabelled images come.
         unlabelled_passes: over the unlabelled images, after the supervised part; 0 without any.
     """
@@ -115,8 +115,11 @@ def training_length(cfg: Mapping[str, Any], sets: Sequence[SetContents]) -> Trai
         of_role = [s for s in sets if s.configured.role == role]
         sources = {s.configured.source for s in of_role}
         batch[role] = sum(n for source, n in enumerate(shares) if source in sources)
-        images = sum(s.epoch_images for s in of_role)
-        passes[role] = iters * batch[role] / images if images else 0.0
+        # A source of its own, such as generated images, has a share of its own.
+        first = min(sources, default=0)
+        images = sum(s.epoch_images for s in of_role if s.configured.source == first)
+        share = shares[first] if first < len(shares) else 0
+        passes[role] = iters * share / images if images else 0.0
     return TrainingLength(
         max_iters=max_iters,
         supervised_iters=supervised,

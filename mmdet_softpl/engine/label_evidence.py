@@ -91,8 +91,9 @@ def _look(
     ]
     classes = torch.tensor([labels[a['category_id']] for anns in given for a in anns]).long()
     masks = [
-        (_bitmaps(anns, sample.ori_shape), _corners([a['bbox'] for a in anns]))
+        (annotation, sample.ori_shape)
         for anns, sample in zip(given, samples, strict=True)
+        for annotation in anns
         if with_masks
     ]
     objects: list[InstanceData] = []
@@ -108,11 +109,10 @@ def _look(
             feats = detector.teacher.extract_feat(data['inputs'])
             widths = [sample.img_shape[1] for sample in samples]
             boxes = [_mirror(b, width) for b, width in zip(boxes, widths, strict=True)]
-            masks = [_mirror_masks(pair) for pair in masks]
         else:
             feats, objects = _objects(detector, data)
         metas = [sample.metainfo for sample in data['data_samples']]
-        views.append(_agreement(detector, feats, boxes, classes, metas, masks))
+        views.append(_agreement(detector, feats, boxes, classes, metas, masks, mirrored))
     evidence = torch.stack(views).mean(0).cpu().split([len(anns) for anns in given])
     return [
         dict(
@@ -138,7 +138,8 @@ def _agreement(
     boxes: list[Tensor],
     classes: Tensor,
     metas: list[dict[str, Any]],
-    masks: list[tuple[np.ndarray, Tensor]],
+    masks: list[tuple[dict[str, Any], tuple[int, int]]],
+    mirrored: bool,
 ) -> Tensor:
     """(K, E) evidence on given boxes, in one view; no masks: without that column."""
     roi_head, device = detector.teacher.roi_head, feats[0].device
@@ -170,29 +171,36 @@ def _agreement(
     ]
     if masks:
         probs = roi_mask_probabilities(roi_head, feats, given, classes)
-        columns.append(_mask_overlap(probs, masks))
+        columns.append(_mask_overlap(probs, masks, mirrored))
     return torch.stack(columns, 1).float()
 
 
-def _mask_overlap(probs: Tensor, masks: list[tuple[np.ndarray, Tensor]]) -> Tensor:
+def _mask_overlap(
+    probs: Tensor, masks: list[tuple[dict[str, Any], tuple[int, int]]], mirrored: bool
+) -> Tensor:
     """(K,) IoU of the teacher's masks (K, S, S) and the given ones, within the given boxes.
 
     Args:
         probs: Of the teacher.
-        masks: For each image, bitmaps (k, H, W) and boxes (k, 4), both of the original image.
+        masks: K annotations with the (height, width) of their original images.
+        mirrored: Whether the teacher saw mirror images.
     """
     size = probs.shape[-1]
-    crops = [
-        BitmapMasks(bitmaps, *bitmaps.shape[1:])
-        .crop_and_resize(boxes.numpy(), (size, size), np.arange(len(boxes)))
-        .masks
-        for bitmaps, boxes in masks
-        if len(boxes)
-    ]
-    if not crops:
-        return probs.new_zeros(0)
-    given, seen = torch.from_numpy(np.concatenate(crops)).to(probs.device).bool(), probs > 0.5
+    # One bitmap at a time: those of a batch of large photos would fill the memory.
+    crops = [_crop(annotation, shape, size, mirrored) for annotation, shape in masks]
+    given, seen = torch.from_numpy(np.stack(crops)).to(probs.device).bool(), probs > 0.5
     return (given & seen).sum((1, 2)) / (given | seen).sum((1, 2)).clamp_min(1)
+
+
+def _crop(
+    annotation: dict[str, Any], shape: tuple[int, int], size: int, mirrored: bool
+) -> np.ndarray:
+    """(size, size) uint8: the mask of an annotation within its box."""
+    bitmap, box = _bitmap(annotation, shape), _corners([annotation['bbox']])
+    if mirrored:
+        bitmap, box = np.ascontiguousarray(bitmap[:, ::-1]), _mirror(box, shape[1])
+    masks = BitmapMasks(bitmap[None], *shape)
+    return masks.crop_and_resize(box.numpy(), (size, size), np.zeros(1, dtype=int)).masks[0]
 
 
 def _objects(
@@ -209,19 +217,13 @@ def _objects(
     return view.feats, [seen[seen.is_object].cpu() for seen in view.detections]
 
 
-def _bitmaps(annotations: list[dict[str, Any]], shape: tuple[int, int]) -> np.ndarray:
-    """(K, H, W) uint8 masks in the original image; empty ones without a segmentation."""
-    height, width = shape
-    bitmaps = np.zeros((len(annotations), height, width), dtype=np.uint8)
-    for bitmap, annotation in zip(bitmaps, annotations, strict=True):
-        runs = annotation.get('segmentation')
-        if not runs:
-            continue
-        if isinstance(runs, list) or isinstance(runs['counts'], list):
-            runs = mask_utils.frPyObjects(runs, height, width)
-            runs = mask_utils.merge(runs) if isinstance(runs, list) else runs
-        bitmap[:] = mask_utils.decode(runs)
-    return bitmaps
+def _bitmap(annotation: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 mask in the original image."""
+    runs = annotation['segmentation']
+    if isinstance(runs, list) or isinstance(runs['counts'], list):
+        runs = mask_utils.frPyObjects(runs, *shape)
+        runs = mask_utils.merge(runs) if isinstance(runs, list) else runs
+    return mask_utils.decode(runs)
 
 
 def _corners(boxes: list[list[float]]) -> Tensor:
@@ -238,8 +240,3 @@ def _sides(box: list[float]) -> list[float]:
 def _mirror(boxes: Tensor, width: int) -> Tensor:
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack([width - x2, y1, width - x1, y2], 1)
-
-
-def _mirror_masks(masks: tuple[np.ndarray, Tensor]) -> tuple[np.ndarray, Tensor]:
-    bitmaps, boxes = masks
-    return np.ascontiguousarray(bitmaps[:, :, ::-1]), _mirror(boxes, bitmaps.shape[2])

@@ -31,7 +31,8 @@ from mmdet_softpl.datasets.annotation_file import (
     declared_size,
     load_annotation_file,
 )
-from mmdet_softpl.datasets.config_sets import LABELLED, configured_sets
+from mmdet_softpl.datasets.config_sets import LABELLED, OTHER, configured_sets
+from mmdet_softpl.datasets.review_masks import checked_rle
 from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, right_and_wrong_labels
 from mmdet_softpl.engine.config_parts import loading_pipeline
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
@@ -52,6 +53,8 @@ JUDGED_KINDS = tuple(kind for kind in WRONG_KINDS if kind != 'missing')
 WRONG_PER_RIGHT = 2
 #: An object of the teacher's that overlaps a kept label this much is that label's object.
 SAME_OBJECT_IOU = 0.5
+#: A kept label of which this much lies in a region to ignore would lose its proposals to it.
+INSIDE_REGION = 0.5
 #: Fewer held-out labels than this, right or wrong, make no gate.
 MIN_LABELS = 20
 
@@ -96,9 +99,10 @@ def gate_labels(
 
     Returns:
         The content of ``ann_file``: each annotation has ``weight``, the probability in [0, 1]
-        that its label is right, ``keep`` and ``evidence``; crowd regions are added for objects of
-        the teacher's that no kept label covers; ``gate`` says how it was done (see
-        ``_describe``).
+        that its label is right, ``keep`` and ``evidence``, and the ``area`` of its box where it
+        had none; crowd regions are added for objects of the teacher's that no kept label covers
+        and that hold none (those of an earlier gate are replaced); ``gate`` says how it was done
+        (see ``_describe``).
 
     Raises:
         AnnotationError: A file cannot be used, or its categories differ from those of the other
@@ -125,6 +129,7 @@ def gate_labels(
     check_same_categories(summary, other)
     for file, content in ((ann_file, data), (held_out_file, held_out)):
         _check_sizes(file, content['images'])
+    data = _without_regions(data)
     trained = _training_summary(cfg)
     if trained is not None:
         check_same_categories(trained, summary)
@@ -136,6 +141,9 @@ def gate_labels(
     with_masks = detector.teacher.roi_head.with_mask and all(
         a.get('segmentation') for part in (data, held_out) for a in part['annotations']
     )
+    if with_masks:
+        for file, content in ((ann_file, data), (held_out_file, held_out)):
+            _check_masks(file, content)
 
     spoilt = right_and_wrong_labels(held_out, WRONG_PER_RIGHT, seed, JUDGED_KINDS)
     made = [a['made'] for a in spoilt['annotations'] if not a.get('iscrowd')]
@@ -203,7 +211,7 @@ def gate_labels(
 def _training_summary(cfg: Config) -> AnnotationSummary | None:
     """Of the labelled set, whose order of classes is that of the teacher's labels."""
     for one in configured_sets(cfg):
-        if one.role == LABELLED and os.path.isfile(one.ann_file):
+        if one.role == LABELLED and one.kind != OTHER and os.path.isfile(one.ann_file):
             classes = None if isinstance(one.classes, str) else one.classes
             return check_annotations(one.ann_file, classes=classes, require_annotations=False)
     return None
@@ -258,6 +266,29 @@ def _check_sizes(ann_file: str, images: list[dict[str, Any]]) -> None:
         )
 
 
+def _check_masks(ann_file: str, content: dict[str, Any]) -> None:
+    """An RLE of another size would stop the comparison after all images were looked at."""
+    sizes = {image['id']: (image['height'], image['width']) for image in content['images']}
+    broken = []
+    for annotation in content['annotations']:
+        runs = annotation['segmentation']
+        try:
+            if isinstance(runs, dict):
+                checked_rle(runs, *sizes[annotation['image_id']])
+        except ValueError as error:
+            broken.append(f'{annotation["id"]!r} ({error})')
+    if broken:
+        raise AnnotationError(
+            f'{ann_file}: {len(broken)} masks (key `segmentation`) do not fit their image: id '
+            f'{some_of(broken)}. Write them again, or correct the size of the image in the json.'
+        )
+
+
+def _without_regions(data: dict[str, Any]) -> dict[str, Any]:
+    """The file without what an earlier gate added: they are another teacher's, or doubled."""
+    return {**data, 'annotations': [a for a in data['annotations'] if a.get('source') != 'teacher']}
+
+
 def _rows(records: list[dict[str, Any]]) -> Tensor:
     """(N, E) evidence of all images."""
     return torch.tensor([row for record in records for row in record['evidence']])
@@ -275,7 +306,7 @@ def _judge(
     weights = label_weights(rows, gate).tolist()
     judged = [
         dict(
-            annotation,
+            _with_area(annotation),
             weight=round(weight, 5),
             keep=weight >= threshold,
             evidence=dict(zip(EVIDENCE, row, strict=False)),
@@ -284,7 +315,8 @@ def _judge(
             _in_order(data, records), weights, rows.tolist(), strict=True
         )
     ]
-    crowd = [dict(a, weight=1.0, keep=True) for a in data['annotations'] if a.get('iscrowd')]
+    crowds = (a for a in data['annotations'] if a.get('iscrowd'))
+    crowd = [dict(_with_area(a), weight=1.0, keep=True) for a in crowds]
     kept = defaultdict(list)
     for annotation in [*judged, *crowd]:
         if annotation['keep']:
@@ -295,8 +327,7 @@ def _judge(
         boxes = kept[record['img_id']]
         for found in record['objects']:
             x, y, w, h = found['bbox']
-            ious = mask_utils.iou([found['bbox']], boxes, [0] * len(boxes)) if boxes else None
-            if ious is not None and ious.max() >= SAME_OBJECT_IOU:
+            if boxes and _hides(found['bbox'], boxes):
                 continue
             regions.append(
                 dict(
@@ -313,6 +344,22 @@ def _judge(
                 )
             )
     return {**data, 'annotations': [*judged, *crowd, *regions]}
+
+
+def _hides(region: list[float], boxes: list[list[float]]) -> bool:
+    """Whether a region to ignore would take a kept label's proposals from it."""
+    same = mask_utils.iou([region], boxes, [0] * len(boxes)).max() >= SAME_OBJECT_IOU
+    # With a crowd it is the share of the box that lies within, as of ``ignore_iof_thr``.
+    inside = mask_utils.iou(boxes, [region], [1]).max() >= INSIDE_REGION
+    return bool(same or inside)
+
+
+def _with_area(annotation: dict[str, Any]) -> dict[str, Any]:
+    """With the box's where it has none: mmdet leaves out what has an area of 0."""
+    area = annotation.get('area')
+    if isinstance(area, (int, float)) and area > 0:
+        return annotation
+    return dict(annotation, area=annotation['bbox'][2] * annotation['bbox'][3])
 
 
 def _describe(

@@ -7,12 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 
 from mmdet_softpl.__main__ import INTERRUPTED, main
 from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
+from mmdet_softpl.datasets.review_masks import encode_mask
 from mmdet_softpl.datasets.wrong_labels import spoil_labels
 from mmdet_softpl.engine import label_gating, load_teacher
 from tests.support.tiny_data import write_data
@@ -73,6 +77,11 @@ def teacher(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(label_gating, 'evidence_in_parts', look)
     init_default_scope('mmdet')
     return looked
+
+
+def corners(boxes: list[list[float]]) -> torch.Tensor:
+    sides = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return torch.cat([sides[:, :2], sides[:, :2] + sides[:, 2:]], 1)
 
 
 def run(folder: Path, *more: str, **changed: str) -> int:
@@ -146,6 +155,76 @@ def test_a_region_under_a_kept_label_is_left_out(folder: Path, teacher: list[str
     regions = [a['image_id'] for a in gated['annotations'] if a.get('source') == 'teacher']
     shown = {a['image_id'] for a in content['annotations']}
     assert set(regions) == shown - {first['image_id']}
+
+
+def test_no_region_takes_the_proposals_of_a_kept_label(folder: Path, teacher: list[str]) -> None:
+    """A hat within an unlabelled person: with the assigner of the docs it would be ignored."""
+    path = folder / 'generated.json'
+    content = json.loads(path.read_text())
+    first = next(a for a in content['annotations'] if a['made'] == 'right')
+    first['bbox'] = [5, 5, 3, 6]
+    path.write_text(json.dumps(content))
+    assert run(folder) == 0
+    gated = json.loads((folder / 'gated.json').read_text())
+    regions = [a for a in gated['annotations'] if a.get('source') == 'teacher']
+    assert regions and first['image_id'] not in {a['image_id'] for a in regions}
+    kept = [a for a in gated['annotations'] if a['keep'] and not a.get('iscrowd')]
+    for region in regions:
+        labels = [a['bbox'] for a in kept if a['image_id'] == region['image_id']]
+        truth = InstanceData(
+            bboxes=corners(labels), labels=torch.zeros(len(labels), dtype=torch.long)
+        )
+        assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.5, ignore_iof_thr=0.5)
+        ignored = InstanceData(bboxes=corners([region['bbox']]))
+        found = assigner.assign(InstanceData(priors=corners(labels)), truth, ignored)
+        assert found.gt_inds.tolist() == list(range(1, len(labels) + 1))
+
+
+def test_a_gated_file_may_be_gated_again(folder: Path, teacher: list[str]) -> None:
+    """What the first teacher saw beside its labels may be a kept label of the second."""
+    assert run(folder) == 0
+    first = json.loads((folder / 'gated.json').read_text())
+    assert run(folder, ann_file=str(folder / 'gated.json'), out=str(folder / 'again.json')) == 0
+    again = json.loads((folder / 'again.json').read_text())
+    assert again['annotations'] == first['annotations']
+
+
+def test_labels_without_an_area_get_that_of_their_box(folder: Path, teacher: list[str]) -> None:
+    """Scripts write 0 or nothing; mmdet would drop these, or stop at them."""
+    path = folder / 'generated.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['area'] = 0
+    del content['annotations'][1]['area']
+    path.write_text(json.dumps(content))
+    assert run(folder) == 0
+    gated = {a['id']: a for a in json.loads((folder / 'gated.json').read_text())['annotations']}
+    for annotation in content['annotations'][:2]:
+        _, _, width, height = annotation['bbox']
+        assert gated[annotation['id']]['area'] == width * height
+    third = content['annotations'][2]
+    assert gated[third['id']]['area'] == third['area']
+
+
+@pytest.mark.parametrize('name', ['ann_file', 'held_out'])
+def test_masks_of_another_size(folder: Path, teacher: list[str], capsys, name: str) -> None:
+    content = json.loads((folder / 'generated.json').read_text())
+    first = content['annotations'][0]
+    image = next(i for i in content['images'] if i['id'] == first['image_id'])
+    first['segmentation'] = encode_mask(np.ones((image['height'] - 1, image['width'])))
+    (folder / 'odd.json').write_text(json.dumps(content))
+    assert run(folder, **{name: str(folder / 'odd.json')}) == 2
+    said = capsys.readouterr().err
+    assert 'odd.json: 1 masks' in said and f'id {first["id"]} (' in said
+    assert teacher == []
+
+
+def test_a_labelled_set_that_is_no_json(folder: Path, teacher: list[str]) -> None:
+    """A VOCDataset lists its images in a text file."""
+    (folder / 'trainval.txt').write_text('000001\n')
+    with open(folder / 'config.py', 'a') as file:
+        text = f"dict(type='mmdet.VOCDataset', ann_file='{folder / 'trainval.txt'}')"
+        file.write(f'train_dataloader = dict(dataset={text})\n')
+    assert run(folder) == 0
 
 
 def test_another_precision_needs_no_teacher(folder: Path, teacher: list[str], capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,60 @@ def test_regions_are_no_background_to_an_assigner(gated: dict[str, Any], write) 
         assert result.gt_inds.tolist() == expected
 
 
+def test_images_that_would_be_all_background_are_left_out(gated: dict[str, Any], write) -> None:
+    """mmdet drops a label of area 0, and stops at one without; the image would stay, empty."""
+    for spoil in (
+        dict(area=0),
+        dict(area=None),
+        dict(bbox=[1.0, 2.0, 0.5, 5.0]),
+        dict(bbox=[500.0, 2.0, 10.0, 5.0]),
+        dict(ignore=1),
+    ):
+        content = copy.deepcopy(gated)
+        first = content['annotations'][0]
+        first.update(spoil)
+        if first['area'] is None:
+            del first['area']
+        with pytest.warns(UserWarning, match=r'ann\.json: mmdet cannot use 1 of 2 kept.*id 1:'):
+            dataset = build(write(content))
+        assert [info['img_id'] for info in dataset] == ['generated-3']
+        content['annotations'][2].update(spoil)
+        if content['annotations'][2]['area'] is None:
+            del content['annotations'][2]['area']
+        with pytest.raises(ValueError, match=r'cannot use 2 of 2 kept labels.*Correct the file'):
+            build(write(content))
+
+
+def test_a_label_added_by_hand_counts(gated: dict[str, Any], write) -> None:
+    hand = dict(id=9, image_id=5, category_id=2, bbox=[1, 1, 8, 8], area=64)
+    gated['annotations'].append(dict(hand, segmentation=[[1, 1, 9, 1, 9, 9, 1, 9]]))
+    counted = write(gated, 'counted.json')
+    for budget in ({}, dict(labeled_ann_file=str(counted), target_count=9)):
+        dataset = build(write(gated), **budget)
+        assert 'generated-5' in [info['img_id'] for info in dataset]
+
+
+def test_a_part_of_the_classes(gated: dict[str, Any], write) -> None:
+    """As `gate` takes it: the generated json has the trained classes, the labelled one more."""
+    cats = {c['name']: c for c in gated['categories']}
+    more = dict(id=77, name='cow')
+    labeled = dict(
+        images=gated['images'],
+        categories=[more, *gated['categories']],
+        annotations=[
+            dict(id=1, image_id=7, category_id=cats['dog']['id'], bbox=[0, 0, 4, 4], area=16),
+            dict(id=2, image_id=7, category_id=77, bbox=[0, 0, 4, 4], area=16),
+        ],
+    )
+    path = str(write(labeled, 'labeled.json'))
+    dataset = build(write(gated), labeled_ann_file=path, target_count=1)
+    assert [info['img_id'] for info in dataset] == ['generated-3']
+    gated['categories'].append(more)
+    gated['annotations'].append(dict(gated['annotations'][0], id=8, image_id=5, category_id=77))
+    dataset = build(write(gated), labeled_ann_file=path, target_count=1)
+    assert [info['img_id'] for info in dataset] == ['generated-3']
+
+
 def test_errors(gated: dict[str, Any], write) -> None:
     bare = {k: v for k, v in gated.items() if k != 'gate'}
     with pytest.raises(ValueError, match=r'ann\.json: key `gate` is missing.*mmdet_softpl gate'):
@@ -163,5 +218,5 @@ def test_errors(gated: dict[str, Any], write) -> None:
         build(write(gated), labeled_ann_file=str(write(full, 'full.json')), target_count=5)
     for annotation in gated['annotations']:
         annotation['keep'] = bool(annotation.get('iscrowd'))
-    with pytest.raises(ValueError, match='kept none of 5 labels'):
+    with pytest.raises(ValueError, match='kept none of 3 labels'):
         build(write(gated))

@@ -65,6 +65,37 @@ def test_as_the_host_counts(good, write, filter_empty: bool, min_size: int) -> N
     assert left_out == ({'image below `min_size`': 2} if min_size else {})
 
 
+@pytest.mark.parametrize('budget', [False, True])
+def test_generated_images_as_they_are_taken(good, write, budget: bool) -> None:
+    """Of images with the gate's verdicts, those within the budget, and their kept labels."""
+    for annotation, keep in zip(good['annotations'], (True, False, True), strict=True):
+        annotation.update(keep=keep, weight=0.9 if keep else 0.1)
+    labelled = write(good | {'annotations': good['annotations'][:1]}, 'labelled.json')
+    cfg = _cfg(write(good | {'gate': {'threshold': 0.5}}, 'gated.json'))
+    cfg['type'] = 'mmdet_softpl.GeneratedImageDataset'
+    if budget:
+        # A dog is labelled already, so the cat's image alone is needed.
+        cfg.update(labeled_ann_file=str(labelled), target_count=1)
+    contents = _read(cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        taken = DATASETS.build(copy.deepcopy(cfg))
+    assert contents.used_images == contents.epoch_images == len(taken) == (1 if budget else 2)
+    infos = [taken.get_data_info(i) for i in range(len(taken))]
+    assert contents.num_instances == sum(len(info['instances']) for info in infos)
+    assert len(contents.images) == len(good['images'])
+    assert ERROR not in _kinds(contents).values()
+
+
+def test_generated_images_that_no_training_would_take(good, write) -> None:
+    cfg = _cfg(write(good, 'plain.json'))
+    cfg['type'] = 'mmdet_softpl.GeneratedImageDataset'
+    found = _read(cfg)
+    assert _kinds(found)['generated images'] == ERROR
+    (finding,) = (f for f in found.findings if f.kind == 'generated images')
+    assert 'plain.json: key `gate` is missing' in finding.detail
+    assert 'mmdet_softpl gate' in finding.remedy
+
+
 def _as_floats(data: dict, items: str, *keys: str, step: int = 1) -> None:
     for item in data[items][::step]:
         item.update({key: float(item[key]) for key in keys})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import ConfigDict
+from mmengine.hooks import CheckpointHook
 
 from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint, configured_fault
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
@@ -20,9 +21,10 @@ COCO = dict(type='mmdet.CocoMetric')
 SEMI = 'TeacherStudentValLoop'
 
 
-def config_of(save_best: Any, evaluator: Any, loop: Any = SEMI) -> ConfigDict:
+def config_of(save_best: Any, evaluator: Any, loop: Any = SEMI, **rules: Any) -> ConfigDict:
+    rules = rules or dict(rule='greater')
     return ConfigDict(
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best=save_best)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best=save_best, **rules)),
         val_cfg=None if loop is None else dict(type=loop),
         val_evaluator=evaluator,
     )
@@ -37,7 +39,13 @@ def config_of(save_best: Any, evaluator: Any, loop: Any = SEMI) -> ConfigDict:
         config_of('longtail/segm_APr', OURS, 'ValLoop'),
         config_of('teacher/longtail/cc_ece_r', BOXES),
         config_of('mine/segm_AP', dict(OURS, prefix='mine'), 'ValLoop'),
-        config_of('auto', COCO),
+        config_of('auto', COCO, rule=None),
+        config_of('auto', OURS),
+        config_of('teacher/coco/segm_mAP', COCO, rule=None),
+        config_of('teacher/longtail/segm_AP', OURS, greater_keys=['segm_AP']),
+        config_of(
+            ['teacher/longtail/segm_AP', 'teacher/longtail/ece'], OURS, rule=['greater', 'less']
+        ),
         config_of(None, COCO),
         config_of('x', None, None),
         config_of('longtail/segm_AP', dict(type='Elsewhere'), 'ValLoop'),
@@ -70,6 +78,23 @@ def test_figures_that_never_come_stop_a_training(cfg: ConfigDict, beginning: str
     with pytest.raises(ValueError) as error:
         check_best_checkpoint(SimpleNamespace(cfg=cfg))
     assert 'save_best=' in str(error.value) and beginning in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'cfg, figure',
+    [
+        (config_of('auto', OURS, rule=None), 'teacher/longtail/bbox_AP'),
+        (config_of('auto', OURS, 'ValLoop', rule=None), 'longtail/bbox_AP'),
+        (config_of(['auto'], [BOXES, COCO], rule=None), 'teacher/longtail/bbox_AP'),
+        (config_of('teacher/longtail/segm_AP', OURS, rule=None), 'teacher/longtail/segm_AP'),
+    ],
+)
+def test_a_figure_without_a_rule_stops_a_training(cfg: ConfigDict, figure: str) -> None:
+    """mmengine knows mAP; it would ask at the first validation, where it is 'auto'."""
+    with pytest.raises(ValueError, match='Cannot infer the rule'):
+        CheckpointHook(save_best=figure)
+    fault = configured_fault(cfg)
+    assert fault is not None and figure in fault and "rule='greater'" in fault
 
 
 def test_every_figure_of_our_metric_may_choose(tmp_path: Path) -> None:

@@ -99,5 +99,12 @@ def test_length(root: Path) -> None:
     assert length.supervised_passes == 20 * 1 / 8
     assert length.unlabelled_passes == 80 * 4 / 4
     assert length.supervised_iters == 20
+    # Generated images are a source of their own, with a share of their own.
+    generated = dict(cfg['train_dataloader']['dataset'], datasets=[repeated, labelled, folder])
+    sampler = dict(batch_size=8, source_ratio=[3, 1, 4])
+    cfg_3 = dict(cfg, train_dataloader=dict(sampler=sampler, dataset=generated))
+    three = training_length(cfg_3, [read_set(one) for one in configured_sets(cfg_3)])
+    assert three.labelled_per_batch == 4
+    assert three.labelled_passes == 100 * 3 / 8
     assert training_length(dict(cfg, train_cfg=dict(max_epochs=2)), sets) is None
     assert training_length({}, []) is None
