@@ -109,7 +109,9 @@ def make_data(
         generate_longtail_shapes(root / POOL, config, workers=workers)
         _draw_labeled(root, draw)
     annotations = root / 'annotations'
-    if not (annotations / 'train.1@90-heldout.json').is_file():
+    held_out, train = annotations / 'train.1@90-heldout.json', annotations / 'train.json'
+    # One of other data is older.
+    if not held_out.is_file() or held_out.stat().st_mtime_ns < train.stat().st_mtime_ns:
         write_split(
             annotations / 'train.json',
             annotations,

@@ -51,10 +51,11 @@ def run(args: argparse.Namespace) -> int:
         or ``OSError``.
     """
     from mmdet_softpl.config_file import find_hook
+    from mmdet_softpl.datasets.annotation_findings import finding_of_message
     from mmdet_softpl.datasets.config_findings import LABELLER
     from mmdet_softpl.datasets.config_sets import LABELLED
     from mmdet_softpl.datasets.data_inspection import inspect_data
-    from mmdet_softpl.datasets.findings import errors_first
+    from mmdet_softpl.datasets.findings import ERROR, errors_first
     from mmdet_softpl.engine.derived_settings import labeller_settings, training_length
     from mmdet_softpl.engine.settings_findings import boost_findings, settings_findings
     from mmdet_softpl.progress import one_by_one
@@ -80,7 +81,11 @@ def run(args: argparse.Namespace) -> int:
     )
     labeller, unboosted = None, []
     if statistics is not None and not any(LABELLER in f.subject for f in refused):
-        labeller = labeller_settings(cfg, statistics)
+        try:
+            labeller = labeller_settings(cfg, statistics)
+        # Where the data have errors the hook was not built, so nothing has said so.
+        except ValueError as error:
+            refused.append(finding_of_message(ERROR, LABELLER, 'refused setting', str(error)))
         if labeller is not None:
             unboosted = boost_findings(labeller, statistics.image_counts)
     findings = errors_first((*inspection.findings, *refused, *unboosted))

@@ -8,6 +8,7 @@ and ``ROOT/shapes.json`` (the parameters, written last).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -241,23 +242,40 @@ def _make_room(root: Path, config: ShapesConfig, parameters: dict[str, Any]) -> 
     """Keep a part of the same parameters, clear data of others, refuse what is not ours."""
     marker, begun = root / 'shapes.json', root / _PARTS / 'shapes.json'
     old = _read_json(begun) or _read_json(marker)
-    if old is None:
-        names = [*config.splits, 'annotations']
-        foreign = [str(root / name) for name in names if (root / name).exists()]
-        if foreign:
-            raise FileExistsError(
-                f'long-tail shapes: {", ".join(foreign)} exist, but {marker} does not, so they '
-                'are not from here. Choose another folder, or remove them.'
-            )
-    elif _read_json(begun) != parameters:
+    own: list[str] = []
+    if old is not None:
+        extra = [name for name, _ in old.get('extra_splits', ())]
+        own = ['train', 'unlabeled', 'val', *extra]
+    names = [*config.splits, 'annotations']
+    mine = {*own, *(['annotations'] if own else [])}
+    foreign = [str(root / name) for name in names if name not in mine and (root / name).exists()]
+    if foreign:
+        raise FileExistsError(
+            f'long-tail shapes: {", ".join(foreign)} exist, but {marker} does not name them, so '
+            'they are not from here. Choose another folder, or remove them.'
+        )
+    if old is not None and _read_json(begun) != parameters:
         # The marker goes first: an interrupted removal must not look like a whole data set.
         marker.unlink(missing_ok=True)
-        extra = [name for name, _ in old.get('extra_splits', ())]
-        for name in ('train', 'unlabeled', 'val', 'annotations', *extra):
-            shutil.rmtree(root / name, ignore_errors=True)
+        _remove_written(root, own)
         shutil.rmtree(root / _PARTS, ignore_errors=True)
     begun.parent.mkdir(parents=True, exist_ok=True)
     write_json(begun, parameters)
+
+
+def _remove_written(root: Path, splits: list[str]) -> None:
+    """Remove the files of a data set by their names; what others put beside them stays."""
+    for name in splits:
+        for path in (root / name).glob(f'{name}_*.png'):
+            if path.stem.removeprefix(f'{name}_').isdigit():
+                path.unlink()
+    annotations = root / 'annotations'
+    for name in (*splits, 'hidden_unlabeled'):
+        (annotations / f'{name}.json').unlink(missing_ok=True)
+    (annotations / 'classes.txt').unlink(missing_ok=True)
+    for name in (*splits, 'annotations'):
+        with contextlib.suppress(OSError):  # Not empty, or never made.
+            (root / name).rmdir()
 
 
 def _is_complete(root: Path, config: ShapesConfig, paths: dict[str, Path]) -> bool:

@@ -58,12 +58,17 @@ def image_findings(
     present = [image for image in contents.images if os.path.isfile(image.path)]
     there = {image.path for image in present}
     missing = [image.path for image in contents.images if image.path not in there]
-    note(ERROR, MISSING_IMAGE, missing, _where_to_look(contents.configured, missing, not present))
+    # The folder's own data set leaves out what Pillow cannot read, links to nothing among it.
+    skips = contents.configured.kind == FOLDER and not contents.configured.ann_file
+    if skips and present:
+        remedy = 'the training leaves them out; fetch what they link to, or remove them'
+        note(WARNING, MISSING_IMAGE, missing, remedy)
+    else:
+        remedy = _where_to_look(contents.configured, missing, not present)
+        note(ERROR, MISSING_IMAGE, missing, remedy)
     if scanned is None:
         return findings
 
-    # The folder's own data set leaves out what Pillow cannot read, and says so.
-    skips = contents.configured.kind == FOLDER and not contents.configured.ann_file
     broken = [(i.path, scanned[i.path].error) for i in present if not scanned[i.path].readable]
     for left_out in (False, True):
         note(

@@ -195,6 +195,9 @@ def find_examples(
             image = seen[place]
             wanted = image.teacher[row : row + 1]
             drawn = _with_masks(detector, dataset, image.index, 'teacher')
+            # Padded otherwise, an object near the score floor may be gone.
+            if not len(drawn.detections):
+                continue
             other = None
             if kind == 'disagreeing':
                 other = _with_masks(detector, dataset, image.index, 'student').detections

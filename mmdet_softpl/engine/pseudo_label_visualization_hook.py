@@ -147,5 +147,6 @@ def first_of_branches(data_batch: dict) -> dict[str, dict[str, list]] | None:
 
 
 def _rgb(inputs: torch.Tensor) -> np.ndarray:
-    """(3, H, W) uint8 BGR -> (H, W, 3) RGB."""
-    return np.ascontiguousarray(inputs.cpu().numpy()[::-1].transpose(1, 2, 0))
+    """(3, H, W) BGR in [0, 255] -> (H, W, 3) uint8 RGB; some augmentations give floats."""
+    pixels = inputs.clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return np.ascontiguousarray(pixels[::-1].transpose(1, 2, 0))

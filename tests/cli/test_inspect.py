@@ -106,6 +106,23 @@ def test_faults(config: str, root: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert not report['images_read']
 
 
+def test_a_data_error_hides_no_bad_setting(
+    config: str, root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = root / 'annotations' / 'instances_train2017.json'
+    data = json.loads(path.read_text())
+    data['annotations'][0]['bbox'] = [1, 1, 0, 0]
+    path.write_text(json.dumps(data))
+    text = Path(config).read_text()
+    Path(config).write_text(
+        text.replace('custom_hooks = [dict(', "custom_hooks = [dict(threshold_mode='priors', ")
+    )
+    assert main(['inspect', config, '--json']) == 1
+    found = {f['kind']: f for f in json.loads(capsys.readouterr().out)['findings']}
+    assert "threshold_mode='priors'" in str(found['refused setting'])
+    assert len(found) > 1 and any('bbox' in str(f) for f in found.values())
+
+
 def test_nothing_is_there(config: str, root: Path, capsys: pytest.CaptureFixture) -> None:
     root.rename(root.with_name('elsewhere'))
     assert main(['inspect', config, '--out', str(root.parent / 'out')]) == 1

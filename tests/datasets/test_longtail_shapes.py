@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -223,6 +224,26 @@ def test_foreign_folders_are_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match='train'):
         _generate(tmp_path)
     assert (tmp_path / 'train' / 'holiday.jpg').exists()
+
+
+def test_what_others_put_beside_it_stays(tmp_path):
+    _generate(tmp_path)
+    mine = [tmp_path / 'train' / 'notes.txt', tmp_path / 'annotations' / 'train.1@50.json']
+    for path in mine:
+        path.write_text('mine')
+    (tmp_path / 'test').mkdir()
+    (tmp_path / 'test' / 'holiday.jpg').touch()
+    more = ShapesConfig(**{**SMALL.__dict__, 'num_train': 7, 'extra_splits': (('test', 4),)})
+    with pytest.raises(FileExistsError, match='test exist'):
+        _generate(tmp_path, more)
+    shutil.rmtree(tmp_path / 'test')
+    _generate(tmp_path, more)
+    assert all(path.read_text() == 'mine' for path in mine)
+    assert len(list((tmp_path / 'train').glob('*.png'))) == 7
+    _generate(tmp_path)
+    assert all(path.read_text() == 'mine' for path in mine)
+    assert not (tmp_path / 'test').exists()
+    assert not (tmp_path / 'annotations' / 'test.json').exists()
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,23 @@ def test_missing_images(root: Path) -> None:
     assert 'does not exist' in _look(_sets(root), read=False)[0].remedy
 
 
+def test_links_to_nothing_in_a_folder_are_skipped_as_in_training(root: Path) -> None:
+    """What git-annex and DVC leave of files that were not fetched."""
+    (root / 'unlabeled2017' / 'later.png').symlink_to(root / 'nowhere.png')
+    (finding,) = _look(_sets(root))
+    assert (finding.severity, finding.kind, finding.count) == (WARNING, 'missing image', 1)
+    assert 'leaves them out' in finding.remedy
+    cfg = dict(type='mmdet_softpl.UnlabeledImageDataset', data_root=str(root / 'unlabeled2017'))
+    with DefaultScope.overwrite_default_scope('mmdet'), pytest.warns(UserWarning, match='skipped'):
+        taken = DATASETS.build(cfg)
+    (folder,) = (one for one in _sets(root) if one.configured.kind == 'images')
+    assert len(taken) == len(folder.images) - 1
+    for path in _files(root, 'unlabeled'):
+        path.unlink()
+        path.symlink_to(root / 'nowhere.png')
+    assert any(f.severity == ERROR and f.kind == 'missing image' for f in _look(_sets(root)))
+
+
 def test_file_names_that_windows_wrote(root: Path) -> None:
     def change(data: dict) -> None:
         for image in data['images']:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmdet_softpl.engine import label_examples
 from mmdet_softpl.engine.label_examples import (
     KINDS,
     MAX_OF_CLASS,
@@ -56,6 +60,24 @@ def test_no_gallery_is_of_one_class() -> None:
 @pytest.mark.parametrize('images', [[], [seen()]])
 def test_nothing_seen(images: list[SeenObjects]) -> None:
     assert choose_objects(images, THRESHOLDS, GROUPS, 6) == {kind: [] for kind in KINDS}
+
+
+def test_an_object_that_is_gone_with_another_padding_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Near the score floor, alone in its batch, an image may have no object at all."""
+    images = [seen((0, 0.9, True)), replace(seen((1, 0.8, True)), index=1)]
+    monkeypatch.setattr(label_examples, 'see_objects', lambda *args: images)
+
+    def alone(detector, dataset, index: int, network: str) -> SimpleNamespace:
+        found = images[index].teacher
+        return SimpleNamespace(detections=found[:index], image=None)
+
+    monkeypatch.setattr(label_examples, '_with_masks', alone)
+    detector = SimpleNamespace(class_state=SimpleNamespace(thresholds=THRESHOLDS, groups=GROUPS))
+    dataset = SimpleNamespace(get_data_info=lambda i: dict(img_path=f'{i}.png'))
+    found = label_examples.find_examples(detector, dataset, [0, 1], 6)
+    assert found and {example.name for example in found} == {'1.png'}
 
 
 def test_disagreement_by_hand() -> None:

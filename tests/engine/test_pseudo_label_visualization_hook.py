@@ -109,6 +109,16 @@ def test_rows_are_the_same_instances_in_both_views(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(strong['masks'], weak['masks'].flip(2), atol=0.02, rtol=0)
 
 
+def test_views_of_floats_look_like_those_of_bytes() -> None:
+    """mmdet's PhotoMetricDistortion gives floats, beyond 0 and 255 too; they were drawn white."""
+    view = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
+    expected = view.flip(0).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(module._rgb(view), expected)
+    np.testing.assert_array_equal(module._rgb(view.float()), expected)
+    beyond = module._rgb(torch.full((3, 2, 2), 300.0))
+    assert beyond.dtype == np.uint8 and (beyond == 255).all()
+
+
 def test_nothing_to_draw() -> None:
     model = build()
     runner = make_runner(model)
