@@ -50,7 +50,9 @@ FLOATS: dict[str, tuple[float, float, bool]] = {
     'thr_high': (0.6, 0.95, False),
     'boost_gamma': (0.0, 1.5, False),
     'max_boost': (1.0, 16.0, True),
-    'label_temperature': (0.3, 2.0, True),
+    # Not above 1: a student of flatter labels becomes a flatter teacher, which no replay of one
+    # teacher sees (docs/evidence.md).
+    'label_temperature': (0.3, 1.0, True),
     **{f'prototype_weight_{name}': (0.0, 1.0, False) for name in GROUP_NAMES},
 }
 # Read by one threshold mode only; elsewhere their values would be noise to the search.

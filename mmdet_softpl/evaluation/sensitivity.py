@@ -19,7 +19,8 @@ GRIDS: dict[str, tuple[Any, ...]] = {
     'boost_gamma': (0.0, 0.25, 0.5, 1.0),
     'max_boost': (1.0, 2.0, 4.0, 8.0, 16.0),
     'prototype_weight[rare]': (0.0, 0.25, 0.5, 0.75, 1.0),
-    'label_temperature': (0.5, 0.7, 1.0, 1.4, 2.0),
+    # Above 1 a replay of one teacher misleads, see `label_search`.
+    'label_temperature': (0.3, 0.5, 0.7, 1.0),
     'calibration': CALIBRATION_MODES,
 }
 MODE_OF = {'alpha': 'prior', 'quantile': 'quantile', 'fixed_thr': 'fixed'}
