@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from pathlib import Path
 from zipfile import is_zipfile
@@ -30,6 +31,26 @@ def last_checkpoint(work_dir: str | os.PathLike) -> Path | None:
     files = (path for path in folder.glob('*.pth') if not path.name.startswith('best_'))
     whole = [path for path in files if is_zipfile(path)]
     return max(whole, key=_age, default=None)
+
+
+def written_by(checkpoint: str | os.PathLike) -> str | None:
+    """Time stamp of the start that wrote a checkpoint, ``20260131_235959``.
+
+    None where the file does not say so, or cannot be read.
+    """
+    import torch
+
+    try:
+        # Memory-mapped: of the whole file only a few words are wanted.
+        content = torch.load(checkpoint, map_location='cpu', mmap=True)
+        name = str(content['meta']['experiment_name'])
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return None
+    # Other files hold other things.
+    except (LookupError, TypeError):
+        return None
+    found = re.search(r'\d{8}_\d{6}$', name)
+    return found.group() if found else None
 
 
 def _age(path: Path) -> tuple[int, int]:

@@ -54,7 +54,14 @@ def measure(root: Path, burn_in: int, seed: int, iters: int, arms: list[str]) ->
     for name in arms:
         _, metrics = train(crops, groups, ARMS[name], seed, iters, start=start)
         records += [
-            dict(burn_in=burn_in, arm=name, seed=seed, metric=metric, value=_number(value))
+            dict(
+                burn_in=burn_in,
+                iters=iters,
+                arm=name,
+                seed=seed,
+                metric=metric,
+                value=_number(value),
+            )
             for metric, value in metrics.items()
         ]
     return records
@@ -124,6 +131,12 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / 'results.json'
     records: Records = json.loads(path.read_text()) if path.is_file() else []
+    other = {int(str(r.get('iters', ITERS))) for r in records} - {args.iters}
+    if other:
+        parser.error(
+            f'{path} has results of {other.pop()} iterations, --iters is {args.iters}; give '
+            'another --out.'
+        )
     done = {(r['burn_in'], r['seed'], r['arm']) for r in records}
     load_crops(args.data)
     jobs = [
@@ -132,6 +145,8 @@ def main(argv: list[str] | None = None) -> int:
         for burn_in in args.burn_ins
     ]
     jobs = [job for job in jobs if job[2]]
+    if not jobs:
+        print(f'all of it is in {path}; give another --out to train anew')
     bar = Progress(TextColumn('crops'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with bar, ProcessPoolExecutor(args.processes) as pool:
         task = bar.add_task('', total=len(jobs))

@@ -96,6 +96,8 @@ def main() -> int:
     parser.add_argument('--seeds', type=int, default=20)
     parser.add_argument('--out', type=Path, default=HERE, help='folder of the two files')
     args = parser.parse_args()
+    # Made first: a folder that cannot be must not cost the run.
+    args.out.mkdir(parents=True, exist_ok=True)
     records = measure(args.seeds)
     write_json(args.out / 'results.json', records)
     head = (

@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arms = [a for a in ARMS if a in (args.arms or preset.arms or MAIN_ARMS)]
     seeds = sorted(set(range(preset.seeds) if args.seeds is None else args.seeds))
     try:
+        if args.report_only:
+            _check_reportable(out, results, preset.name)
         with claimed(out, preset):
             failed = False
             if not args.report_only:
@@ -94,6 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('\nstopped; the same command goes on from here', file=sys.stderr)
         return 130
+
+
+def _check_reportable(out: Path, results: Path, preset: str) -> None:
+    """Raise ``ValueError`` where a report would be empty, and would replace one that is not."""
+    if any((out / 'runs').glob('arm-*')):
+        return
+    path = results / 'results.json'
+    if not path.is_file() or all(r['preset'] != preset for r in json.loads(path.read_text())):
+        raise ValueError(
+            f'--report-only: there is no run in {out / "runs"}, nor a result of {preset} in {path}.'
+        )
 
 
 def _train(

@@ -6,10 +6,13 @@ versions do not compare.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,15 +103,33 @@ def make_data(
         workers: Processes that draw pictures.
 
     Raises:
-        FileExistsError: ``root`` holds folders that are not from here, or of another draw.
+        FileExistsError: ``root`` holds folders that are not from here, of other parameters, or of
+            another draw.
     """
-    if draw is None:
-        generate_longtail_shapes(root, config, workers=workers)
-    else:
-        _claim(root, config, draw)
-        generate_longtail_shapes(root / POOL, config, workers=workers)
-        _draw_labeled(root, draw)
-    annotations = root / 'annotations'
+    root.mkdir(parents=True, exist_ok=True)
+    with _alone(root):
+        if draw is None:
+            _refuse_others(root, config)
+            generate_longtail_shapes(root, config, workers=workers)
+        else:
+            _claim(root, config, draw)
+            generate_longtail_shapes(root / POOL, config, workers=workers)
+            _draw_labeled(root, draw)
+        _hold_out(root / 'annotations')
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Runs in other folders may share the data: the second waits, and finds them."""
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _hold_out(annotations: Path) -> None:
     held_out, train = annotations / 'train.1@90-heldout.json', annotations / 'train.json'
     # One of other data is older.
     if not held_out.is_file() or held_out.stat().st_mtime_ns < train.stat().st_mtime_ns:
@@ -119,6 +140,19 @@ def make_data(
             min_images_per_class=3,
             held_out=True,
             overwrite=True,
+        )
+
+
+def _refuse_others(root: Path, config: ShapesConfig) -> None:
+    """Shapes of other parameters would be replaced, and a training may be reading them."""
+    marker = root / 'shapes.json'
+    wanted = json.loads(json.dumps(asdict(config)))
+    if not marker.is_file():
+        return
+    found = _read(marker)
+    if any(found.get(key) != value for key, value in wanted.items()):
+        raise FileExistsError(
+            f'{root} holds shapes of other parameters ({marker}); give another folder with --data.'
         )
 
 

@@ -122,11 +122,21 @@ def _look(found: WorkDir, args: argparse.Namespace, missing: list[str]) -> Model
     if checkpoint is None:
         missing.append(f'{what}: {found.path} has no checkpoint yet (or give --checkpoint).')
         return None
+    import mmdet_softpl  # noqa: F401  (stands in for mmcv's ops)
+    from mmdet_softpl.checkpoint_files import written_by
+
+    wrote = None if args.checkpoint else written_by(checkpoint)
+    if wrote is not None and wrote < found.begun:
+        missing.append(
+            f'{what}: {checkpoint} is of an older training in this folder (start {wrote}; the one '
+            f'shown here began with {found.begun}), which has no checkpoint yet (or give '
+            '--checkpoint).'
+        )
+        return None
     if found.config is None:
         missing.append(f'{what}: {found.path} has no config beside the checkpoint.')
         return None
 
-    import mmdet_softpl  # noqa: F401  (stands in for mmcv's ops)
     from mmdet_softpl.engine.device import chosen_device
     from mmdet_softpl.engine.look_at_run import RunModel, attempt
     from mmdet_softpl.reporting.gallery import example_tile

@@ -14,7 +14,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -142,7 +144,21 @@ def _run(tasks: list[tuple], num_images: int, progress: bool, workers: int | Non
             for future in as_completed(futures):
                 bar.update(job, advance=future.result(), refresh=True)
         finally:
-            pool.shutdown(cancel_futures=True)
+            with _no_second_interrupt():
+                pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _no_second_interrupt() -> Iterator[None]:
+    """`timeout -s INT` signals the child and then its group: a broken shutdown would hang."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _cores() -> list[int]:

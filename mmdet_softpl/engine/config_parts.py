@@ -171,7 +171,6 @@ def held_out_set(
         key = '--held-out' if ann_file is not None else 'ann_file of val_dataloader'
         raise FileNotFoundError(
             f'{key}: {path!r} is no file; relative paths count from {os.getcwd()!r}. Start where '
-            'the paths of the config begin, or give other labelled images with --held-out and '
-            '--held-out-images.'
+            'the paths of the config begin, or give labelled images that are here.'
         )
     return leaf

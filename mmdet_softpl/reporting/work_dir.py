@@ -50,6 +50,8 @@ class WorkDir:
         environment: Name and value of each line of mmengine's log about the machine.
         starts: Time stamps of the starts of the training, oldest first; those of tests are left
             out, except where nothing has been trained yet.
+        begun: Time stamp of the newest start that did not go on from a checkpoint, or empty: what
+            earlier ones left is of another training.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class WorkDir:
     checkpoint: Path | None = None
     environment: list[tuple[str, str]] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
+    begun: str = ''
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def read_work_dir(path: Path) -> WorkDir:
     _read_audit(run, starts)
     run.config = _config(path, folders)
     run.checkpoint = last_checkpoint(path)
+    run.begun = max((start.name for start in starts if start.start_iter == 0), default='')
     run.environment = _environment(folders)
     return run
 

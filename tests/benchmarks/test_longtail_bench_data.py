@@ -118,10 +118,12 @@ def test_a_folder_of_another_set_is_refused(tmp_path: Path) -> None:
     make_data(tmp_path / 'drawn', config, Draw(30), workers=1)
     make_data(tmp_path / 'drawn', config, Draw(30), workers=1)
     make_data(tmp_path / 'plain', config, workers=1)
+    make_data(tmp_path / 'other', replace(config, seed=2), workers=1)
     for folder, draw, said in (
         ('drawn', Draw(40), r"another data set.*draw=.*'labeled': 30.*'labeled': 40.*--data"),
         ('plain', Draw(30), r'another data set.*draw\.json.*--data'),
         ('drawn', None, 'not from here'),
+        ('other', None, r'other parameters.*shapes\.json.*--data'),
     ):
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
         with pytest.raises(FileExistsError, match=said):

@@ -335,3 +335,10 @@ def test_the_commands_of_the_readme_parse(repository: Path) -> None:
 def test_a_wrong_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert command.main(['--preset', 'tiny', '--out', str(tmp_path), '--processes', '-1']) == 2
     assert '--processes -1' in capsys.readouterr().err
+
+
+def test_no_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A mistyped folder, or a preset that never ran, would give a page of empty tables."""
+    assert command.main(['--preset', 'gpu', '--report-only', '--out', str(tmp_path / 'typo')]) == 2
+    assert 'there is no run in' in capsys.readouterr().err
+    assert not (tmp_path / 'typo').exists()

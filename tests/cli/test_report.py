@@ -272,6 +272,26 @@ def test_with_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture) -> None
         assert not any('Galleries' in line or 'Bias' in line for line in said['missing'])
 
 
+def test_an_older_trainings_checkpoint_shows_nothing_of_this_one(
+    trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Begun again in the same folder, and looked at before the first checkpoint."""
+    (path,) = trained.glob('iter_*.pth')
+    (vis,) = trained.glob('*/vis_data')
+    (vis / 'scalars.json').write_text('{"loss": 1.0, "iter": 1, "step": 1}\n')
+    content = torch.load(path, weights_only=False)
+    for stamp, shown in (('20000101_000000', False), ('29990101_000000', True)):
+        content.setdefault('meta', {})['experiment_name'] = f'parts_{stamp}'
+        torch.save(content, path)
+        assert report(trained, '--images', '4', '--device', 'cpu', '--json') == 0
+        said = json.loads(capsys.readouterr().out)
+        told = [line for line in said['missing'] if 'older training' in line]
+        assert bool(said['galleries']) == shown and bool(told) != shown
+        if told:
+            assert f'{path} is of an older' in told[0] and f'start {stamp}' in told[0]
+    assert report(trained, '--images', '4', '--device', 'cpu', '--checkpoint', str(path)) == 0
+
+
 @pytest.mark.parametrize(
     'error',
     [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -205,6 +207,28 @@ def test_interrupted_work_goes_on(tmp_path, monkeypatch):
         _generate(tmp_path / 'stopped')
     assert not set(done) & set(rest)
     assert _digest(tmp_path / 'stopped') == _digest(tmp_path / 'whole')
+
+
+def test_a_second_interrupt_breaks_no_shutdown(tmp_path, monkeypatch):
+    heard = []
+
+    class Pool:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def submit(self, *args):
+            raise KeyboardInterrupt
+
+        def shutdown(self, cancel_futures):
+            os.kill(os.getpid(), signal.SIGINT)
+            heard.append(cancel_futures)
+
+    monkeypatch.setattr(longtail_shapes, 'ProcessPoolExecutor', Pool)
+    monkeypatch.setattr(longtail_shapes, 'CHUNK_SIZE', 2)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        longtail_shapes.generate_longtail_shapes(tmp_path, SMALL, progress=False, workers=2)
+    assert heard == [True] and signal.getsignal(signal.SIGINT) is before
 
 
 def test_interrupted_with_other_parameters_starts_anew(tmp_path, monkeypatch):
