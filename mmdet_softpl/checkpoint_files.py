@@ -8,6 +8,17 @@ import re
 from pathlib import Path
 from zipfile import is_zipfile
 
+# Of damaged files, and of those that hold other things.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    pickle.UnpicklingError,
+    LookupError,
+    TypeError,
+)
+
 
 def last_checkpoint(work_dir: str | os.PathLike) -> Path | None:
     """The newest whole checkpoint of a training; None where there is none.
@@ -42,12 +53,9 @@ def written_by(checkpoint: str | os.PathLike) -> str | None:
 
     try:
         # Memory-mapped: of the whole file only a few words are wanted.
-        content = torch.load(checkpoint, map_location='cpu', mmap=True)
+        content = torch.load(os.fspath(checkpoint), map_location='cpu', mmap=True)
         name = str(content['meta']['experiment_name'])
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-        return None
-    # Other files hold other things.
-    except (LookupError, TypeError):
+    except _UNREADABLE:
         return None
     found = re.search(r'\d{8}_\d{6}$', name)
     return found.group() if found else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +134,20 @@ def test_a_folder_of_another_set_is_refused(tmp_path: Path) -> None:
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
     with pytest.raises(FileExistsError, match=r"draw\.json has shapes=.*'seed'"):
         make_data(tmp_path / 'drawn', replace(config, seed=1), Draw(30), workers=1)
+
+
+def test_a_second_run_waits_for_the_data(tmp_path: Path) -> None:
+    """Runs in other folders share them; half-made parts would be taken for whole ones."""
+    holder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    config = replace(TINY, num_unlabeled=8)
+    second = threading.Thread(target=make_data, args=(tmp_path, config), kwargs=dict(workers=1))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive() and not any(tmp_path.iterdir())
+    os.close(holder)
+    second.join(60)
+    assert count(tmp_path).images['train'] == 60
 
 
 def count_images(*files: dict) -> dict[int, int]:
