@@ -113,6 +113,11 @@ def _unknown_rule(hook: Mapping[str, Any], first: str | None) -> str | None:
             f'CheckpointHook: save_best={key!r} without a rule, and mmengine does not know whether '
             f"more of {figure!r} is better; add rule='greater' (or 'less' for an error)."
         )
+    # How mmengine refuses an unknown rule, and as many rules as there are no figures.
+    except (AssertionError, KeyError) as error:
+        return (
+            f'CheckpointHook: {error.args[0]}; correct save_best={key!r}, rule={rules["rule"]!r}.'
+        )
     return None
 
 

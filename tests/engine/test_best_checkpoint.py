@@ -97,6 +97,12 @@ def test_a_figure_without_a_rule_stops_a_training(cfg: ConfigDict, figure: str) 
     assert fault is not None and figure in fault and "rule='greater'" in fault
 
 
+@pytest.mark.parametrize('rule', ['larger', ['greater', 'less', 'less']])
+def test_a_wrong_rule_is_said(rule: Any) -> None:
+    fault = configured_fault(config_of('teacher/longtail/segm_AP', OURS, rule=rule))
+    assert fault is not None and f'rule={rule!r}' in fault
+
+
 def test_every_figure_of_our_metric_may_choose(tmp_path: Path) -> None:
     path = tmp_path / 'val.json'
     box = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 4, 4], area=16, iscrowd=0)
