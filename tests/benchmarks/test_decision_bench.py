@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
+from benchmarks.decision import run
 from benchmarks.decision.claims import (
     calibration,
     correction,
@@ -62,3 +65,20 @@ def test_the_table_has_every_claim() -> None:
         assert f'**{record["claim"]}**' in text
         assert f'| {record["arm"]} |' in text
     assert 'nan' not in text
+
+
+def test_the_folder_of_the_results_is_made_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / 'not' / 'there'
+    record = dict(regime='r', claim='c', arm='a', seed=0, metric='m', value=0.5)
+
+    def measured(seeds: int) -> list[dict]:
+        assert out.is_dir()
+        return [record]
+
+    monkeypatch.setattr(run, 'measure', measured)
+    monkeypatch.setattr('sys.argv', ['run', '--seeds', '1', '--out', str(out)])
+    assert run.main() == 0
+    assert json.loads((out / 'results.json').read_text()) == [record]
+    assert '| a | 0.500' in (out / 'RESULTS.md').read_text()

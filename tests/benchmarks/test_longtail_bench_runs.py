@@ -97,7 +97,18 @@ def test_end_to_end(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(KeyboardInterrupt):
             run_job(job, TINY_PRESET, shared, data_root, SPLITS)
     assert (job.folder(shared) / 'iter_6.pth').is_file()
-    resumed = run(job, shared, data_root)
+    # mmengine's `last_checkpoint` names the old place.
+    shared = shared.rename(tmp_path / 'moved')
+    assert not Path((job.folder(shared) / 'last_checkpoint').read_text()).exists()
+    starts = []
+
+    def started(self: Cost, runner: Any) -> None:
+        starts.append(runner.iter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cost, 'before_train', started)
+        resumed = run(job, shared, data_root)
+    assert starts == [6]
     assert not list(job.folder(shared).glob('iter_*.pth'))
 
     shutil.copytree(stem.folder(shared), stem.folder(whole))
