@@ -485,6 +485,14 @@ def test_what_true_labels_bring_is_said(out: Path) -> None:
         make_run(out, '0-true', seed, 0.30 + shift)
     (line,) = bound_note(Table(collect('p', out), 'p'))
     assert 'AP - arm 0 is **+10.0 [+10.0, +10.0]**, APr **+5.0 [+5.0, +5.0]**' in line
+    # On its own classifier they are compared with that, too.
+    for seed in (0, 1):
+        make_run(out, '0-normed', seed, 0.22)
+        make_run(out, '0-true-normed', seed, 0.32)
+    said = bound_note(Table(collect('p', out), 'p'))
+    assert said[0] == line
+    assert ['arm 0-true-normed) AP - arm 0 is ' in text for text in said] == [False, True, False]
+    assert 'AP - arm 0-normed is **+10.0 [+10.0, +10.0]**, APr **+5.0' in said[2]
 
 
 def test_precision_is_pooled_over_seeds() -> None:
