@@ -92,6 +92,12 @@ ARMS = {
     '7-shipped-tuned': Arm(
         '7-shipped with what `softpl tune` chose', '7-shipped', 'similarity-normed', 'normed'
     ),
+    '7-shipped-tuned-225': Arm(
+        '7-shipped with what `softpl tune` chose on cpu-225-labeled',
+        '7-shipped',
+        'similarity-normed',
+        'normed',
+    ),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
     '2-seesaw': Arm('2 with Seesaw loss', '2', 'similarity-seesaw', 'seesaw', unlabeled=False),
     '7-seesaw': Arm('7 with Seesaw loss', '7', 'similarity-seesaw', 'seesaw'),
