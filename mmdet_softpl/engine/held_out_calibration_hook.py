@@ -169,7 +169,7 @@ class HeldOutCalibrationHook(Hook):
         # Of labelled batches, where the training that is resumed had no held-out images.
         model.class_state.clear('new_reliability', 'offset_counts')
         for batch in self._dataloader:
-            data = model.data_preprocessor.data_preprocessor(batch, False)
+            data = model.image_preprocessor(batch, False)
             model.observe_labelled(data['inputs'], data['data_samples'])
         state = model.class_state
         absent = self._absent.to(state.offsets.device)
@@ -190,4 +190,4 @@ def _moves_before_labels(transforms: Sequence[Any]) -> str | None:
 
 
 def _image_paths(dataset: Any) -> set[str]:
-    return {os.path.abspath(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
+    return {os.path.realpath(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures.bbox import bbox2roi, bbox_overlaps
+from mmdet.structures.bbox import bbox2roi, bbox_flip, bbox_overlaps
 from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
-from mmdet_softpl.datasets.load_items import load_items
+from mmdet_softpl.datasets.load_items import load_items, scale_of
 from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.functional import boost_scores, sharpen_scores
 from mmdet_softpl.models import CalibratedSoftTeacher
@@ -84,7 +84,7 @@ def _look(
 ) -> list[dict[str, Any]]:
     """Records of one batch: the mean evidence of both mirror images, objects of the plain one."""
     samples = [item['data_samples'] for item in items]
-    scales = [torch.tensor(s.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2) for s in samples]
+    scales = [scale_of(sample.metainfo) for sample in samples]
     boxes = [
         _corners([a['bbox'] for a in anns]) * scale
         for anns, scale in zip(given, scales, strict=True)
@@ -104,11 +104,11 @@ def _look(
             dict(inputs=image, data_samples=sample)
             for image, sample in zip(inputs, samples, strict=True)
         ]
-        data = detector.teacher.data_preprocessor(pseudo_collate(batch), False)
+        data = detector.image_preprocessor(pseudo_collate(batch), False)
         if mirrored:
             feats = detector.teacher.extract_feat(data['inputs'])
-            widths = [sample.img_shape[1] for sample in samples]
-            boxes = [_mirror(b, width) for b, width in zip(boxes, widths, strict=True)]
+            shapes = [sample.img_shape for sample in samples]
+            boxes = [bbox_flip(b, shape) for b, shape in zip(boxes, shapes, strict=True)]
         else:
             feats, objects = _objects(detector, data)
         metas = [sample.metainfo for sample in data['data_samples']]
@@ -198,7 +198,7 @@ def _crop(
     """(size, size) uint8: the mask of an annotation within its box."""
     bitmap, box = _bitmap(annotation, shape), _corners([annotation['bbox']])
     if mirrored:
-        bitmap, box = np.ascontiguousarray(bitmap[:, ::-1]), _mirror(box, shape[1])
+        bitmap, box = np.ascontiguousarray(bitmap[:, ::-1]), bbox_flip(box, shape)
     masks = BitmapMasks(bitmap[None], *shape)
     return masks.crop_and_resize(box.numpy(), (size, size), np.zeros(1, dtype=int)).masks[0]
 
@@ -235,8 +235,3 @@ def _corners(boxes: list[list[float]]) -> Tensor:
 def _sides(box: list[float]) -> list[float]:
     x1, y1, x2, y2 = (round(value, 2) for value in box)
     return [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
-
-
-def _mirror(boxes: Tensor, width: int) -> Tensor:
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return torch.stack([width - x2, y1, width - x1, y2], 1)

@@ -13,7 +13,7 @@ import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.structures import InstanceData
 
-from mmdet_softpl.datasets.load_items import load_items
+from mmdet_softpl.datasets.load_items import load_items, scale_of
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.teacher_labels import add_masks, teacher_detect
 
@@ -61,7 +61,7 @@ def label_images(
     for start in range(0, len(indices), batch_size):
         items = load_items(dataset, indices[start : start + batch_size])
         images = [item['inputs'] for item in items]
-        data = asked.data_preprocessor(pseudo_collate(items), False)
+        data = detector.image_preprocessor(pseudo_collate(items), False)
         view = teacher_detect(
             asked,
             data['inputs'],
@@ -75,10 +75,9 @@ def label_images(
             add_masks(asked, view)
         for image, sample, seen in zip(images, data['data_samples'], view.detections, strict=True):
             found = seen.cpu()
-            scale = torch.tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)
             yield LabelledImage(
                 img_id=sample.metainfo.get('img_id', -1),
                 image=np.ascontiguousarray(image.numpy()[::-1].transpose(1, 2, 0)),
                 detections=found,
-                original_bboxes=found.bboxes / scale,
+                original_bboxes=found.bboxes / scale_of(sample.metainfo),
             )

@@ -93,7 +93,7 @@ class PseudoLabelVisualizationHook(Hook):
         from mmdet_softpl.reporting.figure import figure_pixels
         from mmdet_softpl.reporting.pseudo_labels import draw_view_pair
 
-        data = {name: model.teacher.data_preprocessor(part, False) for name, part in batch.items()}
+        data = {name: model.image_preprocessor(part, False) for name, part in batch.items()}
         weak, strong = (data[name]['data_samples'] for name in (TEACHER_BRANCH, STUDENT_BRANCH))
         view = model.label(data[TEACHER_BRANCH]['inputs'], weak, record=False)
         seen = view.detections[0]

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures.bbox import bbox2roi, bbox_overlaps
+from mmdet.structures.bbox import bbox2roi, bbox_flip, bbox_overlaps
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_softpl.datasets.load_items import load_items
+from mmdet_softpl.datasets.load_items import load_items, scale_of
 from mmdet_softpl.datasets.review_masks import encode_mask
 from mmdet_softpl.engine.part_folder import in_parts
 from mmdet_softpl.evaluation.review_choice import view_disagreement
@@ -99,9 +99,8 @@ def _label_batch(
             objects=[],
         )
         found = seen.cpu()
-        scale = torch.tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)
-        boxes = found.bboxes / scale
-        contradiction = _disagreement(found, second.cpu(), sample.img_shape[1])
+        boxes = found.bboxes / scale_of(sample.metainfo)
+        contradiction = _disagreement(found, second.cpu(), sample.img_shape)
         given = _given_object(found)
         shares, classes = given.topk(min(LIKELY_CLASSES, given.shape[1]), dim=1)
         for k in range(len(found)):
@@ -130,7 +129,7 @@ def _label_batch(
 
 
 def _detect(detector: CalibratedSoftTeacher, items: list[dict]) -> tuple[TeacherView, list]:
-    data = detector.teacher.data_preprocessor(pseudo_collate(items), False)
+    data = detector.image_preprocessor(pseudo_collate(items), False)
     view = teacher_detect(
         detector.teacher,
         data['inputs'],
@@ -170,10 +169,9 @@ def _given_object(seen: InstanceData) -> Tensor:
     return seen.score_vectors[:, :-1] / seen.objectness.clamp(min=1e-6)[:, None]
 
 
-def _disagreement(seen: InstanceData, mirrored: InstanceData, width: int) -> np.ndarray:
-    """(K,) in [0, 1], see :func:`.view_disagreement`; ``width`` is that of the network's input."""
-    boxes = mirrored.bboxes.clone()
-    boxes[:, [0, 2]] = width - mirrored.bboxes[:, [2, 0]]
+def _disagreement(seen: InstanceData, mirrored: InstanceData, shape: tuple[int, int]) -> np.ndarray:
+    """(K,) in [0, 1], see :func:`.view_disagreement`; ``shape`` is that of the network's input."""
+    boxes = bbox_flip(mirrored.bboxes, shape)
     classes, other = _given_object(seen).numpy(), _given_object(mirrored).numpy()
     return view_disagreement(bbox_overlaps(seen.bboxes, boxes).numpy(), classes, other)
 

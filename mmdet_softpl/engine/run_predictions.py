@@ -43,12 +43,12 @@ def predict_or_read(
         known = json.loads(path.read_text(encoding='utf-8'))
         if known.get('source') == source:
             return [_from_plain(record) for record in known['predictions']]
-    teacher = detector().eval().teacher
+    model = detector().eval()
     metric.results = []
     for start in range(0, len(dataset), batch_size):
         items = load_items(dataset, range(start, min(start + batch_size, len(dataset))))
-        data = teacher.data_preprocessor(pseudo_collate(items), False)
-        samples = teacher.predict(data['inputs'], data['data_samples'], rescale=True)
+        data = model.image_preprocessor(pseudo_collate(items), False)
+        samples = model.teacher.predict(data['inputs'], data['data_samples'], rescale=True)
         metric.process(None, [sample.to_dict() for sample in samples])
         progress(start + len(items), len(dataset))
     records, metric.results = metric.results, []

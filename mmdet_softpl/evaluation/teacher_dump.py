@@ -28,7 +28,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from torch import Tensor
 
 from mmdet_softpl.atomic_json import replaced_together, write_json
-from mmdet_softpl.datasets.load_items import load_items
+from mmdet_softpl.datasets.load_items import load_items, scale_of
 from mmdet_softpl.evaluation.ground_truth import GroundTruth, ImageTruth
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.mirror_view import mirror_view
@@ -197,7 +197,7 @@ def _look(
     """The images of one forward pass."""
     teacher = detector.teacher
     items = load_items(dataset, indices)
-    data = teacher.data_preprocessor(pseudo_collate(items), False)
+    data = detector.image_preprocessor(pseudo_collate(items), False)
     samples = data['data_samples']
     x = teacher.extract_feat(data['inputs'])
     proposals = teacher.rpn_head.predict(x, samples, rescale=False)
@@ -241,7 +241,7 @@ def _look(
                 bboxes=decoded.view(*drawn.shape, 4).float().cpu(),
                 evidence=None if own is None else own.cpu(),
                 shifts=shifts,
-                truth=_in_view(truth.image(int(meta['img_id'])), meta['scale_factor']),
+                truth=_in_view(truth.image(int(meta['img_id'])), scale_of(meta)),
             )
         )
     return images
@@ -288,10 +288,13 @@ def _ranks(values: Tensor) -> Tensor:
     return values.argsort(dim=1, descending=True).argsort(dim=1)
 
 
-def _in_view(truth: ImageTruth, scale_factor: tuple[float, float]) -> ImageTruth:
-    scale = torch.tensor(scale_factor, dtype=truth.bboxes.dtype).repeat(2)
+def _in_view(truth: ImageTruth, scale: Tensor) -> ImageTruth:
     return ImageTruth(
-        truth.bboxes * scale, truth.labels, truth.crowd, truth.judged, truth.not_exhaustive
+        truth.bboxes * scale.to(truth.bboxes.dtype),
+        truth.labels,
+        truth.crowd,
+        truth.judged,
+        truth.not_exhaustive,
     )
 
 

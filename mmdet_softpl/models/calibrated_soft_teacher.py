@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
 from mmengine.logging import MMLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_softpl.checks import check_choice
 from mmdet_softpl.functional import (
@@ -181,6 +182,15 @@ class CalibratedSoftTeacher(SemiBaseDetector):
     def num_classes(self) -> int:
         """Foreground classes of the box head."""
         return stages_of(self.student.roi_head)[-1].bbox_head.num_classes
+
+    @property
+    def image_preprocessor(self) -> nn.Module:
+        """What training and validation prepare images with, for images without branches.
+
+        Those of ``teacher`` and ``student`` are read by nothing.
+        """
+        outer: Any = self.data_preprocessor
+        return getattr(outer, 'data_preprocessor', outer)
 
     @property
     def iterations(self) -> int:

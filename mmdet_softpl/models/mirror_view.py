@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from mmdet.models.detectors import TwoStageDetector
-from mmdet.structures.bbox import bbox2roi
+from mmdet.structures.bbox import bbox2roi, bbox_flip
 from torch import Tensor
 
 from mmdet_softpl.models.roi_adapter import roi_mask_probabilities, score_rois
@@ -30,8 +29,7 @@ class MirrorView:
 
     def boxes(self, bboxes: Tensor) -> Tensor:
         """Where boxes (K, 4) of the view lie in the mirror image."""
-        x1, y1, x2, y2 = bboxes.unbind(1)
-        return torch.stack([self.shape[1] - x2, y1, self.shape[1] - x1, y2], dim=1)
+        return bbox_flip(bboxes, self.shape)
 
     def scores(
         self, teacher: TwoStageDetector, boxes: Sequence[Tensor], metas: Sequence[dict]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.datasets import CocoDataset
 from mmengine.registry import init_default_scope
 
-from mmdet_softpl.datasets.load_items import load_items
+from mmdet_softpl.datasets.load_items import load_items, scale_of
 from tests.support.tiny_data import write_data
 
 CLASSES = ('a', 'b')
@@ -50,3 +51,14 @@ def test_what_the_data_set_gives_and_what_it_cannot(dataset: CocoDataset) -> Non
             load_items(dataset, [0, index])
         assert f'{path}: the image cannot be read' in str(error.value)
         assert 'instances_train2017.json' in str(error.value)
+
+
+def test_the_scale_of_an_image() -> None:
+    shapes = dict(img_shape=(96, 64), ori_shape=(48, 64))
+    scale = scale_of(dict(shapes, scale_factor=(1.0, 2.0)))
+    torch.testing.assert_close(scale, torch.tensor([1.0, 2.0, 1.0, 2.0]))
+    # Without Resize there is no such key, and nothing to undo.
+    same = scale_of(dict(img_shape=(48, 64, 3), ori_shape=(48, 64)))
+    torch.testing.assert_close(same, torch.ones(4))
+    with pytest.raises(ValueError, match=r'a\.png: 48 x 64 pixels became 96 x 64.*meta_keys'):
+        scale_of(dict(shapes, img_path='a.png'))
