@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from torch import nn
 
+from mmdet_softpl.datasets.annotation_cache import cached_annotations
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
     check_annotations,
@@ -35,7 +37,8 @@ def check_datasets(runner: Runner) -> None:
         ValueError: labelled, unlabelled or validation classes or the model differ. Names the data
             set, the first class that differs, and what to do. Or an unlabelled branch does not
             tell a ``CalibratedSoftTeacher`` where its pixels come from (``check_views``).
-        AnnotationError: a labelled json cannot be used.
+        AnnotationError: a labelled or a validation json cannot be used, or does not fit a
+            ``LongTailMetric``.
         FileNotFoundError: the first image of a set is not where its config says.
     """
     from mmdet_softpl.models import CalibratedSoftTeacher
@@ -67,8 +70,9 @@ def check_datasets(runner: Runner) -> None:
         _check_first_image(name, dataset)
         if ours:
             check_views(name, dataset)
-    _check_evaluator(runner)
     _check_files(list(leaves(runner.train_dataloader.dataset)))
+    if runner._val_loop is not None and runner._val_dataloader is not None:
+        _check_validation(runner)
 
 
 def _check_first_image(name: str, dataset: BaseDataset) -> None:
@@ -84,16 +88,27 @@ def _check_first_image(name: str, dataset: BaseDataset) -> None:
         )
 
 
-def _check_evaluator(runner: Runner) -> None:
-    """Warn where the validation is evaluated against another file than it is read from."""
+def _check_validation(runner: Runner) -> None:
+    """Check what is validated on and by: faults would else end the first validation."""
+    from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
+
+    datasets = list(leaves(runner.val_dataloader.dataset))
+    for dataset in datasets:
+        if is_labelled(dataset) and _has_local_json(dataset):
+            # What is doubtful for training, such as a class without images, is no doubt here.
+            cached_annotations(dataset.ann_file, classes_of(dataset))
+    evaluator = getattr(runner._val_loop, 'evaluator', None)
+    classes = next(filter(None, map(classes_of, datasets)), None)
+    for metric in getattr(evaluator, 'metrics', ()):
+        if isinstance(metric, LongTailMetric) and classes is not None:
+            metric.check_classes(classes)
     cfg = getattr(runner, 'cfg', {}).get('val_evaluator')
-    if runner._val_loop is None or runner._val_dataloader is None or cfg is None:
-        return
-    read = {
-        dataset.ann_file
-        for dataset in leaves(runner.val_dataloader.dataset)
-        if getattr(dataset, 'ann_file', '')
-    }
+    if cfg is not None:
+        _compare_evaluated(cfg, {d.ann_file for d in datasets if getattr(d, 'ann_file', '')})
+
+
+def _compare_evaluated(cfg: Any, read: set[str]) -> None:
+    """Warn where the validation is evaluated against another file than it is read from."""
     for metric in cfg if isinstance(cfg, (list, tuple)) else [cfg]:
         path = metric.get('ann_file')
         if path and read and '://' not in path and not any(same_path(path, r) for r in read):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmdet_softpl.functional import score_histogram
 from mmdet_softpl.models.class_state import SCORE_BINS, ClassState
+from mmdet_softpl.models.roi_adapter import stages_of
 
 
 def rescale_to_threshold(scores: Tensor, thresholds: Tensor, scalar_thr: float) -> Tensor:
@@ -75,7 +76,10 @@ class HostLabeling:
                 f'RareBoostPseudoLabeler: the teacher {type(teacher).__name__} has neither a '
                 'roi_head nor a bbox_head with predict().'
             )
-        num_classes = getattr(self.head, 'num_classes', state.num_classes)
+        # One of the second stage does not know its classes itself.
+        two_stage = hasattr(self.head, 'bbox_head')
+        decides = stages_of(self.head)[-1].bbox_head if two_stage else self.head
+        num_classes = getattr(decides, 'num_classes', state.num_classes)
         if num_classes != state.num_classes:
             raise ValueError(
                 f'RareBoostPseudoLabeler: the head of {type(teacher).__name__} has num_classes='

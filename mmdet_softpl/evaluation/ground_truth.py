@@ -89,7 +89,7 @@ class GroundTruth:
             )
         self.ann_file = ann_file
         self.class_names = tuple(class_names)
-        own_ids = _category_ids(dataset['categories'], self.class_names, ann_file)
+        own_ids = category_ids(dataset['categories'], self.class_names, ann_file)
         self.cat_ids = [int(cat_id) for cat_id in own_ids]
         self.federated = any('neg_category_ids' in image for image in dataset['images'])
         self._label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
@@ -180,8 +180,6 @@ def coco_api(data: dict) -> COCO:
         number 0, or a negative one, for none. Category ids are integers, as it wants them, also
         where a table wrote 3.0 for 3.
     """
-    for category in data['categories']:
-        category.setdefault('frequency', FREQUENCY_LETTERS[-1])
     annotations = [
         # Some tools write null for 0.
         dict(
@@ -192,7 +190,10 @@ def coco_api(data: dict) -> COCO:
         )
         for number, a in enumerate(data['annotations'], 1)
     ]
-    categories = [dict(category, id=int(category['id'])) for category in data['categories']]
+    categories = [
+        {'frequency': FREQUENCY_LETTERS[-1], **category, 'id': int(category['id'])}
+        for category in data['categories']
+    ]
     images = [
         dict(image, **{key: list(map(int, image[key])) for key in FEDERATED_KEYS if key in image})
         for image in data['images']
@@ -201,14 +202,19 @@ def coco_api(data: dict) -> COCO:
 
 
 def groups_of_classes(
-    dataset: dict, class_names: Sequence[str], labeled: Mapping[str, str] | None
+    dataset: Mapping,
+    class_names: Sequence[str],
+    labeled: Mapping[str, str] | None,
+    labeled_ann_file: str | None = None,
 ) -> Tensor | None:
     """Frequency group of each class.
 
     Args:
-        dataset: Content of the evaluated file; its ``frequency`` letters come first.
+        dataset: Content of the evaluated file, of which ``categories`` are read; their
+            ``frequency`` letters come first.
         class_names: (C,).
         labeled: Letters by class name from :func:`frequency_letters`, where it has none; or None.
+        labeled_ann_file: The file of these letters, for the message.
 
     Returns:
         (C,) int64, 0 rare, 1 common, 2 frequent; None where there is nothing to go by.
@@ -224,15 +230,26 @@ def groups_of_classes(
         missing = [name for name in class_names if name not in letters]
         if missing:
             raise AnnotationError(
-                f'labeled_ann_file: categories lacks {_quoted(missing)}, so their frequency groups '
+                f'labeled_ann_file={labeled_ann_file!r}: categories lacks {_quoted(missing)} of '
+                f'the {len(class_names)} evaluated classes, so their frequency groups '
                 'are unknown. Give the file of the labelled training images of these classes.'
             )
     return torch.tensor([FREQUENCY_LETTERS.index(letters[name]) for name in class_names])
 
 
-def _category_ids(
-    categories: Sequence[dict], class_names: Sequence[str], ann_file: str
+def category_ids(
+    categories: Sequence[Mapping], class_names: Sequence[str], ann_file: str
 ) -> list[int]:
+    """Ids of the classes in a file; C numbers.
+
+    Args:
+        categories: Of the file.
+        class_names: (C,) ``dataset_meta['classes']``.
+        ann_file: The file, for messages.
+
+    Raises:
+        AnnotationError: The file lacks a class, or has them in another order.
+    """
     ids = {category['name']: category['id'] for category in categories}
     wanted = set(class_names)
     missing = [name for name in class_names if name not in ids]

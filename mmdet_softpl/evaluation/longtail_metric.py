@@ -31,6 +31,7 @@ from mmdet_softpl.evaluation.average_precision import (
 )
 from mmdet_softpl.evaluation.ground_truth import (
     GroundTruth,
+    category_ids,
     check_masks,
     coco_api,
     frequency_letters,
@@ -89,8 +90,9 @@ class LongTailMetric(BaseMetric):
       calibration error of the boxes at IoU 0.5, over all detections, and the mean of the error
       within each class that has at least 10 detections (DESIGN, section 4). NaN: no such class.
 
-    Label i is the class ``dataset_meta['classes'][i]``; names are looked up in ``ann_file`` at the
-    first evaluation, and a difference is an error there, never an AP of 0.
+    Label i is the class ``dataset_meta['classes'][i]``; names are looked up in ``ann_file``, and a
+    difference is an error, never an AP of 0: before a training with one of our hooks begins
+    (:meth:`check_classes`), else at the first evaluation.
 
     Args:
         ann_file: COCO or LVIS json of the evaluated images.
@@ -146,6 +148,8 @@ class LongTailMetric(BaseMetric):
         if 'segm' in self.iou_types:
             check_masks(dataset, ann_file)
         self.ann_file = ann_file
+        self._categories = dataset['categories']
+        self._labeled_ann_file = labeled_ann_file
         self._labeled = None if labeled_ann_file is None else frequency_letters(labeled_ann_file)
         self.max_dets = max_dets
         self.ap_fixed = ap_fixed
@@ -156,6 +160,23 @@ class LongTailMetric(BaseMetric):
         self.evaluations: deque[dict] = deque(maxlen=2)
         self._truth: GroundTruth | None = None
         self._api: COCO | None = None
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Whether files and data set fit, before there is anything to evaluate.
+
+        Args:
+            classes: (C,) names of the validation data set.
+
+        Raises:
+            AnnotationError: ``ann_file`` lacks a class or has them in another order, or
+                ``labeled_ann_file`` has to give the groups and lacks one.
+        """
+        category_ids(self._categories, classes, self.ann_file)
+        self._groups_of(classes)
+
+    def _groups_of(self, classes: Sequence[str]) -> Tensor | None:
+        evaluated = dict(categories=self._categories)
+        return groups_of_classes(evaluated, classes, self._labeled, self._labeled_ann_file)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Keep the predictions of a batch as arrays, the masks as RLE.
@@ -247,7 +268,7 @@ class LongTailMetric(BaseMetric):
                     'metainfo=dict(classes=...) of the validation data set, or dataset_meta.'
                 )
             self._truth = GroundTruth(dataset, classes, self.ann_file)
-            self.groups = groups_of_classes(dataset, classes, self._labeled)
+            self.groups = self._groups_of(classes)
             self._api = coco_api(dataset)
         return self._truth, self._api
 
@@ -274,7 +295,11 @@ class LongTailMetric(BaseMetric):
     def _reliability(self, found: Detections, truth: GroundTruth) -> Tensor:
         """(3, C, B) counts of the detections that count."""
         found = found[found.scores >= self.calibration_score_thr]
-        found = found[best_of_each(found.img_ids, found.scores, self._max_dets(truth))]
+        # The same that counts for AP.
+        keys = found.img_ids
+        if not truth.federated:
+            keys = np.unique(keys, return_inverse=True)[1] * len(truth.cat_ids) + found.labels
+        found = found[best_of_each(keys, found.scores, self._max_dets(truth))]
         found = found[np.argsort(found.img_ids, kind='stable')]
         scores = torch.from_numpy(found.scores)
         labels = torch.from_numpy(found.labels)

@@ -80,7 +80,7 @@ def pseudo_label_quality(
             counts[row] += torch.bincount(found, minlength=num_classes)
 
     labeled = None if labeled_ann_file is None else frequency_letters(labeled_ann_file)
-    groups = groups_of_classes(dataset, class_names, labeled)
+    groups = groups_of_classes(dataset, class_names, labeled, labeled_ann_file)
     quality: dict = {}
     for prefix, members in _selections(groups, num_classes):
         for key, value in _ratios(counts[:, members].sum(dim=1)).items():

@@ -20,6 +20,7 @@ from mmdet_softpl.functional import (
     similarity_from_matrix,
     similarity_from_prototypes,
 )
+from mmdet_softpl.messages import some_of
 
 
 def read_similarity(
@@ -31,6 +32,9 @@ def read_similarity(
 ) -> ClassSimilarity:
     """Class similarity from a file of embeddings (C, D) or similarities (C, C).
 
+    A square array is one of similarities where it is symmetric. Otherwise it could be either, and
+    its name in an ``.npz`` file has to say: ``embeddings`` or ``similarities``.
+
     Args:
         path: Of the file.
         num_classes: C.
@@ -39,8 +43,8 @@ def read_similarity(
         argument: What messages call ``path``.
 
     Raises:
-        ValueError: Without a path, for an unknown kind of file, or a shape that does not
-            fit ``num_classes``.
+        ValueError: Without a path, for an unknown kind of file, a shape that does not fit
+            ``num_classes``, or an array that could be either.
         FileNotFoundError: If there is no such file.
     """
     if not path:
@@ -53,10 +57,11 @@ def read_similarity(
     if not file.is_file():
         raise FileNotFoundError(f'{argument}={path!r} does not exist.')
     content = _content(file, f'{argument}={path!r}')
+    name = ''
     if file.suffix == '.npz' and isinstance(content, dict):
         if {'indices', 'weights'} <= content.keys():
             return _sparse_similarity(f'{argument}={path!r}', content, num_classes, topk)
-        content = next(iter(content.values()))
+        name, content = _only_array(f'{argument}={path!r}', content)
     array = torch.from_numpy(content) if isinstance(content, np.ndarray) else content
     if not isinstance(array, Tensor):
         raise ValueError(
@@ -75,13 +80,15 @@ def read_similarity(
             f'{argument}={path!r} has inf or nan in row '
             f'{int((~finite).nonzero()[0])}; write a finite vector for every class.'
         )
-    if array.shape[1] == num_classes:
+    if _holds_similarities(f'{argument}={path!r}', name, array):
         return similarity_from_matrix(array, topk, temperature)
     return similarity_from_prototypes(
         F.normalize(array, dim=1), torch.ones(num_classes), topk, temperature
     )
 
 
+# What an archive can call its array.
+_NAMES = ('embeddings', 'similarities')
 _UNREADABLE = (
     ValueError,
     EOFError,
@@ -112,6 +119,38 @@ def _content(file: Path, subject: str) -> object:
             'numpy.savez (.npz) or torch.save (.pt).'
         ) from error
     raise ValueError(f'{subject} ends in {file.suffix!r}; known are .npy, .npz and .pt.')
+
+
+def _only_array(subject: str, archive: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
+    """Name and content of the array that an archive is about."""
+    known = [name for name in _NAMES if name in archive]
+    names = known or list(archive)
+    if len(names) > 1:
+        raise ValueError(
+            f'{subject} holds several arrays ({some_of(names, 8, ", ")}); save one of them alone, '
+            'as `embeddings` or `similarities`.'
+        )
+    return names[0], archive[names[0]]
+
+
+def _holds_similarities(subject: str, name: str, array: Tensor) -> bool:
+    """Whether an array (C, D) is one of similarities."""
+    if array.shape[0] != array.shape[1]:
+        if name == 'similarities':
+            raise ValueError(
+                f'{subject} holds `similarities` of shape {tuple(array.shape)}; a row and a column '
+                'for each class are needed.'
+            )
+        return False
+    if name in _NAMES:
+        return name == 'similarities'
+    if not torch.allclose(array, array.T, rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f'{subject} holds a square array that is not symmetric, so rows may be embeddings as '
+            'well as similarities; say which: numpy.savez(FILE, embeddings=array) or '
+            'numpy.savez(FILE, similarities=array).'
+        )
+    return True
 
 
 def _sparse_similarity(

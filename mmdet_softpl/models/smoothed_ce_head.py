@@ -69,7 +69,8 @@ class SmoothedCEHead(LearnedSimilarity, Shared2FCBBoxHead):
             all but name. Of ``'similarity'`` and ``'file'`` alone.
         topk: Neighbours kept for each class, >= 1.
         similarity_file: For ``'file'``: a ``.npy``, ``.npz`` or ``.pt`` file with an array
-            (C, D) of class embeddings or (C, C) of similarities, or what
+            (C, D) of class embeddings or (C, C) of similarities (where they are not symmetric
+            or D = C, an ``.npz`` that names it ``embeddings`` or ``similarities``), or what
             ``python -m mmdet_softpl similarity`` writes, which is taken as it is.
         max_inflow: Upper bound of the smoothed target mass that flows into a class, in units
             of the class's own positives, so that frequent neighbours cannot drown a class

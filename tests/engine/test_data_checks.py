@@ -19,7 +19,9 @@ from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine import data_checks
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.training_sets import training_classes
+from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 from tests.support.data_sets import (
+    BOX,
     NAMES,
     ONE_EACH,
     Pictures,
@@ -208,6 +210,39 @@ def test_a_wrong_image_folder_is_named_before_training(tmp_path: Path) -> None:
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / '1.jpg').touch()
     check_datasets(make_runner(located()))
+
+
+def test_a_validation_file_is_checked_before_training(tmp_path: Path) -> None:
+    """mmdet numbers labels in the order of the file, whatever the names of the data set say."""
+    train = labelled(coco(tmp_path / 'train.json', ONE_EACH))
+    files = coco(tmp_path / 'val.json', ONE_EACH)
+    check_datasets(make_runner(train, labelled(files, test_mode=True)))
+    coco(tmp_path / 'val.json', ONE_EACH, names=NAMES[::-1])
+    message = error_of(make_runner(train, labelled(files, test_mode=True)))
+    for word in ('val.json', 'order', "'elk'", "'ant'"):
+        assert word in message
+    # A class without an image is no fault, and no news, of a validation set.
+    some = {name: [BOX] for name in NAMES[:2]}
+    files = coco(tmp_path / 'val.json', some)
+    check_datasets(make_runner(train, labelled(files, test_mode=True)))
+
+
+def test_a_metric_that_does_not_fit_is_named_before_training(tmp_path: Path) -> None:
+    files = coco(tmp_path / 'val.json', ONE_EACH)
+    coco(tmp_path / 'other.json', {name: [BOX] for name in NAMES[:4]}, names=NAMES[:4])
+
+    def error(ann_file: str, labeled: str) -> str:
+        metric = LongTailMetric(
+            str(tmp_path / ann_file), 'bbox', labeled_ann_file=str(tmp_path / labeled)
+        )
+        val = labelled(files, test_mode=True)
+        runner = make_runner(pictures(NAMES), val)
+        runner._val_loop = SimpleNamespace(evaluator=SimpleNamespace(metrics=[metric]))
+        return error_of(runner)
+
+    for ann_file, labeled in (('other.json', 'val.json'), ('val.json', 'other.json')):
+        message = error(ann_file, labeled)
+        assert 'other.json' in message and "'elk'" in message
 
 
 def test_an_evaluator_of_another_file_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

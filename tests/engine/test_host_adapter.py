@@ -86,11 +86,18 @@ def test_only_labelling_is_re_scored() -> None:
 
 
 @pytest.mark.parametrize('num_classes', [NUM_CLASSES - 1, NUM_CLASSES + 1])
-def test_a_one_stage_head_of_other_classes_is_refused(num_classes: int) -> None:
+@pytest.mark.parametrize('stages', [1, 2])
+def test_a_head_of_other_classes_is_refused(stages: int, num_classes: int) -> None:
     """Its training would index past the end, or learn nothing of the last classes."""
     init_default_scope('mmdet')
     detector = MODELS.build(_soft_teacher())
-    detector.teacher.roi_head.num_classes = num_classes
+    if stages == 2:
+        detector.teacher.roi_head.bbox_head.num_classes = num_classes
+    else:
+        detector.teacher.roi_head = None
+        detector.teacher.bbox_head = torch.nn.Module()
+        detector.teacher.bbox_head.predict = None
+        detector.teacher.bbox_head.num_classes = num_classes
     with pytest.raises(ValueError, match=f'num_classes={num_classes}.*{NUM_CLASSES} classes'):
         HostLabeling(detector, ClassState(NUM_CLASSES, 0.7))
 

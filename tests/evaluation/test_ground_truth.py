@@ -1,5 +1,6 @@
 """Federated rules, frequency groups."""
 
+import copy
 import time
 
 import pytest
@@ -93,6 +94,16 @@ def test_groups_go_by_the_name_and_the_files_own_letters_come_first(data, write)
     assert groups_of_classes(plain, data.class_names, None) is None
     assert groups_of_classes(plain, data.class_names, labeled).tolist() == [2] * 9
     assert frequency_letters(write(dataset)) == dict(zip(data.class_names, 'rcf' * 3, strict=True))
+
+
+def test_the_index_leaves_its_input_alone(data):
+    dataset = data.dataset(federated=False)
+    for category in dataset['categories']:
+        category.pop('frequency', None)
+    before = copy.deepcopy(dataset)
+    index = coco_api(dataset)
+    assert dataset == before
+    assert {index.cats[i]['frequency'] for i in index.cats} == {'f'}
 
 
 @pytest.mark.parametrize('crowd', [None, False, 0, 'absent'])

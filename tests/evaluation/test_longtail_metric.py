@@ -172,6 +172,45 @@ def test_the_default_cap_is_that_of_the_benchmark(data, write, federated, limit)
     assert value(limit + 1, max_dets=limit + 1) > 0
 
 
+@pytest.mark.parametrize(('federated', 'counted'), [(True, [2, 1]), (False, [2, 2])])
+def test_calibration_counts_what_ap_counts(data, write, federated, counted):
+    """LVIS caps detections of an image, COCO those of an image and a class."""
+    dataset = data.dataset(3, num_images=1, federated=federated)
+    (image,) = dataset['images']
+    if federated:
+        image.update(neg_category_ids=list(data.cat_ids), not_exhaustive_category_ids=[])
+    found = {
+        'bboxes': torch.tensor([[60.0, 60, 61, 61]]).repeat(6, 1),
+        # Class 0 has the best three.
+        'scores': torch.tensor([0.9, 0.7, 0.6, 0.8, 0.5, 0.4]),
+        'labels': torch.tensor([0, 0, 0, 1, 1, 1]),
+    }
+    sample = {'img_id': image['id'], 'pred_instances': found}
+    max_dets = 3 if federated else 2
+    _, metric = evaluate(
+        [sample], data.class_names, ann_file=write(dataset), metric='bbox', max_dets=max_dets
+    )
+    assert metric.reliability[0].sum(1)[:2].tolist() == counted
+
+
+def test_files_that_do_not_fit_are_named_before_an_evaluation(data, write, tmp_path):
+    dataset = data.dataset(3, federated=False)
+    labeled = copy.deepcopy(dataset)
+    gone = labeled['categories'].pop(2)
+    labeled['annotations'] = [a for a in labeled['annotations'] if a['category_id'] != gone['id']]
+    path = tmp_path / 'labeled.json'
+    path.write_text(json.dumps(labeled))
+    metric = LongTailMetric(write(dataset), 'bbox', labeled_ann_file=str(path))
+    with pytest.raises(AnnotationError, match=rf'{path}.*{gone["name"]}'):
+        metric.check_classes(data.class_names)
+    others = tuple(name for name in data.class_names if name != gone['name'])
+    metric.check_classes(others)
+    with pytest.raises(AnnotationError, match='another order'):
+        metric.check_classes(others[::-1])
+    with pytest.raises(AnnotationError, match="lacks 'yak'"):
+        metric.check_classes((*others, 'yak'))
+
+
 def test_ap_fixed_knows_no_cap_per_image(data, write):
     dataset = data.dataset(5)
     samples = data.predictions(dataset, 5)
@@ -543,7 +582,7 @@ def test_labelled_file_without_a_class(data, write):
     dataset = data.dataset(federated=False)
     labelled = copy.deepcopy(dataset)
     labelled['categories'][4]['name'] = 'other'
-    with pytest.raises(AnnotationError, match="labeled_ann_file: categories lacks 'class4'"):
+    with pytest.raises(AnnotationError, match=r"labelled\.json': categories lacks 'class4'"):
         evaluate(
             data.predictions(dataset),
             data.class_names,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmdet_softpl.models.similarity_file import read_similarity
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
 from tests.support.box_heads import COMMON, head_step, roi_batch
 
@@ -75,6 +76,8 @@ def test_similarity_follows_features() -> None:
 def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
     rng = np.random.default_rng(0)
     array = rng.normal(size=(5, width)).astype(np.float32)
+    if width == 5:
+        array = array + array.T
     path = tmp_path / f'similarity{suffix}'
     if suffix == '.npy':
         np.save(path, array)
@@ -102,6 +105,38 @@ def test_similarity_file(tmp_path, suffix: str, width: int) -> None:
     weights = np.exp((reference - reference.max(1, keepdims=True)) / 0.1)
     weights /= weights.sum(1, keepdims=True)
     np.testing.assert_allclose(dense.numpy(), weights, atol=2e-4)
+
+
+def test_a_square_array_is_what_its_name_says(tmp_path) -> None:
+    """As many numbers a class as classes: class 1 is nearly class 0."""
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(5, 5)).astype(np.float32)
+    array[1] = array[0] + 0.01
+    # Of the embeddings the nearest is the copy, of the similarities the largest in the row.
+    order = array.copy()
+    np.fill_diagonal(order, -np.inf)
+    for name, nearest in (('embeddings', 1), ('similarities', int(order[0].argmax()))):
+        path = tmp_path / f'{name}.npz'
+        np.savez(path, **{name: array})
+        found = read_similarity(str(path), 5, 4, 0.1)
+        assert int(found.indices[0, found.weights[0].argmax()]) == nearest, name
+    assert int(order[0].argmax()) != 1
+    path = tmp_path / 'unnamed.npz'
+    np.savez(path, array)
+    with pytest.raises(ValueError, match=r'unnamed.npz.*not symmetric.*embeddings=array'):
+        read_similarity(str(path), 5, 4, 0.1)
+    np.savez(path, similarities=array[:, :4])
+    with pytest.raises(ValueError, match=r'`similarities` of shape \(5, 4\)'):
+        read_similarity(str(path), 5, 4, 0.1)
+
+
+def test_an_archive_of_several_arrays_is_not_guessed_at(tmp_path) -> None:
+    path = tmp_path / 'several.npz'
+    np.savez(path, ids=np.eye(5), text=np.ones((5, 9)))
+    with pytest.raises(ValueError, match=r'several.npz.*several arrays \(ids, text\)'):
+        read_similarity(str(path), 5, 4, 0.1)
+    np.savez(path, ids=np.eye(5), embeddings=np.ones((5, 9)))
+    assert read_similarity(str(path), 5, 4, 0.1).indices.shape == (5, 4)
 
 
 @pytest.mark.parametrize('topk', [1, 2, 3])
