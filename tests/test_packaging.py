@@ -141,7 +141,7 @@ def test_metadata(wheel: Path) -> None:
     # Installing us must not install, let alone replace, a stack.
     assert not any(line.startswith(('torch', 'mm', 'onedl', 'setuptools')) for line in hard)
     extras = set(metadata.get_all('Provides-Extra', []))
-    assert {'openmmlab', 'onedl', 'lvis', 'report', 'dev'} <= extras
+    assert {'openmmlab', 'onedl', 'lvis', 'tune', 'dev'} <= extras
     # mmengine imports pkg_resources; of an extra that leaves it to chance `doctor` would complain.
     for stack in ('openmmlab', 'onedl'):
         of_stack = [line for line in requirements if f'extra == "{stack}"' in line]

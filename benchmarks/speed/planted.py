@@ -27,7 +27,6 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 MAX_COPIES = 5
-OBJECT_LOGIT = 12.0
 # Standard deviation of the other logits, and the background's: on average one class in ten of a
 # background RoI is above LVIS's test threshold of 1e-4 then.
 TAIL = 1.5

@@ -20,9 +20,11 @@ class Command(Protocol):
     NAME: str
     HELP: str
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what the command takes."""
 
-    def run(self, args: argparse.Namespace) -> int: ...
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; the exit status. Bad input raises ``ValueError`` or ``OSError``."""
 
 
 def commands() -> list[Command]:

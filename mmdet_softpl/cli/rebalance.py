@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """Look, choose, judge, write.
 
     Returns:
-        0; 1 where the chosen shifts are worse on the second half (nothing is written then).
+        0; 1 where the chosen shifts are worse on the second half (nothing is written then). Bad
+        input raises ``ValueError`` or ``OSError``.
     """
     from mmdet_softpl.checks import check_range
 

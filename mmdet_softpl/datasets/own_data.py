@@ -28,7 +28,6 @@ from .set_comparisons import (
 from .set_contents import SetContents, SetImage, read_set
 
 FILES = ('labeled_json', 'unlabeled_json', 'val_json', 'held_out_json')
-FOLDERS = ('labeled_images', 'unlabeled_images', 'val_images')
 HELD_OUT = 'held-out'
 # Of `filter_cfg` in the data set that the written config inherits.
 MIN_SIZE = 32
@@ -77,7 +76,7 @@ def path_problem(argument: str, path: str) -> str | None:
     """What is wrong with one path, or None.
 
     Args:
-        argument: one of ``FILES`` or ``FOLDERS``.
+        argument: one of ``FILES``, or the folder of one.
         path: as given.
     """
     if argument in FILES:

@@ -96,6 +96,7 @@ def write_split(
             images for the classes.
         ValueError: an argument is out of its range.
         FileExistsError: an output exists and ``overwrite`` is False.
+        NotADirectoryError: ``out_dir`` is a file.
     """
     if (percent is None) == (count is None):
         raise ValueError(

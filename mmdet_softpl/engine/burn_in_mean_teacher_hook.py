@@ -15,6 +15,7 @@ from mmdet_softpl.engine.best_checkpoint import check_best_checkpoint
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.fresh_labelling import forget_labelling, forget_teacher
 from mmdet_softpl.engine.measured_masks import check_measured_masks
+from mmdet_softpl.engine.recomputation_check import check_recomputation
 from mmdet_softpl.engine.run_warnings import warn_once
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.models.batch_norm import keeps_statistics
@@ -102,6 +103,7 @@ class BurnInMeanTeacherHook(Hook):
         check_datasets(runner)
         check_best_checkpoint(runner)
         check_measured_masks(runner)
+        check_recomputation(model.student)
         if runner.max_iters <= self.supervised_iters:
             warn_once(
                 f'{owner}: supervised_iters={self.supervised_iters} is not below the '

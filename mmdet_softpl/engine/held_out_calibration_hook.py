@@ -88,6 +88,9 @@ class HeldOutCalibrationHook(Hook):
         if type_name(cfg.get('sampler', {}).get('type')) == 'DefaultSampler':
             # Rounding up would show some images to two ranks.
             cfg['sampler'].setdefault('round_up', False)
+            # With randomness=dict(diff_rank_seed=True) ranks would shuffle differently, and
+            # some images be seen twice, others never. Counts know no order.
+            cfg['sampler'].setdefault('shuffle', False)
         self._dataloader = runner.build_dataloader(cfg, seed=runner.seed, diff_rank_seed=False)
         datasets = list(leaves(self._dataloader.dataset))
         if len(datasets) != 1:

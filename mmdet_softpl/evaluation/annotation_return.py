@@ -98,8 +98,8 @@ def annotation_return(
         curve: (S,) their AP.
         own_labels: Labelled instances of the training with unlabelled images.
         ap: Its AP.
-        curve_draws: (R, S), ap_draws (R,): the same in R draws of images and seeds; R may be 0.
-        ap_draws: See ``curve_draws``.
+        curve_draws: (R, S) APs of labels alone in R draws of images and seeds; R may be 0.
+        ap_draws: (R,) APs with unlabelled images in the same draws.
         seconds: To annotate an instance, > 0.
 
     Returns:

@@ -219,6 +219,9 @@ def candidates_of(
 
     With their ``objectness`` (K,), ``classes`` (K, k) and ``score_vectors`` (K, k + 2): of these
     classes, of all others, of background.
+
+    Raises:
+        ValueError: the temperature is none that was looked through with.
     """
     temperature = settings.temperature
     if temperature is None and dump.temperatures:

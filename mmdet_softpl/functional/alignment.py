@@ -76,12 +76,15 @@ def follow_labelled_shares(
 ) -> Tensor:
     """:func:`align_boosts` toward :func:`wanted_mass`, but for classes of unknown share.
 
+    Where classes were damped since the mass was seen, ``boosts`` are the damped ones, so that a
+    class which is kept too often falls below what its share alone would give it.
+
     Classes share the mass of all. Where the labelled rates of the unknown ones are lower bounds,
     nothing is known of how it splits between the two kinds: the others then share their own mass,
     of which they want no more than the labelled images have.
 
     Args:
-        boosts: (C,) > 0, under which ``mass`` was seen.
+        boosts: (C,) > 0, under which ``mass`` was seen, or damped ones of these.
         mass: (C,) summed soft labels, >= 0.
         labelled_rate: (C,) labelled instances per image, >= 0.
         wanted_boosts: (C,) factors > 0 by which classes are meant to be over-represented.

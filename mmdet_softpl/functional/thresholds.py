@@ -36,7 +36,7 @@ def score_histogram(scores: Tensor, labels: Tensor, num_classes: int, num_bins: 
 
 def prior_thresholds(
     histogram: Tensor, num_images: float, labelled_rate: Tensor, alpha: float = 0.2
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Score at which a class would get the fraction alpha of its labelled rate (LabelMatch).
 
     Args:
@@ -46,13 +46,12 @@ def prior_thresholds(
         alpha: fraction of the labelled rate, > 0.
 
     Returns:
-        thresholds (R,) in [0, 1], interpolated inside a bin, and whether there were enough
-        detections, (R,) bool. The number aimed at is never less than 1; with fewer detections
-        than that the threshold is 0.
+        (R,) in [0, 1], interpolated inside a bin. The number aimed at is never less than 1; with
+        fewer detections than that the threshold is 0.
     """
     histogram = at_least_float32(histogram)
     wanted = (alpha * num_images * labelled_rate.to(histogram)).clamp_min(1)
-    return _score_of_rank(histogram, wanted), histogram.sum(dim=1) >= wanted
+    return _score_of_rank(histogram, wanted)
 
 
 def curriculum_thresholds(
@@ -159,7 +158,7 @@ def per_class_thresholds(
     # Emptied, a row that is not trusted cannot set the scale of the curriculum either.
     pooled = pooled * trusted[:, None]
     if mode == 'prior':
-        rows = prior_thresholds(pooled, num_images, rate, alpha)[0]
+        rows = prior_thresholds(pooled, num_images, rate, alpha)
     elif mode == 'curriculum':
         rows = curriculum_thresholds(pooled, num_images, rate, upper)
     else:

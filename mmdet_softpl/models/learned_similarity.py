@@ -97,7 +97,6 @@ class LearnedSimilarity(BaseModule):
                 )
             self.register_buffer('confusion', torch.zeros(c, c))
             self.register_buffer('confusion_sums', torch.zeros(c, c))
-            self.register_buffer('feature_counts', torch.zeros(c))
         elif self.smoothing_mode == 'file':
             self._set_similarity(read_similarity(similarity_file, c, k, self.temperature))
 
@@ -122,9 +121,7 @@ class LearnedSimilarity(BaseModule):
                 self.feature_counts += counts
         elif self.smoothing_mode == 'confusion':
             foreground = cls_score[:, : self.num_classes].float().softmax(1)
-            sums, counts = sum_features(foreground, labels, self.num_classes)
-            self.confusion_sums += sums
-            self.feature_counts += counts
+            self.confusion_sums += sum_features(foreground, labels, self.num_classes)[0]
         self._iter += 1
         self.num_iters += 1
         if self._iter % self.refresh_interval == 0:
@@ -168,11 +165,10 @@ class LearnedSimilarity(BaseModule):
         return similarity
 
     def _similarity_of_confusion(self) -> ClassSimilarity:
-        sum_over_ranks(self.confusion_sums, self.feature_counts)
+        sum_over_ranks(self.confusion_sums)
         # The head changes, so what it confused 1,000 refreshes ago should fade.
         self.confusion.mul_(0.9).add_(self.confusion_sums)
         self.confusion_sums.zero_()
-        self.feature_counts.zero_()
         return similarity_from_confusion(self.confusion, self.topk)
 
     def _set_similarity(self, similarity: ClassSimilarity) -> None:

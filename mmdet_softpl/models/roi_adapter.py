@@ -15,7 +15,8 @@ from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
-from mmdet.models.task_modules.samplers import OHEMSampler
+from mmdet.models.task_modules.assigners import BaseAssigner
+from mmdet.models.task_modules.samplers import BaseSampler, OHEMSampler
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 from mmdet_softpl.models.class_logits import check_cross_entropy, class_logits, has_objectness
 from mmdet_softpl.models.class_masks import class_mask_logits, predicts_one_class
 
-# Subclasses that change how losses are made; ours would silently drop what they add.
 HALF_PRECISION = (torch.bfloat16, torch.float16)
+# Subclasses that change how losses are made; ours would silently drop what they add.
 UNSUPPORTED = (
     'HybridTaskCascadeRoIHead',
     'SCNetRoIHead',
@@ -139,26 +140,32 @@ class RoIStage:
 
     @property
     def bbox_head(self) -> BBoxHead:
+        """Of this stage, as all below."""
         return self._part(self.roi_head.bbox_head)
 
     @property
     def with_mask(self) -> bool:
+        """Whether there is a ``mask_head``."""
         return self.roi_head.with_mask
 
     @property
     def mask_head(self) -> FCNMaskHead:
+        """The host's."""
         return self._part(self.roi_head.mask_head)
 
     @property
     def train_cfg(self) -> ConfigDict:
+        """Of the second stage: ``assigner``, ``sampler``, ``mask_size`` ..."""
         return self._part(self.roi_head.train_cfg)
 
     @property
-    def bbox_assigner(self):
+    def bbox_assigner(self) -> BaseAssigner:
+        """Which object an RoI belongs to."""
         return self._part(self.roi_head.bbox_assigner)
 
     @property
-    def bbox_sampler(self):
+    def bbox_sampler(self) -> BaseSampler:
+        """Which RoIs are trained on."""
         return self._part(self.roi_head.bbox_sampler)
 
     def rename(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ class SmoothedCEHead(LearnedSimilarity, Shared2FCBBoxHead):
             ``python -m mmdet_softpl similarity`` writes, which is taken as it is.
         max_inflow: Upper bound of the smoothed target mass that flows into a class, in units
             of the class's own positives, so that frequent neighbours cannot drown a class
-            of five instances. > 0. Of ``'similarity'`` alone.
+            of five instances. > 0; a large number is no bound. Of ``'similarity'`` alone.
         warmup_iters: Smoothing is 0 for that many iterations and grows linearly to
             ``smoothing`` over as many again. >= 0.
         refresh_interval: Iterations between two updates of prototypes and similarity, the

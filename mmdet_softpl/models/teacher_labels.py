@@ -47,10 +47,11 @@ class LabelingCfg:
         score_floor: Detections below it are never looked at, in [0, 1].
         iou_thr: IoU of the per-class NMS, in (0, 1].
         cross_class_iou_thr: Of two detections with a larger IoU, whatever their classes,
-            only the surest is an object's label, in (0, 1].
+            only the surest is an object's label, in (0, 1]. Those above the threshold of their
+            class go before all others.
         max_per_img: Detections of an image at most; objects go first.
         objectness_thr: Objects for RPN and box losses and soft class targets have 1 - p_bg above
-            it, in [0, 1].
+            it, in [0, 1], or are kept as pseudo-labels.
         mirror: Class scores and masks are means over the view and its mirror image, which costs
             a pass of the backbone (data distillation, arXiv 1712.04440).
         label_temperature: T of ``sharpen_scores``, > 0: below 1 labels are surer of an object's
@@ -77,8 +78,9 @@ class TeacherView:
             ``own_scores`` (K,) the network's own, sharpened, without boost and prototypes,
             ``objectness`` (K,) = 1 - p_bg, ``target_scores`` (K,) calibrated scores, what soft
             targets give the label; ``confidences`` (K,) how likely the label is right: own
-            scores, changed in the same ratio; ``surest`` (K,) bool: the surest label of its
-            object; ``kept`` (K,) bool: that, and above the threshold of its class;
+            scores, changed in the same ratio; ``surest`` (K,) bool: the label of its object
+            (``LabelingCfg.cross_class_iou_thr``); ``kept`` (K,) bool: that,
+            and above the threshold of its class;
             ``is_object`` (K,) bool: that, and kept or of enough objectness. After
             ``add_masks`` also ``mask_probs`` (K, S, S).
         mirrored: Its look at their mirror images, with ``LabelingCfg.mirror``.

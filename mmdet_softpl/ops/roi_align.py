@@ -94,10 +94,16 @@ def roi_align_backward(
 
     Args:
         grad_output: (N, C, P, Q).
+        rois: (N, 5), as all below those of the forward pass.
+        argmax_y: (N, C, P, Q) as it left it, for ``pool_mode`` 0.
+        argmax_x: Likewise.
         grad_input: (B, C, H, W).
-
-    The other arguments are those of the forward pass, ``argmax_y`` and ``argmax_x`` as it left
-    them.
+        aligned_height: P.
+        aligned_width: Q.
+        spatial_scale: Map cells of a pixel.
+        sampling_ratio: Samples of a bin along an axis; 0: as many as it spans cells.
+        pool_mode: 0 for the largest sample, 1 for the mean.
+        aligned: Coordinates are shifted by half a cell.
 
     Raises:
         RuntimeError: as the forward pass.

@@ -173,6 +173,8 @@ def average_backward(grad: Tensor, windows: Windows, grad_maps: Tensor) -> None:
     """Add the gradient of :func:`average_forward` for ``grad`` (N, P, Q, C) to ``grad_maps``.
 
     Args:
+        grad: (N, P, Q, C).
+        windows: Those of the forward pass.
         grad_maps: (B, C, H, W), changed in place.
     """
     images, channels, height, width = grad_maps.shape

@@ -46,6 +46,10 @@ def sample_axis(
     Args:
         start: (N,) first coordinate of the RoIs in map cells.
         end: (N,) last coordinate.
+        bins: of an RoI along the axis.
+        length: cells of the map along it.
+        sampling_ratio: samples of a bin; 0: as many as it spans cells, rounded up.
+        aligned: coordinates are shifted by half a cell, and RoIs may be smaller than one.
 
     Raises:
         RuntimeError: a RoI of negative or undefined size with ``aligned``, on the CPU (the compiled

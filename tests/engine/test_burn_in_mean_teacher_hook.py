@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.engine.hooks import MeanTeacherHook
+from mmdet.models.backbones import ResNet
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmdet_softpl.engine import BurnInMeanTeacherHook
+from mmdet_softpl.engine import BurnInMeanTeacherHook, recomputation_check
 from mmdet_softpl.engine import burn_in_mean_teacher_hook as module
 from mmdet_softpl.models.class_state import ClassState
 
@@ -101,6 +102,25 @@ def test_the_teacher_that_goes_takes_its_statistics_with_it(make_runner) -> None
     # The copies of the supervised phase are one teacher that learns; iteration 2 ends the burn-in.
     assert told == [2]
     assert float(state.reliability.max()) == float(state.score_histogram.max()) == 2
+
+
+@pytest.mark.parametrize('ranks', [1, 2])
+def test_a_backbone_that_computes_again_is_refused_where_ranks_share_gradients(
+    make_runner, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
+    monkeypatch.setattr(recomputation_check, 'get_world_size', lambda: ranks)
+    hook = BurnInMeanTeacherHook()
+    runner = make_runner(hook)
+    student = runner.model.student
+    student.backbone = runner.model.teacher.backbone = ResNet(18, with_cp=False)
+    hook.before_train(runner)
+    student.backbone = ResNet(18, with_cp=True)
+    runner.model.teacher.backbone = ResNet(18, with_cp=True)
+    if ranks == 1:
+        hook.before_train(runner)
+        return
+    with pytest.raises(ValueError, match=r'with_cp=True in student\.backbone.*with_cp=False'):
+        hook.before_train(runner)
 
 
 def test_a_training_that_ends_before_the_unlabelled_images_is_said(

@@ -64,13 +64,10 @@ def test_histogram_of_bfloat16_scores_counts_in_float32():
 def test_prior_keeps_the_expected_number(alpha):
     scores, labels = detections([400, 90, 30])
     rate = torch.tensor([3.0, 0.5, 0.08])
-    thresholds, enough = prior_thresholds(
-        score_histogram(scores, labels, 3, BINS), 100, rate, alpha
-    )
+    thresholds = prior_thresholds(score_histogram(scores, labels, 3, BINS), 100, rate, alpha)
     for c in range(3):
         ranked = scores[labels == c].sort(descending=True).values
         wanted = max(alpha * rate[c].item() * 100, 1)
-        assert enough[c] == (len(ranked) >= wanted)
         # The score of that rank, to the width of a bin.
         lower = ranked[min(int(np.ceil(wanted)), len(ranked)) - 1].item()
         upper = ranked[max(int(np.floor(wanted)) - 1, 0)].item()
@@ -80,19 +77,17 @@ def test_prior_keeps_the_expected_number(alpha):
 def test_prior_interpolates_inside_a_bin():
     histogram = torch.tensor([[0.0, 8, 0, 2]])
     # 4 wanted: both of the last bin, 2 of the 8 in [0.25, 0.5).
-    thresholds, enough = prior_thresholds(histogram, 40, torch.tensor([1.0]), alpha=0.1)
+    thresholds = prior_thresholds(histogram, 40, torch.tensor([1.0]), alpha=0.1)
     assert thresholds.item() == pytest.approx(0.25 + 0.25 * 6 / 8)
-    assert enough.item()
-    half, _ = prior_thresholds(histogram, 10, torch.tensor([1.0]), alpha=0.1)
+    half = prior_thresholds(histogram, 10, torch.tensor([1.0]), alpha=0.1)
     assert half.item() == pytest.approx(0.875)
 
 
-def test_prior_never_aims_at_less_than_one_and_says_when_there_are_too_few():
+def test_prior_never_aims_at_less_than_one_and_is_zero_where_there_are_too_few():
     histogram = torch.tensor([[0.0, 0, 4, 0], [0.0, 0, 4, 0], [0.0, 0, 0, 0]])
     rate = torch.tensor([0.0, 1.0, 1.0])
-    thresholds, enough = prior_thresholds(histogram, 10, rate, alpha=1.0)
+    thresholds = prior_thresholds(histogram, 10, rate, alpha=1.0)
     assert thresholds.tolist() == pytest.approx([0.75 - 0.25 / 4, 0, 0])
-    assert enough.tolist() == [True, False, False]
 
 
 @settings(max_examples=30, deadline=None)
@@ -101,8 +96,8 @@ def test_prior_thresholds_fall_with_alpha(seed, alpha):
     scores, labels = detections([50, 50], seed)
     histogram = score_histogram(scores, labels, 2, 20)
     rate = torch.tensor([0.4, 0.1])
-    strict, _ = prior_thresholds(histogram, 100, rate, alpha)
-    loose, _ = prior_thresholds(histogram, 100, rate, alpha * 1.5)
+    strict = prior_thresholds(histogram, 100, rate, alpha)
+    loose = prior_thresholds(histogram, 100, rate, alpha * 1.5)
     assert (loose <= strict + 1e-6).all()
 
 
@@ -165,7 +160,7 @@ def test_quantile_inside_a_bin_and_of_no_detections():
 
 def by_mode(mode, histogram, num_images, rate):
     if mode == 'prior':
-        return prior_thresholds(histogram, num_images, rate, 0.2)[0]
+        return prior_thresholds(histogram, num_images, rate, 0.2)
     if mode == 'curriculum':
         return curriculum_thresholds(histogram, num_images, rate, 0.9)
     return quantile_thresholds(histogram, 0.5)
