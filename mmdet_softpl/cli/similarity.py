@@ -1,4 +1,7 @@
-"""``python -m mmdet_softpl similarity``: which classes ``SmoothedCEHead`` considers similar."""
+"""``python -m mmdet_softpl similarity``: which classes ``SmoothedCEHead`` considers similar.
+
+Shape legend: C foreground classes, D embedding size.
+"""
 
 from __future__ import annotations
 

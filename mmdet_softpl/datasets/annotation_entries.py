@@ -1,4 +1,7 @@
-"""What can be wrong with the categories, images and annotations of a COCO or LVIS file."""
+"""What can be wrong with the categories, images and annotations of a COCO or LVIS file.
+
+Shape legend: A annotations.
+"""
 
 from __future__ import annotations
 

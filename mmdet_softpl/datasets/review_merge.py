@@ -2,6 +2,8 @@
 
 Only images that are reviewed as a whole do: in training whatever is not annotated is background,
 so an image with some of its objects corrected would teach that the others are none.
+
+Shape legend: R reviewed labels of an image, E exported ones.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from mmdet_softpl.datasets.wrong_labels import WRONG_KINDS, right_and_wrong_labe
 from mmdet_softpl.engine.config_parts import loading_pipeline
 from mmdet_softpl.engine.label_evidence import EVIDENCE, evidence_in_parts
 from mmdet_softpl.file_keys import images_key, seen_key
-from mmdet_softpl.functional.label_gate import (
+from mmdet_softpl.functional import (
     balanced_threshold,
     class_importance,
     fit_label_gate,

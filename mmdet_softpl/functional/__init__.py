@@ -24,6 +24,13 @@ from .frequency import (
     rebalancing_shifts,
 )
 from .group_statistics import group_mean, shrink_to_groups
+from .label_gate import (
+    balanced_threshold,
+    class_importance,
+    fit_label_gate,
+    label_weights,
+    precision_threshold,
+)
 from .mask_targets import mask_quality, resample_roi_masks, warp_boxes, warp_mask_boxes, warp_points
 from .matching import judge_matches, match_indices
 from .pasting import paste_roi_masks
@@ -78,16 +85,19 @@ __all__ = [
     'SmoothingTable',
     'align_boosts',
     'apply_calibrator',
+    'balanced_threshold',
     'boost_scores',
     'calibration_table',
     'cap_inflow',
     'chance_ece',
     'class_conditional_ece',
+    'class_importance',
     'curriculum_thresholds',
     'damp',
     'effective_neighbours',
     'expected_calibration_error',
     'expected_counts',
+    'fit_label_gate',
     'follow_labelled_shares',
     'frequency_boost',
     'frequency_groups',
@@ -96,12 +106,14 @@ __all__ = [
     'isotonic',
     'joint_logits',
     'judge_matches',
+    'label_weights',
     'mask_quality',
     'match_indices',
     'never_raising',
     'own_coefficients',
     'paste_roi_masks',
     'per_class_thresholds',
+    'precision_threshold',
     'prior_thresholds',
     'prototype_log_evidence',
     'quantile_thresholds',

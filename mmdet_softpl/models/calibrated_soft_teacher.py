@@ -1,4 +1,7 @@
-"""Soft Teacher for boxes and masks with calibrated soft pseudo-labels."""
+"""Soft Teacher for boxes and masks with calibrated soft pseudo-labels.
+
+Shape legend: B images, H and W of a padded batch in pixels.
+"""
 
 from __future__ import annotations
 

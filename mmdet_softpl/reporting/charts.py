@@ -1,4 +1,7 @@
-"""Small charts as inline SVG, which follow the colours and the width of their page."""
+"""Small charts as inline SVG, which follow the colours and the width of their page.
+
+Shape legend: C classes, R refreshes.
+"""
 
 from __future__ import annotations
 

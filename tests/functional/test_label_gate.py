@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from mmdet_softpl.functional.label_gate import (
+from mmdet_softpl.functional import (
     balanced_threshold,
     class_importance,
     fit_label_gate,
