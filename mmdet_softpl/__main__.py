@@ -73,12 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         printed as one message) and for a package that is missing or of a version that mmdet
         refuses, 1 where the reader of a pipe has gone, 130 after Ctrl-C.
     """
+    _never_fail_to_print()
     try:
         return _run(build_parser().parse_args(argv))
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _never_fail_to_print() -> None:
+    """A class name that the locale's encoding lacks must not end a run."""
+    reconfigure = getattr(sys.stdout, 'reconfigure', None)
+    if reconfigure is not None and sys.stdout.encoding.lower().replace('-', '') != 'utf8':
+        reconfigure(errors='backslashreplace')
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -98,9 +106,10 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         # An OSError, but not one of bad input.
         raise
-    except (ImportError, ValueError, OSError, AssertionError) as error:
+    except (ImportError, ValueError, OSError, AssertionError, RuntimeError) as error:
         wrong_stack = _is_of_the_stack(error)
-        if args.debug or (isinstance(error, AssertionError) and not wrong_stack):
+        unexpected = isinstance(error, (AssertionError, RuntimeError))
+        if args.debug or (unexpected and not wrong_stack):
             raise
         hint = ''
         if wrong_stack:
@@ -112,10 +121,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _is_of_the_stack(error: Exception) -> bool:
-    """Whether a package is missing, or mmdet refuses the version of one on its import."""
+    """Whether a package is missing, of a version that mmdet refuses, or torchvision of no torch."""
     if isinstance(error, ImportError):
         # A library of the system that a package needs (libGL of OpenCV) has no name here.
         return error.name is None or error.name.split('.')[0] in STACK
+    if isinstance(error, RuntimeError):
+        return 'torchvision::' in str(error)
     return isinstance(error, AssertionError) and str(error).startswith(('MMCV==', 'MMEngine=='))
 
 

@@ -222,8 +222,13 @@ def test_script_of_mim_takes_the_name_of_a_config(
 
 
 def test_sdist_can_build_the_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
+    # A part of the suite would be there without the rest.
+    (source / 'tests').mkdir()
+    (source / 'tests' / 'test_of_a_part.py').touch()
     archive = build('sdist', source, tmp_path / 'sdist')
+    shutil.rmtree(source / 'tests')
     with tarfile.open(archive) as opened:
+        assert not [name for name in opened.getnames() if 'test_of_a_part' in name]
         opened.extractall(tmp_path, filter='data')
     again = build('wheel', tmp_path / archive.name.removesuffix('.tar.gz'), tmp_path / 'wheel')
     assert set(zipfile.ZipFile(again).namelist()) == set(zipfile.ZipFile(wheel).namelist())

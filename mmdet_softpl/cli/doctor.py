@@ -159,9 +159,12 @@ def _torchvision(name: str) -> Finding:
         import torchvision
         from torchvision.ops import nms  # noqa: F401
     except Exception as error:  # a mismatch with torch shows as RuntimeError or OSError
+        # MMEngine asks for the version when a training begins, and takes no other error for
+        # an absent package.
+        stops = 'torchvision' not in sys.modules and not isinstance(error, ModuleNotFoundError)
         return Finding(
             name,
-            WARN,
+            FAIL if stops else WARN,
             f'broken: {_describe(error)}',
             'it was built for another torch: install the one that belongs to yours, '
             'or pip uninstall torchvision',

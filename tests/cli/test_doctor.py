@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mmdet
 import pytest
+from mmengine.utils.dl_utils import collect_env
 
 from mmdet_softpl import ops
 from mmdet_softpl.__main__ import main
@@ -123,19 +124,39 @@ def test_missing_module_fails(
     assert 'Training would fail.' in capsys.readouterr().out
 
 
-def test_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ('module', 'error', 'status'),
+    [
+        ('torchvision', RuntimeError, 'fail'),
+        ('torchvision', OSError, 'fail'),
+        # What mmengine takes for a missing package stops no training.
+        ('torchvision', ModuleNotFoundError, 'warn'),
+        ('torchvision.ops', RuntimeError, 'warn'),
+    ],
+)
+def test_torchvision_of_another_torch(
+    monkeypatch: pytest.MonkeyPatch, module: str, error: type[Exception], status: str
+) -> None:
     class Broken:
         """Importing a mismatched torchvision raises RuntimeError, not ImportError."""
 
         def find_spec(self, name: str, path: object, target: object = None) -> None:
-            if name == 'torchvision':
-                raise RuntimeError('operator torchvision::nms does not exist')
+            if name == module:
+                raise error('operator torchvision::nms does not exist')
 
-    monkeypatch.delitem(sys.modules, 'torchvision', raising=False)
+    for name in [n for n in sys.modules if n.split('.')[0] == 'torchvision']:
+        monkeypatch.delitem(sys.modules, name)
+    if module == 'torchvision.ops':
+        package = types.ModuleType('torchvision')
+        package.__path__ = []
+        monkeypatch.setitem(sys.modules, 'torchvision', package)
     monkeypatch.setattr(sys, 'meta_path', [Broken(), *sys.meta_path])
     monkeypatch.setattr(doctor, '_is_installed', lambda module: True)
     found = doctor._torchvision('torchvision')
-    assert found.status == 'warn' and 'torchvision::nms' in found.detail
+    assert found.status == status and 'torchvision::nms' in found.detail
+    if status == 'fail':
+        with pytest.raises(error):
+            collect_env()
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,30 @@ def test_versions_that_mmdet_refuses_are_one_message(monkeypatch, capsys) -> Non
     assert 'mmdet_softpl doctor' in message
 
 
+def test_a_torchvision_of_another_torch_is_one_message(outcome, capsys) -> None:
+    """mmengine asks every installed one for its version when a training begins."""
+    outcome(RuntimeError('operator torchvision::nms does not exist'))
+    assert main(['fake']) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('softpl fake: operator torchvision::nms does not exist')
+    assert 'mmdet_softpl doctor' in message
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'utf-8'])
+def test_a_name_that_the_locale_cannot_print_ends_nothing(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = fake_command(0)
+    command.run = lambda args: print('Schlüssel') or 0
+    monkeypatch.setattr(entry, 'commands', lambda: [command])
+    printed = tmp_path / 'out.txt'
+    with printed.open('w', encoding=encoding) as stream:
+        monkeypatch.setattr(sys, 'stdout', stream)
+        assert main(['fake']) == 0
+    expected = 'Schl\\xfcssel' if encoding == 'ascii' else 'Schlüssel'
+    assert printed.read_text(encoding='utf-8').strip() == expected
+
+
 @pytest.mark.parametrize('origin', ['onedl', 'openmmlab'])
 def test_what_a_stack_prints_on_its_import_stays_out_of_a_json(
     origin: str, monkeypatch, capsys
@@ -145,7 +169,7 @@ def test_debug_shows_the_traceback(outcome, arguments: list[str]) -> None:
         main(arguments)
 
 
-@pytest.mark.parametrize('kind', [AttributeError, AssertionError])
+@pytest.mark.parametrize('kind', [AttributeError, AssertionError, RuntimeError])
 def test_a_defect_of_ours_is_not_hidden(outcome, kind: type[Exception]) -> None:
     outcome(kind('defect'))
     with pytest.raises(kind):
