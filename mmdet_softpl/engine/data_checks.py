@@ -10,7 +10,6 @@ from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from torch import nn
 
-from mmdet_softpl.datasets.annotation_cache import cached_annotations
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
     check_annotations,
@@ -37,8 +36,8 @@ def check_datasets(runner: Runner) -> None:
         ValueError: labelled, unlabelled or validation classes or the model differ. Names the data
             set, the first class that differs, and what to do. Or an unlabelled branch does not
             tell a ``CalibratedSoftTeacher`` where its pixels come from (``check_views``).
-        AnnotationError: a labelled or a validation json cannot be used, or does not fit a
-            ``LongTailMetric``.
+        AnnotationError: a labelled json cannot be used, or a validation json has its classes in
+            another order, or does not fit a ``LongTailMetric``.
         FileNotFoundError: the first image of a set is not where its config says.
     """
     from mmdet_softpl.models import CalibratedSoftTeacher
@@ -90,13 +89,18 @@ def _check_first_image(name: str, dataset: BaseDataset) -> None:
 
 def _check_validation(runner: Runner) -> None:
     """Check what is validated on and by: faults would else end the first validation."""
+    from mmdet_softpl.evaluation.ground_truth import category_ids
     from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
 
     datasets = list(leaves(runner.val_dataloader.dataset))
     for dataset in datasets:
-        if is_labelled(dataset) and _has_local_json(dataset):
-            # What is doubtful for training, such as a class without images, is no doubt here.
-            cached_annotations(dataset.ann_file, classes_of(dataset))
+        classes = classes_of(dataset)
+        if classes is not None and is_labelled(dataset) and _has_local_json(dataset):
+            # The host numbers labels by the file and says nothing where that differs. What is
+            # wrong with single objects is the evaluator's to judge.
+            category_ids(
+                load_annotation_file(dataset.ann_file)['categories'], classes, dataset.ann_file
+            )
     evaluator = getattr(runner._val_loop, 'evaluator', None)
     classes = next(filter(None, map(classes_of, datasets)), None)
     for metric in getattr(evaluator, 'metrics', ()):

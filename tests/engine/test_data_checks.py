@@ -221,8 +221,8 @@ def test_a_validation_file_is_checked_before_training(tmp_path: Path) -> None:
     message = error_of(make_runner(train, labelled(files, test_mode=True)))
     for word in ('val.json', 'order', "'elk'", "'ant'"):
         assert word in message
-    # A class without an image is no fault, and no news, of a validation set.
-    some = {name: [BOX] for name in NAMES[:2]}
+    # Of a validation set a class without an image or an empty box is no fault.
+    some = {name: [BOX, [1.0, 1.0, 0.0, 4.0]] for name in NAMES[:2]}
     files = coco(tmp_path / 'val.json', some)
     check_datasets(make_runner(train, labelled(files, test_mode=True)))
 
