@@ -1,12 +1,15 @@
-"""Labelled files, each of which a process reads and checks once."""
+"""Annotation files, each of which a process reads once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 from .annotation_checks import AnnotationSummary, check_annotations
+from .annotation_file import load_annotation_file
 
 _Classes = tuple[str, ...] | None
 # Of each file what tells that it has changed, and its summaries by the classes that were asked for
@@ -52,14 +55,34 @@ def known_annotations(
     return None if summary is None else replace(summary, ann_file=os.fspath(ann_file))
 
 
+def cached_categories(ann_file: str | os.PathLike) -> list[dict[str, Any]]:
+    """``categories`` of a file, which is read again only when it changes.
+
+    Raises:
+        AnnotationError: as :func:`.load_annotation_file`.
+    """
+    path = os.path.abspath(ann_file)
+    return _categories(path, _state(path) if os.path.isfile(path) else ())
+
+
+@lru_cache(maxsize=8)
+def _categories(path: str, state: tuple[int, ...]) -> list[dict[str, Any]]:
+    return load_annotation_file(path)['categories']
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """What tells that a file has changed."""
+    status = os.stat(path)
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+
+
 def _summaries(ann_file: str | os.PathLike) -> dict[_Classes, AnnotationSummary]:
     """Those of the file as it is now."""
     path = os.path.abspath(ann_file)
     if not os.path.isfile(path):
         _checked.pop(path, None)
         return {}
-    status = os.stat(path)
-    state = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+    state = _state(path)
     if path not in _checked or _checked[path][0] != state:
         _checked[path] = (state, {})
     return _checked[path][1]

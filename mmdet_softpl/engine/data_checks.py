@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from torch import nn
 
+from mmdet_softpl.datasets.annotation_cache import cached_categories
 from mmdet_softpl.datasets.annotation_checks import (
     AnnotationSummary,
     check_annotations,
@@ -98,9 +99,7 @@ def _check_validation(runner: Runner) -> None:
         if classes is not None and is_labelled(dataset) and _has_local_json(dataset):
             # The host numbers labels by the file and says nothing where that differs. What is
             # wrong with single objects is the evaluator's to judge.
-            category_ids(
-                load_annotation_file(dataset.ann_file)['categories'], classes, dataset.ann_file
-            )
+            category_ids(cached_categories(dataset.ann_file), classes, dataset.ann_file)
     evaluator = getattr(runner._val_loop, 'evaluator', None)
     classes = next(filter(None, map(classes_of, datasets)), None)
     for metric in getattr(evaluator, 'metrics', ()):

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from mmdet_softpl.datasets import annotation_cache
-from mmdet_softpl.datasets.annotation_cache import cached_annotations, known_annotations
+from mmdet_softpl.datasets.annotation_cache import (
+    cached_annotations,
+    cached_categories,
+    known_annotations,
+)
 from mmdet_softpl.datasets.annotation_file import AnnotationError
 from mmdet_softpl.datasets.class_statistics import class_statistics
 from mmdet_softpl.engine.reported_annotations import reported_annotations
@@ -27,6 +31,26 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list:
         lambda ann_file, **kwargs: found.append(kwargs['classes']) or real(ann_file, **kwargs),
     )
     return found
+
+
+def test_categories_are_read_again_only_when_the_file_changes(
+    good, write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list = []
+    real = annotation_cache.load_annotation_file
+    monkeypatch.setattr(
+        annotation_cache, 'load_annotation_file', lambda path: reads.append(path) or real(path)
+    )
+    path = Path(write(good))
+    for _ in range(2):
+        assert [c['name'] for c in cached_categories(path)] == ['cat', 'dog']
+    assert len(reads) == 1
+    good['categories'][0]['name'] = 'cow'
+    path.write_text(json.dumps(good))
+    assert [c['name'] for c in cached_categories(path)] == ['cow', 'dog']
+    path.unlink()
+    with pytest.raises(AnnotationError, match='does not exist'):
+        cached_categories(path)
 
 
 def test_a_file_is_read_again_only_when_it_changes(good, write, reads: list) -> None:
