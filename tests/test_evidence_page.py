@@ -90,7 +90,7 @@ def test_labelled_images() -> None:
         '500, seen 64 times | 2,250, seen 14 times |'
     )
     rows = rows_below(PAGES[1], head)
-    assert len(rows) == 5
+    assert len(rows) == 6
     for title, *cells in rows:
         (arm,) = re.findall(r'\(arm ([\w.-]+)\)', title)
         for preset, cell in zip(PRESETS, cells, strict=True):
@@ -344,3 +344,18 @@ def test_the_page_of_tune(table: Table) -> None:
         for split in ('tune', 'test'):
             scores = ' and '.join(scores_of(table, arm, split, seed) for seed in (0, 2))
             assert scores in page.read_text(encoding='utf-8'), (arm, split)
+
+    records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
+    few = Table(records, 'cpu-225-labeled')
+    text = page.read_text(encoding='utf-8')
+    for split in ('tune', 'test'):
+        tuned, shipped = (
+            scores_of(few, arm, split, 2) for arm in ('7-shipped-tuned-225', '7-shipped')
+        )
+        assert f'{tuned} on `{split}` instead of {shipped}' in text
+    for metric in ('precision', 'recall'):
+        tuned, shipped = (
+            few.by_seed(arm, 'unlabeled_all', f'rare_pseudo_{metric}')[2]
+            for arm in ('7-shipped-tuned-225', '7-shipped')
+        )
+        assert f'{metric} {tuned:.3f} instead of {shipped:.3f}' in text

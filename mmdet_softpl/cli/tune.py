@@ -271,8 +271,8 @@ def _print(result: dict[str, Any], out: Path) -> None:
     print(f'proxy, tuned - config: {low:+.3f} to {high:+.3f} (95 %): {result["verdict"]}')
     if result['verdict'] == 'better' and not result.get('online'):
         print(
-            'That is the proxy: it finds bad settings; in the three full trainings that followed '
-            'such a choice, by earlier proxies, the AP did not rise.'
+            'That is the proxy: it finds bad settings; in the four full trainings that followed '
+            'such a choice, one of them by this proxy, the AP did not rise.'
         )
     settings = LabelSettings.from_dict(result['best'])
     read = {*labeller_arguments(settings, True), 'temperature', 'calibration', 'label_temperature'}
