@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmengine.structures import InstanceData
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError
+from mmdet_softpl.datasets.gated_labels import gated_images
 from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
 from mmdet_softpl.registry import DATASETS
 
@@ -220,3 +222,28 @@ def test_errors(gated: dict[str, Any], write) -> None:
         annotation['keep'] = bool(annotation.get('iscrowd'))
     with pytest.raises(ValueError, match='kept none of 3 labels'):
         build(write(gated))
+
+
+def test_the_budget_takes_the_surest_labels_first(tmp_path: Path) -> None:
+    """One cat is wanted: that of image 2, which the file names last."""
+    content = dict(
+        images=[dict(id=i, file_name=f'{i}.png', height=40, width=40) for i in (1, 2)],
+        categories=[dict(id=1, name='cat')],
+        annotations=[
+            dict(
+                id=i,
+                image_id=i,
+                category_id=1,
+                bbox=[2, 2, 10, 10],
+                area=100,
+                iscrowd=0,
+                keep=True,
+                weight=weight,
+            )
+            for i, weight in ((1, 0.6), (2, 0.9))
+        ],
+    )
+    labeled = tmp_path / 'labeled.json'
+    labeled.write_text(json.dumps(dict(content, annotations=content['annotations'][:1])))
+    chosen, _ = gated_images('gated.json', content | dict(gate={}), None, str(labeled), 2)
+    assert chosen == {2}

@@ -172,3 +172,21 @@ def test_frequent_classes_of_federated_sets_are_not_damped(tmp_path: Path) -> No
         hook.refresh()
         assert bool((hook.history['strikes'][frequent] == 0).all()) is federated
         assert (hook.history['strikes'][~frequent] == 1).all()
+
+
+def test_a_damped_class_that_has_boost_left_keeps_its_threshold(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, damp_patience=1, min_count=1000)
+    first = hook.class_state.boosts.clone()
+    see(hook, {0: [0.99] * 100}, 10)
+    hook.refresh()
+    assert first[0] > 1.25
+    assert float(hook.class_state.boosts[0]) == pytest.approx(0.8 * float(first[0]))
+    assert hook.class_state.thresholds.tolist() == pytest.approx([0.7] * 4)
+
+
+def test_damping_leaves_a_fixed_threshold_alone(tmp_path: Path) -> None:
+    hook, _ = started(tmp_path, damp_patience=1, boost_gamma=0.0, threshold_mode='fixed')
+    see(hook, {0: [0.99] * 100}, 10)
+    hook.refresh()
+    assert hook.history['damped'].tolist() == [1, 0, 0, 0]
+    assert hook.class_state.thresholds.tolist() == pytest.approx([0.7] * 4)

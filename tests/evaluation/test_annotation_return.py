@@ -134,3 +134,27 @@ def test_noise_of_the_curve_counts() -> None:
     steady, noise = returned(0.2, np.full(500, 0.2)), returned(0.2, np.full(500, 0.2), noisy)
     assert noise['high'] is None or noise['high'] - noise['low'] > 1
     assert steady['high'] - steady['low'] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ('own', 'off', 'verdict', 'end'), [(50.0, 0.05, 'saves', 'low'), (500.0, 0.35, 'costs', 'high')]
+)
+def test_an_end_beyond_the_curve_proves_nothing(
+    own: float, off: float, verdict: str, end: str
+) -> None:
+    """One draw in 40 is the tail itself; with two, that end of the interval is unknown."""
+    curve = np.array([0.1, 0.2, 0.3])
+    known, unknown = (
+        annotation_return(
+            np.array([100.0, 200, 400]),
+            curve,
+            own,
+            0.2,
+            curve_draws=np.tile(curve, (40, 1)),
+            ap_draws=np.array([off] * count + [0.2] * (40 - count)),
+            seconds=3600.0,
+        )
+        for count in (1, 2)
+    )
+    assert known['verdict'] == verdict and known[end] is not None
+    assert unknown['verdict'] == 'cannot tell' and unknown[end] is None

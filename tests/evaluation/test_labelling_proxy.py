@@ -238,3 +238,12 @@ def test_curves_leave_out_groups_without_objects(found) -> None:
     objects[:, found.state.groups == 0] = 0
     curves = threshold_curves(dataclasses.replace(found, objects=objects), torch.tensor([0.5]))
     assert set(curves) == {'common', 'frequent'}
+
+
+def test_soft_labels_count_as_much_as_their_objects(found) -> None:
+    weights = 0.5 + torch.rand(len(found.scores), generator=torch.Generator().manual_seed(0))
+    weighted = dataclasses.replace(found, weights=weights)
+    _, learned, _ = total(group_statistics(weighted, found.scores, found.scores))
+    sums = soft_sums(found.soft, found.labels, found.scores, found.scores, found.state.groups)
+    expected = sum(float(w) * part for w, part in zip(weights, sums, strict=True))
+    torch.testing.assert_close(learned, expected, rtol=1e-4, atol=1e-4)

@@ -162,3 +162,16 @@ def test_a_teacher_that_learns_its_own_labels_keeps_its_shares() -> None:
     wanted = rate * frequency_boosts / (rate * frequency_boosts).sum()
     assert shares(align=False)[:2].sum() > 0.99
     assert torch.allclose(shares(align=True), wanted, rtol=0.15)
+
+
+def test_where_shares_are_unknown_nobody_wants_more_than_the_boosted_labels():
+    """Class 0 is unknown; of 1 and 2 the wanted boosts allow 2 x 3 and 1 x 1 an image."""
+    rate, wanted = torch.tensor([5.0, 2.0, 1.0]), torch.tensor([1.0, 3.0, 1.0])
+    mass = torch.tensor([100.0, 4000.0, 4000.0])
+    unknown = torch.tensor([True, False, False])
+    found = follow_labelled_shares(
+        torch.ones(3), mass, rate, wanted, torch.tensor([2, 0, 1]), 1.0, unknown, 100
+    )
+    # Alone in their groups; 20 pseudo-counts move counts of hundreds little.
+    assert found[0] == 1
+    assert found[1:].tolist() == pytest.approx([2 * 3 * 100 / 4000, 1 * 1 * 100 / 4000], rel=0.15)

@@ -600,3 +600,15 @@ def test_the_table_of_a_mode(num_classes, held_out):
     torch.testing.assert_close(uncalibrated(num_classes, 20), identity)
     with pytest.raises(ValueError, match='platt'):
         calibration_table(reliability, groups, 'platt', held_out)
+
+
+def test_a_lone_detection_hardly_moves_the_histogram_table():
+    """One wrong detection at 0.9, shrunk three times: class to group, to all, to no gap at all."""
+    reliability = torch.zeros(3, 2, 2)
+    reliability[:, 0, 1] = torch.tensor([1.0, 0.0, 0.9])
+    k = 20.0
+    everyone = -0.9 / (1 + k)
+    group = (-0.9 + k * everyone) / (1 + k)
+    expected = 0.75 + torch.tensor([(-0.9 + k * group) / (1 + k), everyone])
+    table = histogram_calibrator(reliability, torch.tensor([0, 2]))
+    torch.testing.assert_close(table[:, 1], expected)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mmdet_softpl.functional import (
     ClassSimilarity,
+    own_coefficients,
     smoothed_cross_entropy,
     smoothing_table,
     soft_cross_entropy,
@@ -227,3 +228,10 @@ def test_light_equals_dense_on_any_shape(num_classes, num_rois, topk, seed):
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+def test_uniform_rows_leave_the_label_what_is_not_smoothed():
+    """A zero row is uniform over the others: of the label 1 - e stays, and all of background."""
+    none = ClassSimilarity(torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, 1))
+    own = own_coefficients(smoothing_table(torch.tensor([0.1, 0.2, 0.4]), none))
+    torch.testing.assert_close(own, torch.tensor([0.9, 0.8, 0.6, 1.0]))

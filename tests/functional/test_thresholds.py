@@ -266,3 +266,41 @@ def test_damping_with_other_settings():
         torch.tensor([3.0]), torch.tensor([1.2]), torch.ones(1), torch.zeros(1), 1.1, 1, 0.5
     )
     assert (boost.item(), strikes.item(), damped.item()) == (1.5, 1, True)
+
+
+def test_damping_lifts_no_boost_that_is_below_one():
+    """Alignment lowers boosts to 1 / 50; 'not below 1' is for those above it."""
+    boost = torch.tensor([0.25, 1.0, 1.1])
+    boost, _, damped = damp(boost, torch.full((3,), 9.0), torch.ones(3), torch.tensor([2, 2, 2]))
+    assert damped.all()
+    assert boost.tolist() == pytest.approx([0.25, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ('mode', 'given', 'alone'),
+    [
+        ('prior', dict(alpha=0.6), lambda h, rate: prior_thresholds(h, 100, rate, 0.6)),
+        ('quantile', dict(quantile=0.2), lambda h, rate: quantile_thresholds(h, 0.2)),
+        ('curriculum', dict(upper=0.6), lambda h, rate: curriculum_thresholds(h, 100, rate, 0.6)),
+    ],
+)
+def test_dispatcher_hands_on_the_setting_of_the_mode(mode, given, alone):
+    gen = torch.Generator().manual_seed(0)
+    histogram, rate = torch.rand(3, 20, generator=gen) * 40, torch.tensor([2.0, 3.0, 0.5])
+    groups = torch.tensor([2, 2, 1])
+    actual = per_class_thresholds(
+        mode, histogram, 100, rate, groups, **dict(lower=0.0, upper=1.0) | given
+    )
+    torch.testing.assert_close(actual, alone(histogram, rate))
+    default = per_class_thresholds(mode, histogram, 100, rate, groups, lower=0.0, upper=1.0)
+    assert not torch.allclose(actual, default)
+
+
+@pytest.mark.parametrize(('count', 'own'), [(19, False), (20, True)])
+def test_min_count_detections_are_enough(count, own):
+    histogram = torch.zeros(2, 10)
+    histogram[0, 4], histogram[1, 8] = count, 1000
+    actual = per_class_thresholds(
+        'quantile', histogram, 10, torch.ones(2), torch.tensor([0, 0]), lower=0.0, upper=1.0
+    )
+    assert (actual[0] < 0.5) == own

@@ -76,3 +76,12 @@ def test_only_rank_0_goes_on_with_the_accumulators(monkeypatch, rank: int) -> No
         emptied = rank > 0 and name in ClassState.ACCUMULATORS
         expected = torch.zeros_like(buffer) if emptied else source.get_buffer(name)
         assert torch.equal(buffer, expected), name
+
+
+def test_without_a_labeller_no_class_has_a_group() -> None:
+    state, fresh = ClassState(4, 0.5), ClassState(4, 0.6)
+    for name in ('boosts', 'prototype_weights', 'thresholds', 'groups'):
+        getattr(state, name).add_(2)
+    state.forget_labeller(0.6)
+    for name in ('boosts', 'prototype_weights', 'thresholds', 'groups'):
+        assert torch.equal(getattr(state, name), getattr(fresh, name)), name

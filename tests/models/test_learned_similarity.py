@@ -312,3 +312,21 @@ def test_a_similarity_of_another_topk_is_left_out(wrapped: bool) -> None:
     assert torch.equal(wider.similarity_weights[:, :3], source.similarity_weights)
     assert torch.equal(wider.similarity_indices[:, :3], source.similarity_indices)
     assert not wider.similarity_weights[:, 3:].any()
+
+
+def test_several_refreshes_count_every_feature_once() -> None:
+    heads = []
+    for interval in (1, 2, 6):
+        torch.manual_seed(0)
+        head = SmoothedCEHead(
+            num_classes=3, warmup_iters=0, refresh_interval=interval, **copy.deepcopy(COMMON)
+        )
+        for seed in range(6):
+            torch.manual_seed(seed)
+            feats, targets = torch.randn(10, 8, 7, 7), roi_batch(10, 3)
+            features = feats.flatten(1)[:, : head.cls_last_dim]
+            head.observe_classes(features, feats[:, 0, 0, :4], targets['labels'])
+        heads.append(head)
+    for head in heads[:2]:
+        torch.testing.assert_close(head.prototype_counts, heads[2].prototype_counts)
+        torch.testing.assert_close(head.prototypes, heads[2].prototypes, rtol=1e-4, atol=1e-5)

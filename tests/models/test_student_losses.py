@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -16,10 +18,13 @@ from mmdet_softpl.models import student_losses
 from mmdet_softpl.models.roi_adapter import select_class_masks
 from mmdet_softpl.models.student_losses import (
     PseudoBatch,
+    _positives,
     background_scores,
     class_loss,
     mask_loss,
+    project,
 )
+from mmdet_softpl.models.teacher_labels import TeacherView
 from tests.support.tiny import detector_config, multi_batch, semi_config
 
 SIZE = 64
@@ -328,9 +333,9 @@ def test_mask_loss_is_the_slow_one(num_instances, num_classes, inds, agnostic, h
     assert logits.grad is not None and torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize('shift, counts', [(24.0, True), (48.0, False)])
+@pytest.mark.parametrize('shift, counts', [(32.0, True), (35.0, True), (38.0, False)])
 def test_a_roi_that_the_teacher_half_saw_is_left_out(shift: float, counts: bool) -> None:
-    """A RoI 40 wide, moved to the right by ``shift`` and more of it out of the teacher's view."""
+    """A RoI 40 wide, moved to the right by ``shift``: 8, 7, 6 of its 14 columns are in the view."""
     batch = make_batch(1, 2, homography=torch.tensor([[1.0, 0, shift], [0, 1, 0], [0, 0, 1]]))
     rois = torch.tensor([[0.0, 10, 10, 50, 50]])
     logits = torch.randn(1, 2, MASK, MASK, requires_grad=True)
@@ -339,3 +344,70 @@ def test_a_roi_that_the_teacher_half_saw_is_left_out(shift: float, counts: bool)
         mask_stage(logits, inds), (), rois, torch.zeros(0), *positives(inds), batch, False
     )
     assert (float(loss['loss_mask'].detach()) > 0) == counts
+
+
+def test_the_mask_loss_has_the_weight_of_the_head() -> None:
+    batch = make_batch(2, 3)
+    inds = torch.tensor([0, 1, -1])
+    logits = torch.randn(3, 3, MASK, MASK)
+    once, twice = (
+        float(
+            mask_loss(
+                mask_stage(logits, inds, weight),
+                (),
+                make_rois(inds, batch),
+                torch.zeros(0),
+                *positives(inds),
+                batch,
+                False,
+            )['loss_mask']
+        )
+        for weight in (1.0, 2.0)
+    )
+    assert once > 0 and twice == pytest.approx(2 * once)
+
+
+def test_positives_of_a_later_image_count_from_its_first_instance() -> None:
+    """Image 0: 2 positives and 1 negative of 3 instances; image 1: 2 positives of 2."""
+    sampled = [
+        SimpleNamespace(
+            pos_priors=torch.zeros(p, 4),
+            neg_priors=torch.zeros(n, 4),
+            pos_assigned_gt_inds=torch.tensor(inds),
+        )
+        for p, n, inds in ((2, 1, [2, 0]), (2, 3, [1, 0]))
+    ]
+    rows, inds = _positives(sampled, [0, 3])
+    assert rows.tolist() == [0, 1, 3, 4]
+    assert inds.tolist() == [2, 0, 4, 3]
+
+
+def test_each_image_has_its_own_way_to_the_teachers_view() -> None:
+    half = torch.diag(torch.tensor([0.5, 0.5, 1.0]))
+    batch = replace(
+        make_batch(2, 3),
+        homographies=torch.stack([torch.eye(3), half]),
+        teacher_shapes=torch.full((2, 2), float(SIZE)),
+    )
+    box = [4.0, 6, 20, 30]
+    found = background_scores(teacher(3), torch.tensor([[0.0, *box], [1.0, *box]]), batch)
+    odds = [math.exp((x1 + 2 * y1 - x2) / 20) for x1, y1, x2 in ((4, 6, 20), (2, 3, 10))]
+    torch.testing.assert_close(found, torch.tensor([e / (e + 3) for e in odds]))
+
+
+def test_boxes_go_back_to_the_original_image_and_then_into_the_students_view() -> None:
+    """Teacher: twice the size. Student: moved by (5, 3), which comes after halving."""
+
+    def sample(matrix: list) -> DetDataSample:
+        return DetDataSample(
+            metainfo=dict(homography_matrix=torch.tensor(matrix), img_shape=(64, 64))
+        )
+
+    double = [[2.0, 0, 0], [0, 2, 0], [0, 0, 1]]
+    move = [[1.0, 0, 5], [0, 1, 3], [0, 0, 1]]
+    found = InstanceData(bboxes=torch.tensor([[20.0, 24, 40, 60]]), labels=torch.tensor([0]))
+    view = TeacherView((torch.zeros(1),), [found])
+    batch = project(view, [sample(double)], [sample(move)])
+    torch.testing.assert_close(batch.bboxes[0], torch.tensor([[15.0, 15, 25, 33]]))
+    corner = batch.homographies[0] @ torch.tensor([15.0, 15, 1])
+    torch.testing.assert_close(corner, torch.tensor([20.0, 24, 1]))
