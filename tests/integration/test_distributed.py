@@ -78,6 +78,8 @@ def test_the_statistics_say_something(statistics: Any) -> None:
     assert alone['hook.histogram'].sum() > 50
     assert alone['hook.total_kept'].sum() > 10
     assert alone['hook.total_images'] == 2 * IMAGES
+    assert alone['after.total_images'] == 3 * IMAGES
+    assert alone['after.total_kept'].sum() > alone['hook.total_kept'].sum()
     assert (alone['state.boosts'] > 1).any()
     assert alone['state.thresholds'].unique().numel() > 1
     assert alone['state.reliability'][1].sum() > 0
@@ -144,6 +146,7 @@ def labeler(ann_file: str, detector: Any) -> Any:
 
 def statistics_job(rank: int, world_size: int, ann_file: str) -> dict[str, torch.Tensor]:
     """Every image is seen by one rank; then all statistics are refreshed, twice."""
+    from mmdet_softpl.engine.label_refresh import forget_teacher
     from tests.support.tiny import multi_batch
 
     detector = build('mask-rcnn', cross_class_iou_thr=1.0)
@@ -170,7 +173,11 @@ def statistics_job(rank: int, world_size: int, ann_file: str) -> dict[str, torch
     result = {f'state.{k}': v for k, v in detector.class_state.state_dict().items()}
     result |= {f'hook.{k}': v for k, v in hook.history.items()}
     result |= {f'head.{k}': v for k, v in head.named_buffers()}
-    return result
+    result = _detached(result)
+    # What was seen of a teacher that goes between two refreshes stays in the audit's sums.
+    detector.label(inputs['unsup_teacher'][mine], samples['unsup_teacher'][mine])
+    forget_teacher(detector.class_state, hook.history)
+    return result | {f'after.{k}': hook.history[k] for k in ('total_kept', 'total_images')}
 
 
 def training_job(rank: int, world_size: int, ann_file: str) -> dict[str, dict[str, Any]]:
