@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.teacher_labels import (
+    LABELS_PER_OBJECT,
     LabelingCfg,
     find_candidates,
     most_wanted,
@@ -91,3 +93,51 @@ def test_no_candidate() -> None:
         torch.zeros(3, 5), torch.zeros(3), lambda rows, _: torch.ones(len(rows), 4), LabelingCfg()
     )
     assert len(found) == 0 and found.bboxes.shape == (0, 4)
+
+
+def instances(**fields: list) -> InstanceData:
+    found = InstanceData(**{name: torch.tensor(values) for name, values in fields.items()})
+    found.own_scores = found.scores.clone()
+    return found
+
+
+def test_a_label_above_its_threshold_goes_before_a_surer_one() -> None:
+    """Two classes for one box: 0.6 where 0.7 is asked for, 0.35 where 0.3 is."""
+    state = ClassState(2, 0.5)
+    state.thresholds.copy_(torch.tensor([0.7, 0.3]))
+    found = instances(
+        bboxes=[[0.0, 0, 9, 9]] * 2, labels=[0, 1], scores=[0.6, 0.35], objectness=[0.95] * 2
+    )
+    named = name_objects(found, state, LabelingCfg())
+    assert named.surest.tolist() == named.kept.tolist() == named.is_object.tolist() == [False, True]
+    # Of two that are below, the surer one.
+    state.thresholds.fill_(0.9)
+    named = name_objects(found, state, LabelingCfg())
+    assert named.surest.tolist() == named.is_object.tolist() == [True, False]
+    assert not named.kept.any()
+
+
+@pytest.mark.parametrize('count', range(1, 7))
+def test_what_goes_first_at_the_limit(count: int) -> None:
+    """Kept; objects without a name, by objectness; the surest labels of others; the rest."""
+    found = instances(
+        #       rest, second object, other, kept, first object, kept
+        scores=[0.45, 0.5, 0.4, 0.3, 0.2, 0.35],
+        objectness=[0.6, 0.75, 0.6, 0.9, 0.8, 0.71],
+        surest=[False, True, True, True, True, True],
+        is_object=[False, True, False, True, True, True],
+        kept=[False, False, False, True, False, True],
+    )
+    order = [5, 3, 4, 1, 2, 0]
+    chosen = most_wanted(found, count).scores.tolist()
+    assert chosen == [found.scores[i] for i in sorted(order[:count])]
+
+
+def test_an_image_has_so_many_labels_an_object_at_most() -> None:
+    """More is not worth a comparison of each with each."""
+    corners = torch.arange(60)[:, None] * torch.tensor([30.0, 0.0])
+    boxes = torch.cat([corners, corners + 20], 1)
+    foreground = torch.linspace(0.9, 0.1, 60)[:, None]
+    cfg = LabelingCfg(max_per_img=3)
+    found = find_candidates(foreground, foreground[:, 0], lambda rows, _: boxes[rows], cfg)
+    assert found.roi_inds.tolist() == list(range(3 * LABELS_PER_OBJECT))

@@ -13,6 +13,7 @@ from mmdet_softpl.models.teacher_labels import (
     TeacherView,
     add_masks,
     confidences_of,
+    evidence_of,
     teacher_detect,
 )
 from tests.support.tiny import (
@@ -204,3 +205,49 @@ def test_only_the_surest_label_of_an_object_is_counted() -> None:
     surest = sum(int(seen.surest.sum()) for seen in view.detections)
     assert model.class_state.score_histogram.sum() == surest
     assert surest < sum(len(seen) for seen in view.detections)
+
+
+def test_evidence_is_relative_to_a_uniform_guess() -> None:
+    """Prototypes that are all alike say nothing: 0 for every class that has one."""
+    model = tiny_teacher(score_floor=0.0)
+    inputs, samples = multi_batch()
+    model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    roi_head = model.teacher.roi_head
+    head = roi_head.bbox_head
+    head.prototypes.fill_(1.0)
+    head.prototype_counts.copy_(torch.tensor([3.0, 5, 0, 7, 9]))
+    number = len(head.penultimate_features)
+    weights = torch.arange(1.0, 1 + NUM_CLASSES)
+    evidence = evidence_of(roi_head, weights, number)
+    assert evidence is not None and evidence.shape == (number, NUM_CLASSES)
+    torch.testing.assert_close(evidence, torch.zeros_like(evidence), rtol=0, atol=1e-5)
+    # Features of another forward pass are none of these RoIs'.
+    assert evidence_of(roi_head, weights, number + 1) is None
+
+
+def test_a_detection_just_above_the_floor_is_found() -> None:
+    """RoIs are dropped by their whole foreground, which is hardly more than its best class."""
+    model = tiny_teacher(score_floor=0.0)
+    model.class_state.boosts[3] = 100.0
+    inputs, samples = multi_batch()
+
+    def detections() -> InstanceData:
+        return InstanceData.cat(
+            teacher_detect(
+                model.teacher,
+                inputs['sup'],
+                samples['sup'],
+                model.class_state,
+                model.labeling_cfg,
+            ).detections
+        )
+
+    everything = detections()
+    share = everything.scores / everything.objectness
+    one = int(share.argmax())
+    assert share[one] > 0.9
+    floor = 0.999 * float(everything.scores[one])
+    model.labeling_cfg = replace(model.labeling_cfg, score_floor=floor)
+    found = detections()
+    assert len(found) < len(everything)
+    assert (found.bboxes - everything.bboxes[one]).abs().sum(1).min() < 1e-2
