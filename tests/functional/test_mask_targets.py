@@ -389,3 +389,15 @@ def test_quality_in_bfloat16_with_another_threshold():
     quality = mask_quality(torch.full((1, 100, 100), 0.3125).bfloat16(), threshold=0.3)
     assert quality.dtype == torch.float32
     assert quality.item() == pytest.approx(0.3125)
+
+
+def test_a_point_on_the_horizon_stays_finite():
+    """Its third coordinate is 0: infinitely far away, which no box could be clipped from."""
+    homography = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 0, -4]])
+    points = torch.tensor([[[4.0, 3.0], [6.0, 2.0]]])
+    far, near = warp_points(points, homography[None])[0]
+    assert torch.isfinite(far).all() and (far.abs() > 1e6).all()
+    torch.testing.assert_close(near, torch.tensor([3.0, 1.0]))
+    # The box that such a corner is of ends at the border.
+    box = warp_boxes(torch.tensor([[4.0, 2, 6, 3]]), homography, (40, 50))
+    torch.testing.assert_close(box, torch.tensor([[3.0, 1, 50, 40]]))
