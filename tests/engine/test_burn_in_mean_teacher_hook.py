@@ -63,6 +63,8 @@ def test_average_is_the_closed_form_for_everything_that_should_move() -> None:
     torch.manual_seed(0)
     student, teacher = Net(), Net()
     student.norm.num_batches_tracked.fill_(7)
+    student.norm.running_mean.normal_()
+    student.norm.running_var.uniform_()
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     module.average_teacher(student, teacher, 0.25)
     for key, value in teacher.state_dict().items():
