@@ -190,3 +190,11 @@ def test_damping_leaves_a_fixed_threshold_alone(tmp_path: Path) -> None:
     hook.refresh()
     assert hook.history['damped'].tolist() == [1, 0, 0, 0]
     assert hook.class_state.thresholds.tolist() == pytest.approx([0.7] * 4)
+
+
+@pytest.mark.parametrize(('factor', 'damped'), [(2.0, 1), (1e6, 0)])
+def test_too_many_is_what_the_factor_says(tmp_path: Path, factor: float, damped: int) -> None:
+    hook, _ = started(tmp_path, damp_factor=factor, damp_patience=1)
+    see(hook, {0: [0.99] * 100}, 10)
+    hook.refresh()
+    assert hook.history['damped'].tolist() == [damped, 0, 0, 0]
