@@ -91,6 +91,15 @@ class GroundTruth:
         self.class_names = tuple(class_names)
         own_ids = category_ids(dataset['categories'], self.class_names, ann_file)
         self.cat_ids = [int(cat_id) for cat_id in own_ids]
+        known = set(self.class_names)
+        unknown = [c['name'] for c in dataset['categories'] if c['name'] not in known]
+        if unknown:
+            print_log(
+                f'{ann_file}: categories {_quoted(unknown)} are not among the classes of the data '
+                'set and are left out of the evaluation.',
+                logger='current',
+                level=logging.WARNING,
+            )
         self.federated = any('neg_category_ids' in image for image in dataset['images'])
         self._label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
         self._images = {image['id']: image for image in dataset['images']}
@@ -268,13 +277,6 @@ def category_ids(
             f'{moved} is {class_names[moved]!r} there and {in_file_order[moved]!r} in the file. '
             'mmdet numbers labels in the order of the file, so the scores would go to the '
             'wrong classes. Sort metainfo=dict(classes=...) and all annotation files alike.'
-        )
-    if unknown:
-        print_log(
-            f'{ann_file}: categories {_quoted(unknown)} are not among the classes of the data set '
-            'and are left out of the evaluation.',
-            logger='current',
-            level=logging.WARNING,
         )
     return [ids[name] for name in class_names]
 

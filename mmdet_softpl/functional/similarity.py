@@ -86,7 +86,8 @@ def update_prototypes(
     before, new = at_least_float32(counts), at_least_float32(feature_counts)
     mean = at_least_float32(feature_sums) / new.clamp_min(1)[:, None]
     rate = torch.maximum(new / (before + new).clamp_min(1), 1 - momentum**new)
-    moved = torch.where((new > 0)[:, None], torch.lerp(old, mean, rate[:, None]), old)
+    # The rate of a class without new features is 0.
+    moved = torch.lerp(old, mean, rate[:, None])
     return moved.to(prototypes.dtype), counts + feature_counts.to(counts.dtype)
 
 

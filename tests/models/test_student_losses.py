@@ -79,7 +79,7 @@ def positives(inds: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Teacher:
-    """A stage whose logits depend on the RoI, so that a wrong projection is noticed."""
+    """A stage whose logits depend on the RoI; a mirror image of it has the same ones."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
