@@ -22,6 +22,7 @@ DATASETS = Registry(
     scope=SCOPE,
     locations=[
         'mmdet_softpl.datasets.generated_image_dataset',
+        'mmdet_softpl.datasets.rare_copy_paste_dataset',
         'mmdet_softpl.datasets.unlabeled_image_dataset',
     ],
 )

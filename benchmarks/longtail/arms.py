@@ -28,7 +28,8 @@ class Arm:
         title: What it adds to ``previous``.
         previous: The arm that it is compared with, if any.
         burn_in: Arms of one name and seed share their supervised iterations.
-        stem: Burn-ins of one name and seed share their first iterations, in which no head smooths.
+        stem: Burn-ins of one name and seed share their first iterations, in which no head smooths
+            and nothing is pasted.
         unlabeled: Whether it learns from unlabelled images after the burn-in.
         knob: It is ``previous`` with this one of ``KNOBS`` at this value, and has no file.
     """
@@ -97,6 +98,13 @@ ARMS = {
         '7-shipped',
         'similarity-normed',
         'normed',
+    ),
+    '0-pasted': Arm(
+        '0-normed + pasted objects', '0-normed', 'normed-pasted', 'normed', unlabeled=False
+    ),
+    '3-pasted': Arm('3-shipped + pasted objects', '3-shipped', 'normed-pasted', 'normed'),
+    '7-pasted': Arm(
+        '7-shipped + pasted objects', '7-shipped', 'similarity-normed-pasted', 'normed'
     ),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
     '2-seesaw': Arm('2 with Seesaw loss', '2', 'similarity-seesaw', 'seesaw', unlabeled=False),
@@ -199,9 +207,12 @@ def burn_in_config(cfg: Config, preset: Preset) -> Config:
 
 
 def stem_config(cfg: Config, preset: Preset) -> Config:
-    """The first iterations of an arm's config, in which its head does not smooth yet."""
+    """The first iterations of an arm's config: no head smooths yet, and nothing is pasted."""
     short = copy.deepcopy(cfg)
     short.train_cfg.max_iters = preset.stem_iters
+    datasets = short.train_dataloader.dataset.datasets
+    if datasets[0].type.endswith('RareCopyPasteDataset'):
+        datasets[0] = datasets[0].dataset
     head = short.model.detector.roi_head.bbox_head
     if head.type.endswith('SmoothedCEHead'):
         head.smoothing_mode = 'none'

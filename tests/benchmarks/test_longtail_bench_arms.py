@@ -163,7 +163,7 @@ def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
         assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
 
 
-@pytest.mark.parametrize(('stage', 'parts'), [('stem', 5), ('burn_in', 15)])
+@pytest.mark.parametrize(('stage', 'parts'), [('stem', 5), ('burn_in', 17)])
 def test_a_shared_part_is_the_same_supervised_training(
     configs: dict[str, Config], stage: str, parts: int
 ) -> None:

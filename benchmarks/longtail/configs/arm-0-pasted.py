@@ -1,0 +1,12 @@
+"""Arm 0-pasted: arm 0-normed + labelled objects pasted into labelled images, rare ones more often."""
+
+_base_ = './arm-0-normed.py'
+
+train_dataloader = dict(
+    dataset=dict(
+        datasets=[
+            dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=_base_.labeled_dataset),
+            _base_.unlabeled_dataset,
+        ]
+    )
+)
