@@ -1,4 +1,4 @@
-"""Arm 0-pasted: arm 0-normed + labelled objects pasted into labelled images, rare ones more often."""
+"""Arm 0-pasted: arm 0-normed + labelled objects pasted into labelled images, rare ones more."""
 
 _base_ = './arm-0-normed.py'
 

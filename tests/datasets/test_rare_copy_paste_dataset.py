@@ -1,0 +1,329 @@
+"""RareCopyPasteDataset on images whose colours tell which object a pixel belongs to."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS as MMDET_DATASETS
+
+from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.rare_copy_paste_dataset import MIN_VISIBLE, RareCopyPasteDataset
+from mmdet_softpl.engine.training_sets import is_labelled, leaves
+from mmdet_softpl.registry import DATASETS
+
+CLASSES = ('frequent', 'common', 'rare')
+# Level of the blue channel of a class; green is the object's own.
+BLUE = (80, 160, 240)
+LOAD = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
+]
+
+
+class Album:
+    """A COCO json with its images; objects are rectangles."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        categories = [dict(id=10 * (i + 1), name=name) for i, name in enumerate(CLASSES)]
+        self.content: dict[str, Any] = dict(images=[], annotations=[], categories=categories)
+
+    def add(self, width: int, height: int, *objects: tuple[int, int, int, int, int]) -> None:
+        """An image with objects (label, x, y, w, h)."""
+        number = len(self.content['images']) + 1
+        pixels = np.full((height, width, 3), 20, dtype=np.uint8)
+        image = dict(id=number, file_name=f'{number}.png', width=width, height=height)
+        self.content['images'].append(image)
+        for label, x, y, w, h in objects:
+            pixels[y : y + h, x : x + w, 0] = BLUE[label]
+            self.content['annotations'].append(
+                dict(
+                    id=len(self.content['annotations']) + 1,
+                    image_id=number,
+                    category_id=10 * (label + 1),
+                    # A little larger than the mask, as people draw them.
+                    bbox=[x - 0.25, y - 0.25, w + 0.5, h + 0.5],
+                    area=w * h,
+                    iscrowd=0,
+                    segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
+                )
+            )
+        cv2.imwrite(str(self.folder / image['file_name']), pixels)
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        path = self.folder / 'labelled.json'
+        path.write_text(json.dumps(self.content))
+        return (
+            dict(
+                type='mmdet.CocoDataset',
+                ann_file=str(path),
+                data_prefix=dict(img=str(self.folder)),
+                metainfo=dict(classes=CLASSES),
+                pipeline=LOAD,
+            )
+            | changes
+        )
+
+    def dataset(self, **changes: Any) -> RareCopyPasteDataset:
+        return RareCopyPasteDataset(self.config(), **changes)
+
+
+@pytest.fixture()
+def album(tmp_path: Path) -> Album:
+    """Eight frequent objects, two common ones, a rare one; an image of its own each."""
+    made = Album(tmp_path)
+    for label, number in enumerate((8, 2, 1)):
+        for i in range(number):
+            made.add(40, 30, (label, 3 + i, 5, 10, 8))
+    return made
+
+
+def seeded(dataset: RareCopyPasteDataset, index: int, seed: int) -> dict[str, Any]:
+    np.random.seed(seed)
+    return dataset[index]
+
+
+def test_registered_under_both_names() -> None:
+    assert DATASETS.get('RareCopyPasteDataset') is RareCopyPasteDataset
+    assert MMDET_DATASETS.get('mmdet_softpl.RareCopyPasteDataset') is RareCopyPasteDataset
+
+
+def test_masks_boxes_and_labels_are_those_of_the_pixels(album: Album) -> None:
+    dataset = album.dataset(scale_range=(1.0, 1.0))
+    seen: Counter[int] = Counter()
+    for seed in range(60):
+        results = seeded(dataset, seed % len(dataset), seed)
+        masks, labels = results['gt_masks'].masks, results['gt_bboxes_labels']
+        boxes = results['gt_bboxes'].tensor.numpy()
+        assert len(masks) == len(labels) == len(boxes) == len(results['gt_ignore_flags'])
+        assert not results['gt_ignore_flags'].any()
+        seen[len(masks)] += 1
+        # Of two objects the upper one has the pixel.
+        assert masks.sum(0).max() == 1
+        for mask, label, box in zip(masks, labels, boxes, strict=True):
+            assert (results['img'][mask > 0] == (BLUE[label], 20, 20)).all()
+            rows, columns = np.nonzero(mask)
+            tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            margin = np.abs(box - tight)
+            # As annotated where the object is whole, else the mask's.
+            assert (margin == 0).all() or ((margin == 0.25).all() and mask.sum() == 80)
+        if len(masks) == 4:
+            # None was forgotten, so the rest is background.
+            assert (results['img'][masks.sum(0) == 0] == 20).all()
+    # 0 to 3 objects are pasted.
+    assert set(seen) <= {1, 2, 3, 4} and min(seen[n] for n in (1, 2, 3, 4)) > 3
+
+
+def test_without_pasting_the_image_is_the_hosts(album: Album) -> None:
+    dataset, host = (
+        album.dataset(),
+        CocoDataset(**{k: v for k, v in album.config().items() if k != 'type'}),
+    )
+    untouched = 0
+    for seed in range(20):
+        results, expected = seeded(dataset, 3, seed), host[3]
+        if len(results['gt_bboxes']) == 1 and (results['img'] == expected['img']).all():
+            untouched += 1
+            assert (results['gt_masks'].masks == expected['gt_masks'].masks).all()
+            assert (results['gt_bboxes'].tensor == expected['gt_bboxes'].tensor).all()
+    assert 0 < untouched < 20
+
+
+@pytest.mark.parametrize(
+    ('balance', 'expected'),
+    [(0.0, (8, 2, 1)), (1.0, (1, 1, 1)), (0.5, (8**0.5, 2**0.5, 1))],
+)
+def test_how_often_a_class_is_drawn(
+    album: Album, balance: float, expected: tuple[float, ...]
+) -> None:
+    # A large empty image: what is pasted does not cover what is there.
+    album.add(400, 300)
+    dataset = album.dataset(balance=balance, scale_range=(0.1, 0.1))
+    drawn: Counter[int] = Counter()
+    for seed in range(400):
+        drawn.update(seeded(dataset, len(dataset) - 1, seed)['gt_bboxes_labels'].tolist())
+    total, share = sum(drawn.values()), np.array(expected) / sum(expected)
+    for label in range(3):
+        deviation = (share[label] * (1 - share[label]) * total) ** 0.5
+        assert abs(drawn[label] - total * share[label]) < 4 * deviation
+
+
+def test_objects_keep_their_share_of_the_image(tmp_path: Path) -> None:
+    album = Album(tmp_path)
+    album.add(80, 60, (2, 10, 10, 20, 12))
+    album.add(40, 30)
+    dataset = album.dataset(scale_range=(1.0, 1.0), max_num_pasted=1)
+    sizes = set()
+    for seed in range(20):
+        for mask in seeded(dataset, 1, seed)['gt_masks'].masks:
+            rows, columns = np.nonzero(mask)
+            sizes.add((np.ptp(columns) + 1, np.ptp(rows) + 1))
+    assert sizes == {(10, 6)}
+
+
+def test_an_object_fits_into_the_image(tmp_path: Path) -> None:
+    album = Album(tmp_path)
+    album.add(80, 20, (1, 0, 5, 80, 10))
+    # As large, but upright: the object would be twice as long as it is wide.
+    album.add(20, 80)
+    dataset = album.dataset(max_num_pasted=1, scale_range=(1.0, 3.0))
+    masks = [m for seed in range(20) for m in seeded(dataset, 1, seed)['gt_masks'].masks]
+    assert masks and all(mask.any(0).all() for mask in masks)
+
+
+def test_hidden_objects_are_forgotten(tmp_path: Path) -> None:
+    album = Album(tmp_path)
+    album.add(40, 30, (0, 10, 10, 10, 10), (1, 30, 20, 2, 2))
+    dataset = album.dataset(max_num_pasted=3, balance=0.0, scale_range=(1.0, 3.0))
+    gone = partly = 0
+    for seed in range(200):
+        results = seeded(dataset, 0, seed)
+        for mask, label in zip(results['gt_masks'].masks, results['gt_bboxes_labels'], strict=True):
+            assert mask.any()
+            partly += label == 0 and mask.sum() < 100
+        # The small one is whole, or the rest of it is at least two pixels.
+        own = results['gt_masks'].masks[:, 20:22, 30:32][results['gt_bboxes_labels'] == 1]
+        assert all(m.sum() == 0 or m.sum() >= MIN_VISIBLE * 4 for m in own)
+        gone += 1 not in results['gt_bboxes_labels']
+    assert gone > 5 and partly > 5
+
+
+def test_crowds_are_not_pasted_and_keep_what_is_left_of_them(tmp_path: Path) -> None:
+    album = Album(tmp_path)
+    album.add(40, 30, (0, 0, 0, 40, 30), (1, 4, 4, 6, 6))
+    album.content['annotations'][0]['iscrowd'] = 1
+    dataset = album.dataset(scale_range=(1.0, 1.0))
+    pasted = 0
+    for seed in range(20):
+        results = seeded(dataset, 0, seed)
+        labels, ignored = results['gt_bboxes_labels'], results['gt_ignore_flags']
+        assert (labels == 0).sum() == 1 and ignored.tolist() == (labels == 0).tolist()
+        pasted += len(labels) > 2
+    assert pasted
+
+
+def test_an_outline_of_two_points_is_not_pasted(tmp_path: Path) -> None:
+    album = Album(tmp_path)
+    album.add(40, 30, (0, 5, 5, 10, 10))
+    album.add(40, 30)
+    album.content['annotations'][0]['segmentation'] = [[5, 5, 15, 15]]
+    dataset = album.dataset()
+    assert all(len(seeded(dataset, 1, seed)['gt_bboxes']) == 0 for seed in range(10))
+
+
+def test_draws_go_by_the_seed_also_after_a_copy(album: Album) -> None:
+    dataset = album.dataset()
+    copy = pickle.loads(pickle.dumps(dataset))
+    first, again, other = (seeded(d, 0, s) for d, s in ((dataset, 1), (copy, 1), (dataset, 2)))
+    assert (first['img'] == again['img']).all()
+    assert (first['img'] != other['img']).any()
+
+
+def test_other_wrappers_go_around(album: Album) -> None:
+    inner = dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=album.config())
+    config = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=inner)
+    dataset = MMDET_DATASETS.build(config)
+    host = MMDET_DATASETS.build(
+        dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
+    )
+    assert len(dataset) == len(host) > 11
+    assert [dataset.get_cat_ids(i) for i in range(len(host))] == [
+        host.get_cat_ids(i) for i in range(len(host))
+    ]
+    assert dataset.metainfo['classes'] == CLASSES
+    sizes = {len(dataset[i]['gt_bboxes']) for i in range(len(dataset))}
+    assert max(sizes) > 1
+    # What looks at the sets of a training finds the labelled one.
+    (leaf,) = leaves(dataset)
+    assert is_labelled(leaf)
+    (found,) = configured_sets(dict(train_dataloader=dict(dataset=config)))
+    assert found.role == 'labelled' and found.ann_file.endswith('labelled.json')
+    assert found.with_masks and found.oversample_thr == 0.5
+
+
+def test_lazy_init(album: Album) -> None:
+    dataset = album.dataset(lazy_init=True)
+    dataset.full_init()
+    dataset.full_init()
+    assert len(dataset) == 11 and dataset.get_data_info(10)['instances'][0]['bbox_label'] == 2
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        (dict(max_num_pasted=0), 'max_num_pasted must lie in [1, inf), got 0'),
+        (dict(max_num_pasted=1.5), 'max_num_pasted must be a whole number, got 1.5'),
+        (dict(balance=1.5), 'balance must lie in [0, 1], got 1.5'),
+        (dict(scale_range=(0.0, 1.0)), 'scale_range[0] must lie in (0, inf), got 0.0'),
+        (dict(scale_range=(2.0, 1.0)), 'scale_range[1] must lie in [2, inf), got 1.0'),
+    ],
+)
+def test_values_out_of_range(album: Album, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        album.dataset(**changes)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('pipeline', 'said'),
+    [
+        ([LOAD[0]], 'has no LoadAnnotations'),
+        ([LOAD[0], dict(type='mmdet.LoadAnnotations', with_bbox=True)], 'with_mask=True'),
+        ([LOAD[0], {**LOAD[1], 'poly2mask': False}], 'poly2mask must not be False'),
+        ([LOAD[0], {**LOAD[1], 'with_seg': True}], 'with_seg'),
+    ],
+)
+def test_pipelines_without_what_is_needed(album: Album, pipeline: list[dict], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        RareCopyPasteDataset(album.config(pipeline=pipeline))
+    assert 'labelled.json' in str(error.value) or 'with_seg' in said
+
+
+def test_nothing_to_paste(tmp_path: Path) -> None:
+    album = Album(tmp_path)
+    album.add(40, 30)
+    with pytest.raises(ValueError, match=r'labelled\.json has no object with a mask'):
+        album.dataset()
+
+
+def test_a_wrapper_within(album: Album) -> None:
+    inner = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
+    with pytest.raises(TypeError, match='put the wrapper ClassBalancedDataset around Rare'):
+        RareCopyPasteDataset(inner)
+
+
+def test_photos(coco_tiny: Path) -> None:
+    """Real outlines, crowds and sizes: nothing but the pasted object changes."""
+    config = dict(
+        type='mmdet.CocoDataset',
+        ann_file=str(coco_tiny / 'instances_train2017.json'),
+        data_prefix=dict(img=str(coco_tiny / 'train2017')),
+        pipeline=LOAD,
+    )
+    dataset, host = RareCopyPasteDataset(config, max_num_pasted=1), MMDET_DATASETS.build(config)
+    pasted = 0
+    for index in range(0, len(host), 4):
+        results, expected = seeded(dataset, index, index), host[index]
+        masks, own = results['gt_masks'].masks, expected['gt_masks'].masks
+        same = (results['img'] == expected['img']).all(2)
+        if same.all():
+            assert (masks == own).all()
+            continue
+        pasted += 1
+        new = masks[-1] > 0
+        assert same[~new].all() and not masks[:-1, new].any()
+        left_over = own * (1 - masks[-1])
+        kept = left_over.sum((1, 2)) >= MIN_VISIBLE * own.sum((1, 2))
+        assert (masks[:-1] == left_over[kept]).all()
+        assert (results['gt_bboxes_labels'][:-1] == expected['gt_bboxes_labels'][kept]).all()
+        crowds = results['gt_ignore_flags'][:-1] == expected['gt_ignore_flags'][kept]
+        assert crowds.all() and not results['gt_ignore_flags'][-1]
+    assert pasted >= 5
