@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
+from mmdet_softpl.datasets.rare_copy_paste_dataset import RareCopyPasteDataset
 from mmdet_softpl.engine import BurnInMeanTeacherHook, RareBoostPseudoLabeler
 from mmdet_softpl.models import SmoothedCEHead
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
@@ -35,6 +36,7 @@ def shipped() -> dict[str, Any]:
     return {
         'CalibratedSoftTeacher': cfg.model.semi_train_cfg,
         'SmoothedCEHead': cfg.model.detector.roi_head.bbox_head,
+        'RareCopyPasteDataset': cfg.train_dataloader.dataset.datasets[0].dataset,
         **hooks,
     }
 
@@ -46,6 +48,7 @@ def shipped() -> dict[str, Any]:
         ('RareBoostPseudoLabeler', defaults_of(RareBoostPseudoLabeler)),
         ('BurnInMeanTeacherHook', defaults_of(BurnInMeanTeacherHook)),
         ('SmoothedCEHead', defaults_of(SmoothedCEHead)),
+        ('RareCopyPasteDataset', defaults_of(RareCopyPasteDataset)),
     ],
 )
 def test_every_setting(name: str, defaults: dict[str, Any], shipped: dict[str, Any]) -> None:

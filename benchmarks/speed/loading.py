@@ -64,9 +64,9 @@ def loader_of(root: Path, batch_size: int, workers: int) -> Any:
     """The training loader of the config on the images of ``root``."""
     cfg = Config.fromfile(config_path(CONFIG))
     loader = cfg.train_dataloader
-    labelled, unlabelled = loader.dataset.datasets
+    pasted, unlabelled = loader.dataset.datasets
     common = dict(data_root=f'{root}/', metainfo=dict(classes=('part',)))
-    labelled.update(common, ann_file='train.json', data_prefix=dict(img='labelled/'))
+    pasted.dataset.update(common, ann_file='train.json', data_prefix=dict(img='labelled/'))
     unlabelled.update(common, ann_file='', data_prefix=dict(img='unlabelled/'))
     loader.sampler.batch_size = batch_size
     # One pass ends with the processes, whose time counts when they have ended.

@@ -55,12 +55,16 @@ class RareCopyPasteDataset:
         max_num_pasted: int = 3,
         balance: float = 1.0,
         scale_range: tuple[float, float] = (0.7, 1.4),
-        lazy_init: bool = False,
     ) -> None:
         name = type(self).__name__
         check_range(name, 'max_num_pasted', max_num_pasted, 1, None, whole=True)
         check_range(name, 'balance', balance, 0, 1)
-        low, high = scale_range
+        try:
+            low, high = scale_range
+        except (TypeError, ValueError):
+            raise ValueError(
+                f'{name}: scale_range must be two factors, got {scale_range!r}.'
+            ) from None
         check_range(name, 'scale_range[0]', low, 0, None, include_lower=False)
         check_range(name, 'scale_range[1]', high, low, None)
         self.max_num_pasted = max_num_pasted
@@ -75,9 +79,13 @@ class RareCopyPasteDataset:
             )
         self._load = _loading_steps(self.dataset, name)
         self.dataset.pipeline.transforms.insert(len(self._load.transforms), self._paste_objects)
-        self._fully_initialized = False
-        if not lazy_init:
-            self.full_init()
+        self.dataset.full_init()
+        self._objects, self._shares = _objects_by_weight(self.dataset, self.balance)
+        if len(self._objects) == 0:
+            raise ValueError(
+                f'{name}: {self.dataset.ann_file} has no object with a mask that could be pasted; '
+                'take the wrapper away.'
+            )
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -85,21 +93,7 @@ class RareCopyPasteDataset:
         return self.dataset.metainfo
 
     def full_init(self) -> None:
-        """Read the annotations; done once.
-
-        Raises:
-            ValueError: No image has an object with a mask.
-        """
-        if self._fully_initialized:
-            return
-        self.dataset.full_init()
-        self._objects, self._shares = _objects_by_weight(self.dataset, self.balance)
-        if len(self._objects) == 0:
-            raise ValueError(
-                f'{type(self).__name__}: {self.dataset.ann_file} has no object with a mask that '
-                'could be pasted; take the wrapper away.'
-            )
-        self._fully_initialized = True
+        """Nothing is left to do; wrappers around this one call it."""
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Of the image ``idx``, with its own objects."""

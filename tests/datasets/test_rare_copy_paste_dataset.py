@@ -249,9 +249,9 @@ def test_other_wrappers_go_around(album: Album) -> None:
     assert found.with_masks and found.oversample_thr == 0.5
 
 
-def test_lazy_init(album: Album) -> None:
-    dataset = album.dataset(lazy_init=True)
-    dataset.full_init()
+def test_what_wrappers_ask_for(album: Album) -> None:
+    dataset = album.dataset()
+    # mmengine's wrappers call it once more.
     dataset.full_init()
     assert len(dataset) == 11 and dataset.get_data_info(10)['instances'][0]['bbox_label'] == 2
 
@@ -263,6 +263,7 @@ def test_lazy_init(album: Album) -> None:
         (dict(max_num_pasted=1.5), 'max_num_pasted must be a whole number, got 1.5'),
         (dict(balance=1.5), 'balance must lie in [0, 1], got 1.5'),
         (dict(scale_range=(0.0, 1.0)), 'scale_range[0] must lie in (0, inf), got 0.0'),
+        (dict(scale_range=1.0), 'scale_range must be two factors, got 1.0'),
         (dict(scale_range=(2.0, 1.0)), 'scale_range[1] must lie in [2, inf), got 1.0'),
     ],
 )

@@ -173,8 +173,10 @@ def test_recipe_is_what_its_name_says(name: str) -> None:
     assert labeled == dataset.data_root + dataset.ann_file
     assert cfg.val_evaluator.labeled_ann_file == cfg.test_evaluator.labeled_ann_file == labeled
     source, unlabeled = cfg.train_dataloader.dataset.datasets
-    assert source.get('dataset', source) == dataset
     assert (source.type == 'ClassBalancedDataset') == (classes == 1203)
+    pasted = source.dataset if classes == 1203 else source
+    assert pasted.type == 'mmdet_softpl.RareCopyPasteDataset' and pasted.dataset == dataset
+    assert pasted.get('balance', 1.0) == (0.5 if classes == 1203 else 1.0)
     assert unlabeled == cfg.unlabeled_dataset
 
 

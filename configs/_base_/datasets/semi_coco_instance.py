@@ -109,6 +109,9 @@ labeled_dataset = dict(
     backend_args=backend_args,
 )
 
+# Objects of labelled images are pasted into other labelled images, rare classes more often.
+pasted_dataset = dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=labeled_dataset)
+
 # A folder. With `ann_file` it takes the images of a json instead.
 unlabeled_dataset = dict(
     type='mmdet_softpl.UnlabeledImageDataset',
@@ -130,7 +133,7 @@ train_dataloader = dict(
     dataset=dict(
         type='ConcatDataset',
         ignore_keys=['classes', 'palette'],
-        datasets=[labeled_dataset, unlabeled_dataset],
+        datasets=[pasted_dataset, unlabeled_dataset],
     ),
 )
 
