@@ -657,3 +657,13 @@ def test_keeps_the_ap_of_each_class(data, write, iou_type, capsys):
     assert (ours == -1).any() and (ours > 0.02).any()
     assert ours[ours > -1].mean() == pytest.approx(values[f'{iou_type}_AP'])
     assert torch.equal(evaluation['reliability'], metric.reliability)
+
+
+def test_the_order_of_the_images_does_not_matter(data, write):
+    """Several ranks take turns with the images, and a loader may go through them in any order."""
+    dataset = data.dataset(5)
+    samples, path = data.predictions(dataset, 5), write(dataset)
+    expected, _ = evaluate(samples, data.class_names, ann_file=path)
+    found, _ = evaluate(samples[::-1], data.class_names, ann_file=path)
+    assert found['ece'] > 0
+    assert found == pytest.approx(expected, nan_ok=True)
