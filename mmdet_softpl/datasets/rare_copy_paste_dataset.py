@@ -42,6 +42,7 @@ class RareCopyPasteDataset:
             ``n ** -balance``, in [0, 1]. 0: all objects alike. 1: all classes alike. 0.5: as
             repeat factors have it (arXiv 1908.03195, appendix).
         scale_range: Least and largest factor of an object's size, > 0.
+        lazy_init: Wait with what is read of the annotations for ``full_init``.
 
     Raises:
         TypeError: ``dataset`` is another wrapper.
@@ -55,6 +56,7 @@ class RareCopyPasteDataset:
         max_num_pasted: int = 3,
         balance: float = 1.0,
         scale_range: tuple[float, float] = (0.7, 1.4),
+        lazy_init: bool = False,
     ) -> None:
         name = type(self).__name__
         check_range(name, 'max_num_pasted', max_num_pasted, 1, None, whole=True)
@@ -79,13 +81,9 @@ class RareCopyPasteDataset:
             )
         self._load = _loading_steps(self.dataset, name)
         self.dataset.pipeline.transforms.insert(len(self._load.transforms), self._paste_objects)
-        self.dataset.full_init()
-        self._objects, self._shares = _objects_by_weight(self.dataset, self.balance)
-        if len(self._objects) == 0:
-            raise ValueError(
-                f'{name}: {self.dataset.ann_file} has no object with a mask that could be pasted; '
-                'take the wrapper away.'
-            )
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -93,7 +91,21 @@ class RareCopyPasteDataset:
         return self.dataset.metainfo
 
     def full_init(self) -> None:
-        """Nothing is left to do; wrappers around this one call it."""
+        """Read the annotations; done once.
+
+        Raises:
+            ValueError: No image has an object with a mask.
+        """
+        if self._fully_initialized:
+            return
+        self.dataset.full_init()
+        self._objects, self._shares = _objects_by_weight(self.dataset, self.balance)
+        if len(self._objects) == 0:
+            raise ValueError(
+                f'{type(self).__name__}: {self.dataset.ann_file} has no object with a mask that '
+                'could be pasted; take the wrapper away.'
+            )
+        self._fully_initialized = True
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Of the image ``idx``, with its own objects."""

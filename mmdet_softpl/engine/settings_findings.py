@@ -56,6 +56,7 @@ def settings_findings(
             *_hooks(cfg, sets),
             *_mean_teacher(cfg),
             *_pipelines(cfg),
+            *_pasting((cfg.get('train_dataloader') or {}).get('dataset')),
             *_validation(cfg),
         ]
     if findings:
@@ -160,6 +161,22 @@ def _pipelines(cfg: Mapping[str, Any]) -> Iterator[Finding]:
                 continue  # As above.
             except Exception as error:
                 yield _error(subject, error)
+
+
+def _pasting(dataset: Any) -> Iterator[Finding]:
+    if not isinstance(dataset, Mapping):
+        return
+    inner = dataset.get('dataset')
+    if isinstance(inner, Mapping) and type_name(dataset.get('type')) == 'RareCopyPasteDataset':
+        try:
+            unread = dict(copy.deepcopy(inner), lazy_init=True)
+            DATASETS.build(dict(copy.deepcopy(dataset), dataset=unread, lazy_init=True))
+        except FileNotFoundError:
+            return  # As above.
+        except Exception as error:
+            yield _error('train_dataloader, RareCopyPasteDataset', error)
+    for child in (inner, *(dataset.get('datasets') or ())):
+        yield from _pasting(child)
 
 
 def _mean_teacher(cfg: Mapping[str, Any]) -> Iterator[Finding]:

@@ -250,8 +250,11 @@ def test_other_wrappers_go_around(album: Album) -> None:
 
 
 def test_what_wrappers_ask_for(album: Album) -> None:
-    dataset = album.dataset()
-    # mmengine's wrappers call it once more.
+    config = album.config()
+    Path(config['ann_file']).rename(album.folder / 'later.json')
+    dataset = RareCopyPasteDataset(dict(config, lazy_init=True), lazy_init=True)
+    (album.folder / 'later.json').rename(config['ann_file'])
+    dataset.full_init()
     dataset.full_init()
     assert len(dataset) == 11 and dataset.get_data_info(10)['instances'][0]['bbox_label'] == 2
 

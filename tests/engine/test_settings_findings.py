@@ -119,6 +119,27 @@ def test_pipelines(config: Config, step: dict, words: list[str]) -> None:
     assert all(word in finding.detail for word in words)
 
 
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (dict(balance=2), ['balance', '[0, 1]', '2']),
+        (dict(balanse=1), ['balanse']),
+        ({}, ['with_mask=True', 'instances_train2017.json']),
+    ],
+)
+def test_pasting(config: Config, changes: dict, words: list[str]) -> None:
+    cfg = copy.deepcopy(config)
+    balanced = cfg.train_dataloader.dataset.datasets[0]
+    pasted = dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=balanced.dataset)
+    balanced.dataset = {**pasted, **changes}
+    if not changes:
+        assert [f for f in found(cfg) if f.severity == ERROR] == []
+        balanced.dataset.dataset.pipeline[1].with_mask = False
+        cfg.model.detector.roi_head.pop('mask_head')
+    refused = [f for f in found(cfg) if f.severity == ERROR and 'Paste' in f.subject]
+    assert len(refused) == 1 and all(word in refused[0].detail for word in words)
+
+
 def test_a_list_of_hooks_that_lost_the_mean_teacher(config: Config) -> None:
     cfg = copy.deepcopy(config)
     cfg.custom_hooks = [dict(type='EMAHook')]
