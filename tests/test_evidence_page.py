@@ -82,6 +82,19 @@ def test_common_practice() -> None:
             assert cell == (measured or 'not measured'), arm
 
 
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_pasted_objects(page: Path, table: Table) -> None:
+    """AP / APr of seed 2 without and with pasted objects."""
+    head = '| seed 2, mask AP / APr on `test` | as above | with pasted objects |'
+    rows = rows_below(page, head)
+    assert len(rows) == 3
+    for title, *cells in rows:
+        arms = re.findall(r'\(arms (\S+), (\S+)\)', title)[0]
+        for arm, cell in zip(arms, cells, strict=True):
+            known = 2 in table.by_seed(arm, 'test', 'segm_AP')
+            assert cell == (scores_of(table, arm, 'test', 2) if known else 'not measured'), arm
+
+
 def test_labelled_images() -> None:
     """AP / APr of seed 2 by number of labelled images."""
     records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())

@@ -35,8 +35,13 @@ def test_snippet_builds(name: str, tmp_path: Path, repository: Path) -> None:
     path = tmp_path / f'{name}.py'
     path.write_text(BLOCKS[name])
     cfg = Config.fromfile(path)
-    used = str(cfg.model) + str(cfg.get('custom_hooks', ''))
-    ours = ('SmoothedCEHead', 'RareBoostPseudoLabeler', 'CalibratedSoftTeacher')
+    used = str(cfg.model) + str(cfg.get('custom_hooks', '')) + str(cfg.train_dataloader)
+    ours = (
+        'SmoothedCEHead',
+        'RareBoostPseudoLabeler',
+        'CalibratedSoftTeacher',
+        'RareCopyPasteDataset',
+    )
     assert any(module in used for module in ours)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(shrink_model(cfg.model))

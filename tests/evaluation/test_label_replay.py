@@ -20,7 +20,12 @@ from mmdet_softpl.evaluation.label_replay import (
     replay,
 )
 from mmdet_softpl.evaluation.teacher_dump import dump_teacher
-from mmdet_softpl.functional import calibration_table, per_class_thresholds, score_histogram
+from mmdet_softpl.functional import (
+    FREQUENT,
+    calibration_table,
+    per_class_thresholds,
+    score_histogram,
+)
 from mmdet_softpl.models.class_state import CONFIDENCE_BINS, SCORE_BINS
 from mmdet_softpl.models.teacher_labels import (
     LabelingCfg,
@@ -217,3 +222,23 @@ def test_images_without_anything() -> None:
     assert len(found.scores) == 0
     assert found.objects.sum() > 0
     assert found.state.thresholds.tolist() == pytest.approx([0.7] * 5)
+
+
+def test_sets_that_do_not_name_all_objects_align_otherwise() -> None:
+    """Of federated sets nothing says how many frequent labels there should be."""
+    dump = tiny_labelling.made_up_dump()
+
+    def boosts(**changes: bool) -> torch.Tensor:
+        found = replay(dump, LabelSettings(), replace(STATISTICS, **changes), LabelingCfg())
+        return found.state.boosts
+
+    plain, federated = boosts(), boosts(federated=True)
+    start = initial_state(LabelSettings(), STATISTICS)
+    frequent = start.groups == FREQUENT
+    assert 0 < int(frequent.sum()) < len(frequent)
+    assert torch.equal(federated[frequent], start.boosts[frequent])
+    assert not torch.allclose(plain[frequent], start.boosts[frequent], rtol=1e-3)
+    assert not torch.allclose(federated[~frequent], start.boosts[~frequent], rtol=1e-3)
+    # Where images say nothing of some classes, what is wanted also goes by the images.
+    partial = boosts(federated=True, partial=True)
+    assert not torch.allclose(partial[~frequent], federated[~frequent], rtol=1e-3)
