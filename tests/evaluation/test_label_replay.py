@@ -242,3 +242,54 @@ def test_sets_that_do_not_name_all_objects_align_otherwise() -> None:
     # Where images say nothing of some classes, what is wanted also goes by the images.
     partial = boosts(federated=True, partial=True)
     assert not torch.allclose(partial[~frequent], federated[~frequent], rtol=1e-3)
+
+
+def test_crowds_are_no_objects_and_judge_nothing() -> None:
+    dump = tiny_labelling.made_up_dump(20)
+    settings = LabelSettings(threshold_mode='fixed')
+    plain = replay(dump, settings, STATISTICS, LabelingCfg())
+    images = list(dump.images)
+    one = int(plain.image[plain.correct][0])
+    crowd = torch.ones_like(images[one].truth.crowd)
+    images[one] = replace(images[one], truth=replace(images[one].truth, crowd=crowd))
+    found = replay(replace(dump, images=tuple(images)), settings, STATISTICS, LabelingCfg())
+    assert plain.objects[one].sum() > 0 and found.objects[one].sum() == 0
+    assert found.objects.sum() == plain.objects.sum() - plain.objects[one].sum()
+    rows = (plain.image == one) & plain.correct
+    assert not found.judged[rows].any() and plain.judged.all()
+    counted = found.reliability()[0].sum()
+    assert float(counted) == float(found.judged.sum()) < float(plain.reliability()[0].sum())
+
+
+def test_the_limit_of_an_image_holds_in_a_replay() -> None:
+    dump = tiny_labelling.made_up_dump(20)
+    settings = LabelSettings(threshold_mode='fixed', fixed_thr=0.3, align_rate=0.0)
+    plain, found = (
+        replay(dump, settings, STATISTICS, LabelingCfg(max_per_img=limit)) for limit in (100, 2)
+    )
+    counts = torch.bincount(found.image, minlength=20)
+    assert counts.max() == 2 < torch.bincount(plain.image).max()
+    # Kept labels go first.
+    kept = torch.bincount(plain.image[plain.kept], minlength=20).clamp(max=2)
+    assert torch.equal(torch.bincount(found.image[found.kept], minlength=20), kept)
+
+
+def test_thresholds_go_by_weighted_detections() -> None:
+    dump = tiny_labelling.made_up_dump()
+    settings = LabelSettings(thr_range=(0.0, 1.0), alpha=0.5, align_rate=0.0)
+    weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.01])
+    plain = replay(dump, settings, STATISTICS, LabelingCfg()).state.thresholds
+    found = replay(
+        dump, settings, STATISTICS, LabelingCfg(), object_weights=weights
+    ).state.thresholds
+    # Of the last class there are hardly any detections left: too few for a threshold of its own.
+    assert abs(found[4] - plain[4]) > 0.05
+
+
+def test_calibration_of_a_fold_may_raise_what_is_held_out() -> None:
+    dump = tiny_labelling.made_up_dump(overconfident=0.4)
+    found = replay(dump, HISTOGRAM, STATISTICS, LabelingCfg())
+    folds = torch.arange(40) % 2 == 1
+    raised = cross_calibrated(found, HISTOGRAM, folds) > found.scores + 0.05
+    without = cross_calibrated(found, replace(HISTOGRAM, held_out=False), folds)
+    assert raised.any() and (without <= found.scores + 1e-6).all()
