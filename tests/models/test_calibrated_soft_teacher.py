@@ -113,6 +113,20 @@ def test_calibration_follows_the_reliability() -> None:
     assert state.new_reliability.sum() == 0
 
 
+@pytest.mark.parametrize(('held_out', 'decay'), [(False, 0.5), (True, 0.0)])
+def test_what_a_refresh_keeps_of_earlier_counts(held_out: bool, decay: float) -> None:
+    """Of labelled batches half of it; a held-out part is counted whole every time."""
+    model = tiny_teacher()
+    model.held_out = held_out
+    state = model.class_state
+    first, second = (torch.rand_like(state.reliability) for _ in range(2))
+    for counts in (first, second):
+        state.new_reliability.copy_(counts)
+        model.refresh_calibration()
+        assert not state.new_reliability.any()
+    torch.testing.assert_close(state.reliability, decay * first + second)
+
+
 @pytest.mark.parametrize('held_out', [False, True])
 @pytest.mark.parametrize('mode', ['histogram', 'temperature'])
 def test_only_held_out_images_may_raise_a_score(mode: str, held_out: bool) -> None:
