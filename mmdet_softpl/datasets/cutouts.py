@@ -24,13 +24,19 @@ class Cutout:
     image: np.ndarray
     mask: np.ndarray
 
-    def resized(self, factor: float) -> Cutout:
-        """Height and width times ``factor`` > 0, at least one pixel each."""
+    def resized(self, factor: float) -> Cutout | None:
+        """Height and width times ``factor`` > 0; None where nothing is left of the object."""
         h, w = (max(round(side * factor), 1) for side in self.mask.shape)
-        mask = mmcv.imresize(self.mask.astype(np.uint8), (w, h), interpolation='nearest')
-        image = mmcv.imresize(self.image, (w, h))
+        if (h, w) == self.mask.shape:
+            return self
+        # The share of the object in each new pixel: thin objects would slip through a grid.
+        how = 'area' if factor < 1 else 'bilinear'
+        share = mmcv.imresize(
+            self.mask.astype(np.float32), (w, h), interpolation=how, backend='cv2'
+        )
+        image = mmcv.imresize(self.image, (w, h), interpolation=how, backend='cv2')
         # A single channel is lost on the way.
-        return Cutout(image.reshape(h, w, *self.image.shape[2:]), mask.astype(bool))
+        return cut_out(image.reshape(h, w, *self.image.shape[2:]), share >= 0.5)
 
     def mirrored(self) -> Cutout:
         """Left and right exchanged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ from mmcv.transforms import Compose
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmdet.structures.mask import BitmapMasks
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, force_full_init
 
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.registry import DATASETS
@@ -35,8 +36,8 @@ class RareCopyPasteDataset:
     Wrap the data set itself; ``ClassBalancedDataset`` and the like go around this wrapper.
 
     Args:
-        dataset: Labelled data set, or its config. Its pipeline must load masks as bitmaps
-            (``LoadAnnotations(with_mask=True)``).
+        dataset: Labelled data set, which stays as it is, or its config. Its pipeline must load
+            masks as bitmaps (``LoadAnnotations(with_mask=True)``).
         max_num_pasted: Most objects that an image gets, >= 1; their number is uniform from 0 on.
         balance: An object of a class with n objects is drawn with a weight of
             ``n ** -balance``, in [0, 1]. 0: all objects alike. 1: all classes alike. 0.5: as
@@ -46,8 +47,9 @@ class RareCopyPasteDataset:
 
     Raises:
         TypeError: ``dataset`` is another wrapper.
-        ValueError: An argument is out of its range, the pipeline does not load masks as bitmaps or
-            loads semantic maps, or no image has an object with a mask.
+        ValueError: An argument is out of its range, the pipeline does not load masks as bitmaps and
+            horizontal boxes, or loads semantic maps, or no image has an object with a mask; later,
+            images of different depth or channels.
     """
 
     def __init__(
@@ -80,7 +82,10 @@ class RareCopyPasteDataset:
                 f'around {name} instead.'
             )
         self._load = _loading_steps(self.dataset, name)
-        self.dataset.pipeline.transforms.insert(len(self._load.transforms), self._paste_objects)
+        # A copy: whoever holds the data set itself gets its images as they are.
+        self.dataset = copy.copy(self.dataset)
+        steps, loaded = self.dataset.pipeline.transforms, len(self._load.transforms)
+        self.dataset.pipeline = Compose([*steps[:loaded], self._paste_objects, *steps[loaded:]])
         self._fully_initialized = False
         if not lazy_init:
             self.full_init()
@@ -107,28 +112,46 @@ class RareCopyPasteDataset:
             )
         self._fully_initialized = True
 
+    @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Of the image ``idx``, with its own objects."""
         return self.dataset.get_data_info(idx)
 
+    @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels of the image's own objects, by which ``ClassBalancedDataset`` goes."""
         return self.dataset.get_cat_ids(idx)
 
+    @force_full_init
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @force_full_init
     def __getitem__(self, idx: int) -> Any:
         return self.dataset[idx]
+
+    def get_subset_(self, indices: list[int] | int) -> None:
+        """Not supported, as by the host's wrappers.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f'{type(self).__name__}: take a part of the data set first (`indices` in its config), '
+            'then wrap it.'
+        )
+
+    get_subset = get_subset_
 
     def _paste_objects(self, results: dict[str, Any]) -> dict[str, Any]:
         """The step that stands in the pipeline."""
         wanted = np.random.randint(self.max_num_pasted + 1)
-        found = (self._draw(results['img'].shape[:2]) for _ in range(wanted))
+        found = (self._draw(results) for _ in range(wanted))
         return _pasted(results, [one for one in found if one is not None])
 
-    def _draw(self, shape: tuple[int, int]) -> tuple[Cutout, int] | None:
-        """An object for an image of this height and width, and its label."""
+    def _draw(self, results: dict[str, Any]) -> tuple[Cutout, int] | None:
+        """An object for a loaded image, and its label."""
+        target = results['img']
         # The last share is 1 but for rounding.
         drawn = min(
             int(np.searchsorted(self._shares, np.random.rand(), side='right')),
@@ -139,17 +162,24 @@ class RareCopyPasteDataset:
         # Masks of the others need not be decoded.
         info['instances'] = [info['instances'][position]]
         source = self._load(info)
+        if source is not None:
+            _check_alike(source, results, type(self).__name__)
         # The loader gives an empty mask to an outline of less than three points.
         cutout = None if source is None else cut_out(source['img'], source['gt_masks'].masks[0])
         if cutout is None:
             return None
         factor = np.random.uniform(*self.scale_range)
-        factor *= math.sqrt(math.prod(shape) / math.prod(source['img'].shape[:2]))
-        fitting = min(side / length for side, length in zip(shape, cutout.mask.shape, strict=True))
-        cutout = cutout.resized(min(factor, fitting))
-        if np.random.rand() < 0.5:
-            cutout = cutout.mirrored()
-        return cutout, int(source['gt_bboxes_labels'][0])
+        factor *= math.sqrt(math.prod(target.shape[:2]) / math.prod(source['img'].shape[:2]))
+        fitting = min(
+            side / length for side, length in zip(target.shape, cutout.mask.shape, strict=False)
+        )
+        resized = cutout.resized(min(factor, fitting))
+        if resized is None:
+            return None
+        return (
+            resized.mirrored() if np.random.rand() < 0.5 else resized,
+            int(source['gt_bboxes_labels'][0]),
+        )
 
 
 def _loading_steps(dataset: BaseDataset, owner: str) -> Compose:
@@ -163,6 +193,11 @@ def _loading_steps(dataset: BaseDataset, owner: str) -> Compose:
                     'with_bbox=True, with_mask=True), and poly2mask must not be False: objects '
                     'are cut out along their masks.'
                 )
+            if step.box_type != 'hbox':
+                raise ValueError(
+                    f'{owner}: {dataset.ann_file} is loaded with LoadAnnotations(box_type='
+                    f"{step.box_type!r}), which is not supported; use 'hbox', the default."
+                )
             if step.with_seg:
                 raise ValueError(
                     f'{owner}: LoadAnnotations(with_seg=True) loads semantic maps, in which '
@@ -173,6 +208,16 @@ def _loading_steps(dataset: BaseDataset, owner: str) -> Compose:
         f'{owner}: the pipeline of {dataset.ann_file} has no LoadAnnotations, so there are no '
         'objects to paste.'
     )
+
+
+def _check_alike(source: dict[str, Any], target: dict[str, Any], owner: str) -> None:
+    kinds = [(image.dtype.name, image.shape[2:]) for image in (source['img'], target['img'])]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f'{owner}: {source["img_path"]} has pixels of {kinds[0][0]} and channels '
+            f'{kinds[0][1]}, {target["img_path"]} of {kinds[1][0]} and {kinds[1][1]}; load both '
+            "alike, by LoadImageFromFile(color_type='color')."
+        )
 
 
 def _objects_by_weight(dataset: BaseDataset, balance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -65,15 +65,52 @@ def test_an_empty_mask_has_no_object() -> None:
 
 
 @pytest.mark.parametrize('channels', [(3,), (1,), ()])
-def test_sizes(channels: tuple[int, ...]) -> None:
-    cutout = random_cutout(np.random.default_rng(1), 4, 6, channels)
-    same = cutout.resized(1.0)
-    assert (same.image == cutout.image).all() and (same.mask == cutout.mask).all()
-    twice = cutout.resized(2.0)
-    assert twice.image.shape == (8, 12, *channels) and twice.mask.shape == (8, 12)
-    # Every pixel became four.
-    assert (twice.mask == np.kron(cutout.mask, np.ones((2, 2), dtype=bool))).all()
-    assert cutout.resized(0.01).image.shape == (1, 1, *channels)
+def test_half_the_size_by_blocks(channels: tuple[int, ...]) -> None:
+    cutout = random_cutout(np.random.default_rng(1), 8, 12, channels)
+    found = cutout.resized(0.5)
+    assert found is not None
+    mask = np.zeros((4, 6), dtype=bool)
+    image = np.zeros((4, 6, *channels))
+    for y in range(4):
+        for x in range(6):
+            block = np.s_[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+            mask[y, x] = cutout.mask[block].sum() >= 2
+            image[y, x] = cutout.image[block].astype(float).mean((0, 1))
+    # This one touches all sides, so nothing is cut off.
+    assert mask.any(0)[[0, -1]].all() and mask.any(1)[[0, -1]].all()
+    assert (found.mask == mask).all()
+    assert np.abs(found.image - image).max() <= 0.5
+
+
+def test_the_same_size_is_the_same() -> None:
+    cutout = random_cutout(np.random.default_rng(1), 4, 6, (3,))
+    assert cutout.resized(1.0) is cutout
+
+
+@pytest.mark.parametrize('factor', [0.01, 0.3, 0.7, 1.4, 3.0])
+def test_a_resized_object_is_where_its_box_is(factor: float) -> None:
+    gone = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        mask = rng.random(rng.integers(1, 12, 2)) < rng.choice([0.15, 0.5, 0.9])
+        # Thin: a diagonal slips through a grid of another width.
+        mask |= np.eye(*mask.shape, dtype=bool)
+        cutout = cut_out(np.zeros((*mask.shape, 3), dtype=np.uint8), mask)
+        assert cutout is not None
+        found = cutout.resized(factor)
+        if found is None:
+            gone += 1
+            continue
+        assert found.image.shape[:2] == found.mask.shape
+        assert all(found.mask.any(axis)[[0, -1]].all() for axis in (0, 1))
+    assert gone == 0 if factor > 1 else gone < 60
+
+
+def test_a_larger_full_object_is_full() -> None:
+    cutout = Cutout(np.full((3, 5, 3), 7, dtype=np.uint8), np.ones((3, 5), dtype=bool))
+    found = cutout.resized(2.2)
+    assert found is not None and found.mask.shape == (7, 11) and found.mask.all()
+    assert (found.image == 7).all()
 
 
 def test_mirrored() -> None:

@@ -249,14 +249,63 @@ def test_other_wrappers_go_around(album: Album) -> None:
     assert found.with_masks and found.oversample_thr == 0.5
 
 
-def test_what_wrappers_ask_for(album: Album) -> None:
+def test_lazy_init(album: Album) -> None:
     config = album.config()
     Path(config['ann_file']).rename(album.folder / 'later.json')
-    dataset = RareCopyPasteDataset(dict(config, lazy_init=True), lazy_init=True)
+    lazy, other = (
+        RareCopyPasteDataset(dict(config, lazy_init=True), lazy_init=True) for _ in range(2)
+    )
     (album.folder / 'later.json').rename(config['ann_file'])
-    dataset.full_init()
-    dataset.full_init()
-    assert len(dataset) == 11 and dataset.get_data_info(10)['instances'][0]['bbox_label'] == 2
+    lazy.full_init()
+    lazy.full_init()
+    assert len(lazy) == 11 and lazy.get_data_info(10)['instances'][0]['bbox_label'] == 2
+    # As the host's wrappers, at the first use at the latest.
+    assert (seeded(other, 1, 4)['img'] == seeded(lazy, 1, 4)['img']).all()
+
+
+def test_the_data_set_itself_stays_as_it_is(album: Album) -> None:
+    host = MMDET_DATASETS.build(album.config())
+    before = host[2]['img'].copy()
+    dataset = RareCopyPasteDataset(host)
+    assert len(host.pipeline.transforms) == 2
+    images = [seeded(dataset, 2, seed)['img'] for seed in range(10)]
+    assert any((image != before).any() for image in images)
+    assert all((seeded(host, 2, seed)['img'] == before).all() for seed in range(10))
+
+
+def test_parts_are_taken_before(album: Album) -> None:
+    dataset = album.dataset()
+    for method in (dataset.get_subset, dataset.get_subset_):
+        with pytest.raises(NotImplementedError, match='take a part of the data set first'):
+            method([1, 2])
+    part = RareCopyPasteDataset(album.config(indices=[9, 10]), scale_range=(1.0, 1.0))
+    drawn = {label for seed in range(30) for label in seeded(part, 0, seed)['gt_bboxes_labels']}
+    assert len(part) == 2 and drawn == {1, 2}
+
+
+def test_images_of_another_kind(album: Album) -> None:
+    grey = album.folder / '1.png'
+    cv2.imwrite(str(grey), np.zeros((30, 40), dtype=np.uint16))
+    load = [dict(LOAD[0], color_type='unchanged'), LOAD[1]]
+    dataset = RareCopyPasteDataset(album.config(pipeline=load))
+    with pytest.raises(ValueError, match=r"1\.png.*color_type='color'"):
+        for seed in range(10):
+            seeded(dataset, 0, seed)
+
+
+def test_every_box_has_an_area(tmp_path: Path) -> None:
+    """Objects of one pixel and thin ones, from large images into small ones."""
+    album = Album(tmp_path)
+    album.add(400, 300, (0, 10, 10, 1, 1), (1, 20, 20, 200, 1), (2, 50, 50, 3, 90))
+    album.content['annotations'][0]['segmentation'] = [[10, 10, 11, 10, 11, 11, 10, 11]]
+    album.add(60, 50)
+    dataset = album.dataset()
+    sizes = [
+        (bbox[2] - bbox[0], bbox[3] - bbox[1])
+        for seed in range(100)
+        for bbox in seeded(dataset, 1, seed)['gt_bboxes'].tensor.numpy()
+    ]
+    assert len(sizes) > 20 and np.min(sizes) >= 1
 
 
 @pytest.mark.parametrize(
@@ -283,6 +332,7 @@ def test_values_out_of_range(album: Album, changes: dict[str, Any], said: str) -
         ([LOAD[0], dict(type='mmdet.LoadAnnotations', with_bbox=True)], 'with_mask=True'),
         ([LOAD[0], {**LOAD[1], 'poly2mask': False}], 'poly2mask must not be False'),
         ([LOAD[0], {**LOAD[1], 'with_seg': True}], 'with_seg'),
+        ([LOAD[0], {**LOAD[1], 'box_type': None}], 'box_type=None'),
     ],
 )
 def test_pipelines_without_what_is_needed(album: Album, pipeline: list[dict], said: str) -> None:

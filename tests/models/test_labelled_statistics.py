@@ -25,6 +25,27 @@ def test_federated_images_judge_only_what_they_say() -> None:
     assert [part.shape for part in spoken_of(labels[:0], federated, 7)] == [(0,), (0,)]
 
 
+def test_a_pasted_object_counts_where_it_is_found() -> None:
+    """Its class is none that the LVIS image speaks of."""
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    sample = DetDataSample(metainfo=dict(img_id=1))
+    sample.gt_instances = InstanceData(bboxes=box, labels=torch.tensor([1]))
+    counts = []
+    # Right; of the class that the image speaks of; of a third one; and beside the object.
+    for label, where in ((1, box), (0, box), (2, box), (1, box + 50)):
+        state, scores = ClassState(3, 0.5), torch.full((1,), 0.6)
+        seen = InstanceData(
+            bboxes=where,
+            scores=scores,
+            labels=torch.tensor([label]),
+            score_vectors=torch.tensor([[0.3, 0.3, 0.3, 0.1]]),
+            target_scores=scores,
+        )
+        observe_image(state, seen, sample, {1: (np.array([0]), None)})
+        counts.append([float(part.sum()) for part in state.new_reliability[:2]])
+    assert counts == [[1, 1], [1, 0], [0, 0], [0, 0]]
+
+
 def test_a_calibrated_teacher_expects_what_federated_images_hold() -> None:
     """Ten look-alikes an image, right in their posterior, and images that name one kind of them."""
     posterior = torch.tensor([0.6, 0.4, 0.0, 0.0])
