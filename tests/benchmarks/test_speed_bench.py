@@ -160,6 +160,8 @@ def test_the_loader_of_the_bench_is_that_of_a_shipped_config(
 ) -> None:
     monkeypatch.setattr(loading, 'IMAGES', 2)
     loading.write_images(tmp_path)
+    plain = loading.loader_of(tmp_path, batch_size=2, workers=0, pasted=False)
+    assert plain.dataset.datasets[0].__class__.__name__ == 'CocoDataset'
     batch = next(iter(loading.loader_of(tmp_path, batch_size=2, workers=0)))
     # mmdet's collate puts None where an image is not of the branch.
     found = {
