@@ -121,6 +121,7 @@ def rows(case: Case, rounds: int) -> list[Record]:
             note=f'a batch of {case.batch} labelled and {case.batch} unlabelled images in two '
             f'views (photos of {SIZE[1]} x {SIZE[0]}, resized as the config says) takes '
             f'{1e3 * batch:.0f} ms of a core ({1e3 * without:.0f} without pasted objects), so '
-            f'{WORKERS} workers with a core each feed any device whose iteration takes more than {1e3 * loading:.0f} ms',
+            f'{WORKERS} workers with a core each feed any device whose iteration takes more than '
+            f'{1e3 * loading:.0f} ms',
         )
     ]
