@@ -117,6 +117,8 @@ FULL_METHOD = '7'
 # What the shipped configs have; the one-hot teacher and supervised training on their classifier,
 # the former with their weight of unlabelled images.
 SHIPPED, SHIPPED_TEACHER, SHIPPED_SUPERVISED = '7-shipped', '3-shipped', '0-normed'
+# The same on images with pasted objects, which the shipped configs have, too.
+PASTED, PASTED_TEACHER = '7-pasted', '3-pasted'
 
 ARMS |= {
     f'{arm}-{name}-{value:g}': Arm(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .arms import SHIPPED, SHIPPED_TEACHER
+from .arms import PASTED, PASTED_TEACHER, SHIPPED, SHIPPED_TEACHER
 from .presets import PRESETS, Preset
 from .reach import reach_table
 from .rebalance_table import rebalance_table, rebalanced_difference_table
@@ -177,7 +177,10 @@ def preset_section(
     lines += ['### Cost', '', *cost_table(table), '']
     lines += ['### Targets', '', *target_table(table), '']
     if SHIPPED in table.arms:
-        lines += ['As it is shipped:', '', *target_table(table, SHIPPED, SHIPPED_TEACHER), '']
+        lines += ['As it is shipped, without pasted objects:', '']
+        lines += [*target_table(table, SHIPPED, SHIPPED_TEACHER), '']
+    if PASTED in table.arms:
+        lines += ['As it is shipped:', '', *target_table(table, PASTED, PASTED_TEACHER), '']
     bound = bound_note(table)
     lines += [*bound, ''] if bound else []
     lines += ['### Runs', '', *run_table(runs), '']
