@@ -139,7 +139,7 @@ PRESETS = {
             network=_NETWORK,
         ),
         # By estimate, on one modern GPU with 16 cores: arms 0, 3 and 7 in three quarters of an
-        # hour, all 32 in six. A run is bound by its core, which launches the
+        # hour, all 35 in seven. A run is bound by its core, which launches the
         # iterations.
         Preset(
             name='gpu',
