@@ -95,6 +95,60 @@ def test_pasted_objects(page: Path, table: Table) -> None:
             assert cell == (scores_of(table, arm, 'test', 2) if known else 'not measured'), arm
 
 
+def test_what_pasted_objects_bring(table: Table) -> None:
+    """The sentences on them, seed 2."""
+
+    def points(arm: str, split: str, metric: str) -> float:
+        return 100 * table.by_seed(arm, split, f'segm_{metric}')[2]
+
+    def gain(arm: str, other: str, text: str = '{} AP and {} APr') -> str:
+        pairs = [points(arm, 'test', m) - points(other, 'test', m) for m in ('AP', 'APr')]
+        return text.format(*(f'{value:.1f}' for value in pairs))
+
+    def kept(arm: str, metric: str) -> float:
+        return table.by_seed(arm, 'unlabeled_all', metric)[2]
+
+    frequent = [
+        f'{points(arm, "test", "APf") - points(other, "test", "APf"):.1f}'
+        for arm, other in (('0-pasted', '0-normed'), ('7-pasted', '7-shipped'))
+    ]
+    page = PAGES[1].read_text(encoding='utf-8')
+    for sentence in (
+        f'Labelled images alone gain {gain("0-pasted", "0-normed")},',
+        f'One-hot labels gain {gain("3-pasted", "3-shipped")},',
+        f'The method gains {gain("7-pasted", "7-shipped")}, and is then '
+        f'{gain("7-pasted", "0-pasted")} ahead of labelled images alone '
+        f'({gain("7-shipped", "0-normed", "{} and {}")} where neither has pasted objects) and '
+        f'{gain("7-pasted", "3-pasted")} ahead of one-hot labels '
+        f'({gain("7-shipped", "3-shipped", "{} and {}")}).',
+        f'labelled images alone come to {scores_of(table, "0-pasted", "tune", 2)} instead of '
+        f'{scores_of(table, "0-normed", "tune", 2)}, one-hot labels to '
+        f'{scores_of(table, "3-pasted", "tune", 2)} instead of '
+        f'{scores_of(table, "3-shipped", "tune", 2)}, the method to '
+        f'{scores_of(table, "7-pasted", "tune", 2)} instead of '
+        f'{scores_of(table, "7-shipped", "tune", 2)}.',
+        f'gain {frequent[0]} on labelled images alone and {frequent[1]} under the method',
+        f'all of it together is {gain("7-pasted", "0")}: the classifier has '
+        f'{gain("0-normed", "0", "{} and {}")} of it, pasted objects '
+        f'{gain("0-pasted", "0-normed", "{} and {}")}, the method '
+        f'{gain("7-pasted", "0-pasted", "{} and {}")}.',
+        f'({kept("7-pasted", "rare_pseudo_count"):.0f} instead of '
+        f'{kept("7-shipped", "rare_pseudo_count"):.0f}, precision '
+        f'{kept("7-pasted", "rare_pseudo_precision"):.2f} and '
+        f'{kept("7-shipped", "rare_pseudo_precision"):.2f})',
+        f'error {kept("7-pasted", "pseudo_cc_ece"):.3f} instead of '
+        f'{kept("7-shipped", "pseudo_cc_ece"):.3f}, where that of one-hot labels falls from '
+        f'{kept("3-shipped", "pseudo_cc_ece"):.3f} to {kept("3-pasted", "pseudo_cc_ece"):.3f})',
+        f'Over all objects it is {kept("7-pasted", "object_cc_ece"):.3f} (without pasted objects '
+        f'{kept("7-shipped", "object_cc_ece"):.3f}), that of one-hot labels '
+        f'{kept("3-pasted", "object_cc_ece"):.3f}.',
+    ):
+        assert sentence in page, sentence
+    assert f'the method comes to {gain("7-pasted", "0-pasted")} more' in PAGES[0].read_text(
+        encoding='utf-8'
+    )
+
+
 def test_labelled_images() -> None:
     """AP / APr of seed 2 by number of labelled images."""
     records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
