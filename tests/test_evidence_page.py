@@ -144,9 +144,24 @@ def test_what_pasted_objects_bring(table: Table) -> None:
         f'{kept("3-pasted", "object_cc_ece"):.3f}.',
     ):
         assert sentence in page, sentence
-    assert f'the method comes to {gain("7-pasted", "0-pasted")} more' in PAGES[0].read_text(
-        encoding='utf-8'
-    )
+    leads = {
+        other: [
+            f'{100 * (table.by_seed("7-pasted", "test", name)[2] - value[2]):.1f}'
+            for name in (f'rebalanced_{metric}' for metric in METRICS[:2])
+            for value in [table.by_seed(other, 'test', name)]
+        ]
+        for other in ('0-pasted', '3-pasted')
+    }
+    none, one_hot = leads['0-pasted'], leads['3-pasted']
+    assert (
+        f'{none[0]} AP and {none[1]} APr over none, and {one_hot[0]} and {one_hot[1]} over '
+        'one-hot ones'
+    ) in page
+    assert (
+        f'the method comes to {gain("7-pasted", "0-pasted")} more, where all are rebalanced to '
+        f'{none[0]} and {none[1]} more than labelled images alone and {one_hot[0]} and '
+        f'{one_hot[1]} more than one-hot labels'
+    ) in PAGES[0].read_text(encoding='utf-8')
 
 
 def test_labelled_images() -> None:
