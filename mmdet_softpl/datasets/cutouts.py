@@ -60,7 +60,7 @@ def cut_out(image: np.ndarray, mask: np.ndarray) -> Cutout | None:
 def paste(image: np.ndarray, masks: np.ndarray, cutout: Cutout, top: int, left: int) -> np.ndarray:
     """Lay an object over an image and over the objects that are in it (in place).
 
-    The edge is hard: blending brought nothing in Simple Copy-Paste (arXiv 2012.07177, section 4).
+    The edge is hard: blending made no difference to Simple Copy-Paste (arXiv 2012.07177).
 
     Args:
         image: (H, W, ...) pixels.
