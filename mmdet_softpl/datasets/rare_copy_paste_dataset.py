@@ -31,7 +31,8 @@ class RareCopyPasteDataset:
     images (or its own), mirrored in half of the cases, at a random place; what they cover is
     taken from the masks below, and objects of which less than 0.3 is left are forgotten. All
     later transforms see one ordinary image. Objects keep their size relative to the image, times a
-    factor from ``scale_range``. That is Simple Copy-Paste (arXiv 2012.07177) with draws by class.
+    factor from ``scale_range``. That is Simple Copy-Paste (arXiv 2012.07177) with draws by class;
+    mmdet's ``CopyPaste`` draws an image, whatever its classes, and leaves objects where they were.
 
     Wrap the data set itself; ``ClassBalancedDataset`` and the like go around this wrapper.
 
