@@ -106,6 +106,12 @@ ARMS = {
     '7-pasted': Arm(
         '7-shipped + pasted objects', '7-shipped', 'similarity-normed-pasted', 'normed'
     ),
+    '7-pasted-all': Arm(
+        '7-pasted + objects pasted into unlabelled images',
+        '7-pasted',
+        'similarity-normed-pasted',
+        'normed',
+    ),
     '0-seesaw': Arm('0 with Seesaw loss', '0', 'seesaw', 'seesaw', unlabeled=False),
     '2-seesaw': Arm('2 with Seesaw loss', '2', 'similarity-seesaw', 'seesaw', unlabeled=False),
     '7-seesaw': Arm('7 with Seesaw loss', '7', 'similarity-seesaw', 'seesaw'),

@@ -1,4 +1,4 @@
-"""A labelled data set whose images get objects of its other images, rare classes more often."""
+"""A data set whose images get labelled objects, rare classes more often."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import Compose
-from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.datasets.transforms import LoadAnnotations, LoadEmptyAnnotations
 from mmdet.registry import DATASETS as MMDET_DATASETS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import BaseDataset, force_full_init
 
@@ -18,6 +20,9 @@ from mmdet_softpl.registry import DATASETS
 
 from .cutouts import Cutout, cut_out, paste
 
+# In the metainfo of unlabelled images: what instances they have were pasted in. Set here alone, so
+# that annotations which a data set happens to load never become labels.
+PASTED_KEY = 'holds_pasted_objects'
 # An object of which less is left is not one that the detector should find.
 MIN_VISIBLE = 0.3
 
@@ -25,7 +30,7 @@ MIN_VISIBLE = 0.3
 @MMDET_DATASETS.register_module()
 @DATASETS.register_module()
 class RareCopyPasteDataset:
-    """Pastes labelled objects into labelled images; rare classes come up more often.
+    """Pastes labelled objects into images; rare classes come up more often.
 
     Right after the annotations are loaded an image gets up to ``max_num_pasted`` objects of other
     images (or its own), mirrored in half of the cases, at a random place; what they cover is
@@ -34,11 +39,18 @@ class RareCopyPasteDataset:
     factor from ``scale_range``. That is Simple Copy-Paste (arXiv 2012.07177) with draws by class;
     mmdet's ``CopyPaste`` draws an image, whatever its classes, and leaves objects where they were.
 
+    With ``source`` the objects are those of another, labelled data set and the images unlabelled:
+    ``CalibratedSoftTeacher`` then takes a pasted object's own label and mask in the place of what
+    the teacher sees there. What annotations an unlabelled image may have is forgotten.
+
     Wrap the data set itself; ``ClassBalancedDataset`` and the like go around this wrapper.
 
     Args:
-        dataset: Labelled data set, which stays as it is, or its config. Its pipeline must load
-            masks as bitmaps (``LoadAnnotations(with_mask=True)``).
+        dataset: Data set, which stays as it is, or its config. Without ``source`` it is labelled
+            and its pipeline must load masks as bitmaps (``LoadAnnotations(with_mask=True)``); with
+            ``source`` its pipeline must have ``LoadEmptyAnnotations``.
+        source: Labelled data set that the objects come from, or its config; its pipeline must load
+            masks as bitmaps. None: ``dataset``.
         max_num_pasted: Most objects that an image gets, >= 1; their number is uniform from 0 on.
         balance: An object of a class with n objects is drawn with a weight of
             ``n ** -balance``, in [0, 1]. 0: all objects alike. 1: all classes alike. 0.5: as
@@ -56,6 +68,7 @@ class RareCopyPasteDataset:
     def __init__(
         self,
         dataset: dict | BaseDataset,
+        source: dict | BaseDataset | None = None,
         max_num_pasted: int = 3,
         balance: float = 1.0,
         scale_range: tuple[float, float] = (0.7, 1.4),
@@ -75,17 +88,15 @@ class RareCopyPasteDataset:
         self.max_num_pasted = max_num_pasted
         self.balance = balance
         self.scale_range = (low, high)
-        self.dataset = MMDET_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        if not isinstance(self.dataset, BaseDataset):
-            raise TypeError(
-                f'{name}: dataset must be a data set that reads files, got '
-                f'{type(self.dataset).__name__}; put the wrapper {type(self.dataset).__name__} '
-                f'around {name} instead.'
-            )
-        self._load = _loading_steps(self.dataset, name)
+        self.dataset = _built(dataset, name)
+        self.source = self.dataset if source is None else _built(source, name)
+        self._load = _loading_steps(self.source, name)
+        self._is_unlabeled = source is not None
         # A copy: whoever holds the data set itself gets its images as they are.
         self.dataset = copy.copy(self.dataset)
         steps, loaded = self.dataset.pipeline.transforms, len(self._load.transforms)
+        if self._is_unlabeled:
+            loaded = _steps_until_empty(self.dataset, name)
         self.dataset.pipeline = Compose([*steps[:loaded], self._paste_objects, *steps[loaded:]])
         self._fully_initialized = False
         if not lazy_init:
@@ -105,10 +116,11 @@ class RareCopyPasteDataset:
         if self._fully_initialized:
             return
         self.dataset.full_init()
-        self._objects, self._shares = _objects_by_weight(self.dataset, self.balance)
+        self.source.full_init()
+        self._objects, self._shares = _objects_by_weight(self.source, self.balance)
         if len(self._objects) == 0:
             raise ValueError(
-                f'{type(self).__name__}: {self.dataset.ann_file} has no object with a mask that '
+                f'{type(self).__name__}: {self.source.ann_file} has no object with a mask that '
                 'could be pasted; take the wrapper away.'
             )
         self._fully_initialized = True
@@ -129,7 +141,10 @@ class RareCopyPasteDataset:
 
     @force_full_init
     def __getitem__(self, idx: int) -> Any:
-        return self.dataset[idx]
+        item = self.dataset[idx]
+        if self._is_unlabeled:
+            _mark(item['data_samples'])
+        return item
 
     def get_subset_(self, indices: list[int] | int) -> None:
         """Not supported, as by the host's wrappers.
@@ -146,6 +161,8 @@ class RareCopyPasteDataset:
 
     def _paste_objects(self, results: dict[str, Any]) -> dict[str, Any]:
         """The step that stands in the pipeline."""
+        if self._is_unlabeled:
+            results = _without_annotations(results)
         wanted = np.random.randint(self.max_num_pasted + 1)
         found = (self._draw(results) for _ in range(wanted))
         return _pasted(results, [one for one in found if one is not None])
@@ -159,7 +176,7 @@ class RareCopyPasteDataset:
             len(self._objects) - 1,
         )
         image, position = self._objects[drawn]
-        info = self.dataset.get_data_info(int(image))
+        info = self.source.get_data_info(int(image))
         # Masks of the others need not be decoded.
         info['instances'] = [info['instances'][position]]
         source = self._load(info)
@@ -181,6 +198,46 @@ class RareCopyPasteDataset:
             resized.mirrored() if np.random.rand() < 0.5 else resized,
             int(source['gt_bboxes_labels'][0]),
         )
+
+
+def _built(dataset: dict | BaseDataset, owner: str) -> BaseDataset:
+    found = MMDET_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+    if not isinstance(found, BaseDataset):
+        raise TypeError(
+            f'{owner}: dataset and source must be data sets that read files, got '
+            f'{type(found).__name__}; put the wrapper {type(found).__name__} around {owner} instead.'
+        )
+    return found
+
+
+def _steps_until_empty(dataset: BaseDataset, owner: str) -> int:
+    """How many steps of a pipeline there are until an image has its empty annotations."""
+    steps = dataset.pipeline.transforms
+    for position, step in enumerate(steps):
+        if isinstance(step, LoadEmptyAnnotations):
+            return position + 1
+    raise ValueError(
+        f'{owner}: with source the pipeline of dataset must have LoadEmptyAnnotations after its '
+        f'image is loaded; it has {[type(step).__name__ for step in steps]}.'
+    )
+
+
+def _without_annotations(results: dict[str, Any]) -> dict[str, Any]:
+    height, width = results['img'].shape[:2]
+    return results | dict(
+        gt_bboxes=HorizontalBoxes(np.zeros((0, 4), dtype=np.float32)),
+        gt_bboxes_labels=np.zeros(0, dtype=np.int64),
+        gt_ignore_flags=np.zeros(0, dtype=bool),
+        gt_masks=BitmapMasks(np.zeros((0, height, width), dtype=np.uint8), height, width),
+    )
+
+
+def _mark(data_samples: dict[str, Any] | DetDataSample) -> None:
+    """Say of the views of an unlabelled image that their instances are pasted objects."""
+    views = data_samples.values() if isinstance(data_samples, dict) else [data_samples]
+    for sample in views:
+        if sample is not None:
+            sample.set_metainfo({PASTED_KEY: True})
 
 
 def _loading_steps(dataset: BaseDataset, owner: str) -> Compose:

@@ -33,6 +33,7 @@ from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.idle_teacher import check_teacher_follows
 from mmdet_softpl.models.labelled_statistics import observe_image
 from mmdet_softpl.models.own_buffers import own_buffers
+from mmdet_softpl.models.pasted_labels import apart_from, joined, pasted_objects
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
     keep_proposal_precision,
@@ -296,6 +297,15 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         view = teacher_detect(
             self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
         )
+        pasted = [pasted_objects(sample) for sample in batch_data_samples]
+        if any(pasted):
+            # What is pasted in says nothing of what unlabelled images hold.
+            iou_thr = self.labeling_cfg.cross_class_iou_thr
+            detections = [
+                seen if truth is None else apart_from(seen, truth, iou_thr)
+                for seen, truth in zip(view.detections, pasted, strict=True)
+            ]
+            view = replace(view, detections=detections)
         objects = [chosen(seen, seen.is_object) for seen in view.detections]
         if record:
             state = self.class_state
@@ -313,6 +323,11 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             self._silence.observe(view, state.thresholds)
         view = replace(view, detections=objects)
         add_masks(self.teacher, view)
+        if any(pasted):
+            view.detections[:] = [
+                found if truth is None else joined(found, truth)
+                for found, truth in zip(view.detections, pasted, strict=True)
+            ]
         return view
 
     def _loss_by_view(

@@ -1,0 +1,84 @@
+"""True labels of objects that were pasted into unlabelled images.
+
+Shape legend: K instances of an image, P pasted objects, C foreground classes, S mask size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmcv.ops import RoIAlign
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_softpl.datasets.rare_copy_paste_dataset import PASTED_KEY
+
+
+def pasted_objects(sample: DetDataSample) -> InstanceData | None:
+    """Objects (P,) pasted into an unlabelled image, in the coordinates of its view.
+
+    Args:
+        sample: Of an unlabelled image.
+
+    Returns:
+        ``bboxes`` (P, 4), ``labels`` (P,) and, if loaded, ``masks``; None where nothing was pasted.
+    """
+    if not sample.metainfo.get(PASTED_KEY) or not len(sample.gt_instances):
+        return None
+    return sample.gt_instances
+
+
+def apart_from(found: InstanceData, pasted: InstanceData, iou_thr: float) -> InstanceData:
+    """Detections that no pasted object is the truth of: with an IoU of at most ``iou_thr``.
+
+    Args:
+        found: With ``bboxes`` (K, 4).
+        pasted: With ``bboxes`` (P, 4) in the same coordinates, P > 0.
+        iou_thr: In (0, 1].
+    """
+    overlaps = bbox_overlaps(found.bboxes, get_box_tensor(pasted.bboxes).to(found.bboxes))
+    return found[(overlaps.amax(1) <= iou_thr).nonzero().squeeze(1)]
+
+
+def joined(found: InstanceData, pasted: InstanceData) -> InstanceData:
+    """An image's objects and the pasted ones, which are certain.
+
+    Args:
+        found: As ``TeacherView.detections`` has it, with ``mask_probs`` (K, S, S) where the
+            detector has masks.
+        pasted: ``bboxes`` (P, 4), ``labels`` (P,), with ``mask_probs`` also ``masks``.
+
+    Returns:
+        (K + P,) instances with all fields of ``found``.
+    """
+    boxes = get_box_tensor(pasted.bboxes).to(found.bboxes)
+    labels = pasted.labels
+    certain = torch.ones_like(boxes[:, 0])
+    is_true = torch.ones_like(labels, dtype=torch.bool)
+    others = InstanceData(
+        bboxes=boxes,
+        labels=labels,
+        score_vectors=F.one_hot(labels, found.score_vectors.shape[1]).to(found.score_vectors),
+        surest=is_true,
+        kept=is_true,
+        is_object=is_true,
+        **{name: certain.to(found[name]) for name in _CERTAIN},
+    )
+    if 'mask_probs' in found:
+        others.mask_probs = _roi_masks(pasted, boxes, found.mask_probs.shape[-1])
+    return InstanceData.cat([found, others])
+
+
+# Scores of a label, all of which are 1 for the truth.
+_CERTAIN = ('scores', 'own_scores', 'objectness', 'target_scores', 'confidences')
+
+
+def _roi_masks(pasted: InstanceData, boxes: Tensor, size: int) -> Tensor:
+    """(P, S, S) share of the object in each cell of its box."""
+    # Not ``crop_and_resize``: it brings what it made on a device back to the host.
+    masks = torch.from_numpy(pasted.masks.to_ndarray()).to(boxes.device)
+    inds = torch.arange(len(boxes), device=boxes.device)
+    rois = torch.cat([inds[:, None].to(boxes), boxes], dim=1)
+    return RoIAlign(size, aligned=True)(masks[:, None].to(boxes), rois)[:, 0]
