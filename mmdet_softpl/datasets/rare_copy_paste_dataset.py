@@ -204,8 +204,8 @@ def _built(dataset: dict | BaseDataset, owner: str) -> BaseDataset:
     found = MMDET_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
     if not isinstance(found, BaseDataset):
         raise TypeError(
-            f'{owner}: dataset and source must be data sets that read files, got '
-            f'{type(found).__name__}; put the wrapper {type(found).__name__} around {owner} instead.'
+            f'{owner}: dataset and source must be data sets that read files, got the wrapper '
+            f'{type(found).__name__}; put it around {owner} instead.'
         )
     return found
 
