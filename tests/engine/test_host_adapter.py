@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from mmdet_softpl.engine.host_adapter import HostLabeling, rescale_to_threshold
 from mmdet_softpl.models.class_state import ClassState
-from tests.support.tiny import NUM_CLASSES, detector_config, multi_batch
+from tests.support.tiny import NUM_CLASSES, multi_batch, soft_teacher_config
 
 
 @pytest.mark.parametrize('scalar', [0.0, 0.5, 0.9, 1.0])
@@ -40,7 +39,7 @@ def test_extreme_thresholds_stay_finite(edge: float) -> None:
 
 def test_rescore_boosts_records_and_maps() -> None:
     init_default_scope('mmdet')
-    detector = MODELS.build(_soft_teacher())
+    detector = MODELS.build(soft_teacher_config())
     state = ClassState(NUM_CLASSES, 0.7)
     state.boosts[:] = torch.tensor([2.0, 1.0, 1.0, 1.0, 1.0])
     state.thresholds[:] = torch.tensor([0.5, 0.8, 0.7, 0.7, 0.7])
@@ -64,7 +63,7 @@ def test_rescore_boosts_records_and_maps() -> None:
 def test_only_labelling_is_re_scored() -> None:
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    detector = MODELS.build(_soft_teacher())
+    detector = MODELS.build(soft_teacher_config())
     detector.teacher.test_cfg.rcnn.score_thr = 0.0
     detector.teacher.roi_head.test_cfg.score_thr = 0.0
     state = ClassState(NUM_CLASSES, 0.7)
@@ -90,7 +89,7 @@ def test_only_labelling_is_re_scored() -> None:
 def test_a_head_of_other_classes_is_refused(stages: int, num_classes: int) -> None:
     """Its training would index past the end, or learn nothing of the last classes."""
     init_default_scope('mmdet')
-    detector = MODELS.build(_soft_teacher())
+    detector = MODELS.build(soft_teacher_config())
     if stages == 2:
         detector.teacher.roi_head.bbox_head.num_classes = num_classes
     else:
@@ -109,28 +108,7 @@ def test_other_models_are_refused() -> None:
 
 def test_a_missing_scalar_threshold_is_named() -> None:
     init_default_scope('mmdet')
-    cfg = _soft_teacher()
+    cfg = soft_teacher_config()
     del cfg['semi_train_cfg']['cls_pseudo_thr']
     with pytest.raises(ValueError, match='cls_pseudo_thr'):
         HostLabeling(MODELS.build(cfg), ClassState(NUM_CLASSES, 0.5))
-
-
-def _soft_teacher() -> ConfigDict:
-    return ConfigDict(
-        type='SoftTeacher',
-        detector=detector_config('faster-rcnn'),
-        data_preprocessor=dict(
-            type='MultiBranchDataPreprocessor', data_preprocessor=dict(type='DetDataPreprocessor')
-        ),
-        semi_train_cfg=dict(
-            freeze_teacher=True,
-            pseudo_label_initial_score_thr=0.5,
-            rpn_pseudo_thr=0.9,
-            cls_pseudo_thr=0.9,
-            reg_pseudo_thr=0.02,
-            jitter_times=2,
-            jitter_scale=0.06,
-            min_pseudo_bbox_wh=(1e-2, 1e-2),
-        ),
-        semi_test_cfg=dict(predict_on='teacher'),
-    )

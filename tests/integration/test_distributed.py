@@ -86,6 +86,9 @@ def test_the_statistics_say_something(statistics: Any) -> None:
     assert alone['state.offsets'].abs().sum() > 0
     assert (alone['head.prototype_counts'] > 0).all()
     assert alone['head.similarity_weights'].sum() > 0
+    assert alone['host.hook.total_images'] == 2 * IMAGES
+    assert alone['host.hook.total_kept'].sum() > 10
+    assert alone['host.state.thresholds'].unique().numel() > 1
 
 
 @pytest.fixture(scope='module')
@@ -177,7 +180,30 @@ def statistics_job(rank: int, world_size: int, ann_file: str) -> dict[str, torch
     # What was seen of a teacher that goes between two refreshes stays in the audit's sums.
     detector.label(inputs['unsup_teacher'][mine], samples['unsup_teacher'][mine])
     forget_teacher(detector.class_state, hook.history)
-    return result | {f'after.{k}': hook.history[k] for k in ('total_kept', 'total_images')}
+    result |= {f'after.{k}': hook.history[k] for k in ('total_kept', 'total_images')}
+    return result | host_statistics(mine, ann_file)
+
+
+def host_statistics(mine: slice, ann_file: str) -> dict[str, torch.Tensor]:
+    """The same for the labels of mmdet's own detector."""
+    from mmdet.registry import MODELS
+
+    from mmdet_softpl.engine import RareBoostPseudoLabeler
+    from mmdet_softpl.engine.host_adapter import HostLabeling
+    from tests.support.tiny import lively, multi_batch, soft_teacher_config
+
+    torch.manual_seed(0)
+    detector = lively(MODELS.build(soft_teacher_config()))
+    hook = RareBoostPseudoLabeler(ann_file, fixed_thr=0.15, thr_range=(0.1, 0.9), min_count=5)
+    hook.policy.set_initial(hook.class_state, hook.statistics)
+    HostLabeling(detector, hook.class_state).attach()
+    inputs, samples = multi_batch(batch_size=IMAGES)
+    for _ in range(2):
+        detector.get_pseudo_instances(inputs['unsup_teacher'][mine], samples['unsup_teacher'][mine])
+        hook.refresh()
+    state = hook.class_state.state_dict()
+    found = {f'host.state.{k}': v for k, v in state.items()}
+    return found | {f'host.hook.{k}': v for k, v in hook.history.items()}
 
 
 def training_job(rank: int, world_size: int, ann_file: str) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -154,3 +154,25 @@ def multi_batch(
         ],
     )
     return inputs, samples
+
+
+def soft_teacher_config() -> ConfigDict:
+    """The host's own detector for boxes."""
+    return ConfigDict(
+        type='SoftTeacher',
+        detector=detector_config('faster-rcnn'),
+        data_preprocessor=dict(
+            type='MultiBranchDataPreprocessor', data_preprocessor=dict(type='DetDataPreprocessor')
+        ),
+        semi_train_cfg=dict(
+            freeze_teacher=True,
+            pseudo_label_initial_score_thr=0.5,
+            rpn_pseudo_thr=0.9,
+            cls_pseudo_thr=0.9,
+            reg_pseudo_thr=0.02,
+            jitter_times=2,
+            jitter_scale=0.06,
+            min_pseudo_bbox_wh=(1e-2, 1e-2),
+        ),
+        semi_test_cfg=dict(predict_on='teacher'),
+    )
