@@ -34,10 +34,10 @@ class BurnInMeanTeacherHook(Hook):
        learns from its labels (Guided Distillation, WACV 2024); copied at the end.
     3. After that the teacher is the moving average of the student.
 
-    Both at 0: plain Soft Teacher, which begins with a copy of the student. Parameters and
-    batch-norm statistics are averaged; all other buffers (class prototypes, counters) are copied.
-    mmdet's ``MeanTeacherHook`` skips buffers and overwrites a given teacher at iteration 0, so the
-    two exclude each other.
+    Both at 0: plain Soft Teacher, which begins with a copy of the student, or with the teacher of a
+    semi-supervised ``load_from``. Parameters and batch-norm statistics are averaged; all other
+    buffers (class prototypes, counters) are copied. mmdet's ``MeanTeacherHook`` skips buffers and
+    overwrites a given teacher at iteration 0, so the two exclude each other.
 
     Args:
         momentum: Share of the student in an update, in (0, 1).
@@ -129,8 +129,8 @@ class BurnInMeanTeacherHook(Hook):
                 'trained; give model.teacher_checkpoint or load_from, or set supervised_iters.'
             )
         model.teacher_has_buffers = True
-        frozen = self.burn_in_iters and not self.supervised_iters and self._teacher_came
-        if not given and not frozen and runner.iter == 0:
+        loaded = self._teacher_came and not self.supervised_iters
+        if not given and not loaded and runner.iter == 0:
             copy_teacher(model.student, model.teacher)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

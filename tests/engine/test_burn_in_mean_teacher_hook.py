@@ -299,18 +299,18 @@ def test_two_sources_of_a_teacher_are_refused(make_runner) -> None:
     hook.before_train(runner)
 
 
-@pytest.mark.parametrize('burn_in_iters', [0, 3])
+@pytest.mark.parametrize('phases', [{}, dict(burn_in_iters=3), dict(supervised_iters=3)], ids=str)
 @pytest.mark.parametrize('semi', [False, True])
-def test_a_loaded_teacher_stays_through_the_burn_in(
-    make_runner, monkeypatch, semi: bool, burn_in_iters: int
+def test_a_loaded_teacher_stays_unless_it_is_trained_anew(
+    make_runner, monkeypatch, semi: bool, phases: dict[str, int]
 ) -> None:
     monkeypatch.setattr(module, 'forget_labelling', lambda *args: None)
-    hook = BurnInMeanTeacherHook(burn_in_iters=burn_in_iters)
+    hook = BurnInMeanTeacherHook(**phases)
     runner = make_runner(hook, _load_from='semi.pth')
     names = runner.model.state_dict() if semi else Net().state_dict()
     hook.after_load_checkpoint(runner, dict(state_dict=names))
     hook.before_train(runner)
-    kept = semi and burn_in_iters > 0
+    kept = semi and 'supervised_iters' not in phases
     assert same(runner.model.student, runner.model.teacher) != kept
 
 
