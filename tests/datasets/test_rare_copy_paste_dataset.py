@@ -15,7 +15,11 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS as MMDET_DATASETS
 
 from mmdet_softpl.datasets.config_sets import configured_sets
-from mmdet_softpl.datasets.rare_copy_paste_dataset import MIN_VISIBLE, RareCopyPasteDataset
+from mmdet_softpl.datasets.rare_copy_paste_dataset import (
+    MIN_VISIBLE,
+    PASTED_KEY,
+    RareCopyPasteDataset,
+)
 from mmdet_softpl.engine.training_sets import is_labelled, leaves
 from mmdet_softpl.registry import DATASETS
 
@@ -308,6 +312,102 @@ def test_every_box_has_an_area(tmp_path: Path) -> None:
     assert len(sizes) > 20 and np.min(sizes) >= 1
 
 
+BRANCHES = ('unsup_teacher', 'unsup_student')
+
+
+def unlabelled(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Two views of every image of a folder; the student's is mirrored."""
+    pack = dict(type='mmdet.PackDetInputs', meta_keys=('img_path', 'homography_matrix'))
+    views = [
+        [dict(type='mmdet.Resize', scale_factor=1.0), dict(type='mmdet.RandomFlip', prob=p), pack]
+        for p in (0.0, 1.0)
+    ]
+    pipeline = [
+        LOAD[0],
+        dict(type='mmdet.LoadEmptyAnnotations'),
+        dict(type='mmdet.MultiBranch', branch_field=BRANCHES, **dict(zip(BRANCHES, views))),
+    ]
+    return (
+        dict(
+            type='mmdet_softpl.UnlabeledImageDataset',
+            data_prefix=dict(img=str(folder)),
+            pipeline=pipeline,
+        )
+        | changes
+    )
+
+
+def test_unlabelled_images_get_labelled_objects(album: Album, tmp_path: Path) -> None:
+    folder = tmp_path / 'unlabelled'
+    folder.mkdir()
+    # An object of no label, which nobody says anything of.
+    pixels = np.full((60, 80, 3), 20, dtype=np.uint8)
+    pixels[40:50, 60:70, 0] = BLUE[1]
+    cv2.imwrite(str(folder / 'a.png'), pixels)
+    dataset = RareCopyPasteDataset(
+        unlabelled(folder), source=album.config(), scale_range=(0.5, 0.5)
+    )
+    assert len(dataset) == 1
+    drawn: Counter[int] = Counter()
+    numbers = set()
+    for seed in range(90):
+        item = seeded(dataset, 0, seed)
+        images, samples = item['inputs'], item['data_samples']
+        weak, strong = (samples[name].gt_instances for name in BRANCHES)
+        numbers.add(len(weak))
+        drawn.update(weak.labels.tolist())
+        for name in BRANCHES:
+            assert samples[name].metainfo[PASTED_KEY] is True
+            image, instances = images[name].numpy(), samples[name].gt_instances
+            for mask, label in zip(instances.masks.masks, instances.labels, strict=True):
+                assert (image[:, mask > 0] == np.array([[BLUE[label]], [20], [20]])).all()
+            rest = instances.masks.masks.sum(0) == 0
+            pasted_pixels = image[0] != (pixels if name == BRANCHES[0] else pixels[:, ::-1])[..., 0]
+            assert not (pasted_pixels & rest).any()
+        # The second view is the mirror image of the first.
+        assert (weak.masks.masks[:, :, ::-1] == strong.masks.masks).all()
+        assert (80 - weak.bboxes.tensor[:, [2, 0]] == strong.bboxes.tensor[:, [0, 2]]).all()
+    assert numbers == {0, 1, 2, 3}
+    # All classes alike often, as in labelled images.
+    assert min(drawn[label] for label in range(3)) > 0.25 * sum(drawn.values())
+
+
+def test_annotations_of_unlabelled_images_are_forgotten(album: Album) -> None:
+    """Those of the benchmark protocol, where a labelled json plays the unlabelled one."""
+    config = unlabelled(album.folder)
+    load = [LOAD[0], LOAD[1], dict(type='mmdet.LoadEmptyAnnotations'), config['pipeline'][2]]
+    dataset = RareCopyPasteDataset(album.config(pipeline=load), source=album.config())
+    counts = [
+        len(seeded(dataset, i, i)['data_samples'][BRANCHES[0]].gt_instances) for i in range(11)
+    ]
+    assert 0 in counts and max(counts) <= 3
+
+
+def test_a_pipeline_without_branches_is_marked_too(album: Album) -> None:
+    load = [
+        LOAD[0],
+        dict(type='mmdet.LoadEmptyAnnotations'),
+        dict(type='mmdet.PackDetInputs', meta_keys=()),
+    ]
+    dataset = RareCopyPasteDataset(album.config(pipeline=load), source=album.config())
+    assert dataset[0]['data_samples'].metainfo[PASTED_KEY]
+
+
+def test_what_source_needs(album: Album, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='must have LoadEmptyAnnotations.*LoadAnnotations'):
+        RareCopyPasteDataset(album.config(), source=album.config())
+    with pytest.raises(ValueError, match=r'labelled\.json has no LoadAnnotations'):
+        RareCopyPasteDataset(unlabelled(album.folder), source=album.config(pipeline=LOAD[:1]))
+    inner = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
+    with pytest.raises(TypeError, match='got the wrapper ClassBalancedDataset; put it around Rare'):
+        RareCopyPasteDataset(unlabelled(album.folder), source=inner)
+    empty = Album(tmp_path / 'empty')
+    empty.folder.mkdir()
+    empty.add(40, 30)
+    with pytest.raises(ValueError, match='empty.*has no object with a mask'):
+        RareCopyPasteDataset(unlabelled(album.folder), source=empty.config())
+
+
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
@@ -350,7 +450,7 @@ def test_nothing_to_paste(tmp_path: Path) -> None:
 
 def test_a_wrapper_within(album: Album) -> None:
     inner = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
-    with pytest.raises(TypeError, match='put the wrapper ClassBalancedDataset around Rare'):
+    with pytest.raises(TypeError, match='got the wrapper ClassBalancedDataset; put it around Rare'):
         RareCopyPasteDataset(inner)
 
 

@@ -1,0 +1,158 @@
+"""Objects pasted into unlabelled images: their own labels, and no part in what is counted."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+
+from mmdet_softpl.datasets.rare_copy_paste_dataset import PASTED_KEY
+from mmdet_softpl.models.pasted_labels import apart_from, joined, pasted_objects
+from tests.support.tiny import NUM_CLASSES, data_sample, multi_batch
+from tests.support.tiny_teacher import tiny_teacher, total
+
+SIZE = 28
+
+
+def marked(num_instances: int = 2, **kwargs) -> DetDataSample:
+    sample = data_sample(num_instances=num_instances, **kwargs)
+    sample.set_metainfo({PASTED_KEY: True})
+    return sample
+
+
+def found(count: int, with_masks: bool = True) -> InstanceData:
+    generator = torch.Generator().manual_seed(count)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(count, *shape, generator=generator)
+
+    corners = random(2) * 60
+    made = InstanceData(
+        bboxes=torch.cat([corners, corners + 5 + 20 * random(2)], 1),
+        labels=(random() * NUM_CLASSES).long(),
+        score_vectors=random(NUM_CLASSES + 1).softmax(1),
+        **{name: random() > 0.5 for name in ('surest', 'kept', 'is_object')},
+        **{
+            name: random()
+            for name in ('scores', 'own_scores', 'objectness', 'target_scores', 'confidences')
+        },
+    )
+    if with_masks:
+        made.mask_probs = random(SIZE, SIZE)
+    return made
+
+
+def test_annotations_of_an_unlabelled_image_are_no_labels() -> None:
+    assert pasted_objects(data_sample()) is None
+    assert pasted_objects(marked(num_instances=0)) is None
+    assert len(pasted_objects(marked())) == 2
+
+
+@pytest.mark.parametrize('count', [0, 1, 30])
+@pytest.mark.parametrize('iou_thr', [0.1, 0.5])
+def test_detections_of_pasted_objects_go(count: int, iou_thr: float) -> None:
+    seen, truth = found(count), marked().gt_instances
+    if count:
+        # One of them is exactly an object.
+        seen.bboxes[0] = truth.bboxes[1]
+    kept = []
+    for i, (x1, y1, x2, y2) in enumerate(seen.bboxes.tolist()):
+        overlaps = []
+        for a1, b1, a2, b2 in truth.bboxes.tolist():
+            inter = max(min(x2, a2) - max(x1, a1), 0) * max(min(y2, b2) - max(y1, b1), 0)
+            union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - inter
+            overlaps.append(inter / union)
+        if max(overlaps) <= iou_thr:
+            kept.append(i)
+    assert torch.equal(apart_from(seen, truth, iou_thr).scores, seen.scores[kept])
+    assert len(kept) < max(count, 1) and (count < 2 or kept)
+
+
+@pytest.mark.parametrize('with_masks', [False, True])
+@pytest.mark.parametrize('count', [0, 3])
+def test_pasted_objects_are_certain(count: int, with_masks: bool) -> None:
+    seen, truth = found(count, with_masks), marked().gt_instances
+    both = joined(seen, truth)
+    assert set(both.keys()) == set(seen.keys()) and len(both) == count + 2
+    for key, values in seen.items():
+        assert torch.equal(both[key][:count], values), key
+        assert both[key].dtype == values.dtype, key
+    new = both[count:]
+    assert torch.equal(new.bboxes, truth.bboxes) and torch.equal(new.labels, truth.labels)
+    for i, label in enumerate(truth.labels.tolist()):
+        assert new.score_vectors[i].tolist() == [float(c == label) for c in range(NUM_CLASSES + 1)]
+    for key in ('scores', 'own_scores', 'objectness', 'target_scores', 'confidences'):
+        assert (new[key] == 1).all(), key
+    assert (new.surest & new.kept & new.is_object).all()
+
+
+def test_masks_are_cut_out_as_the_host_does() -> None:
+    masks = np.zeros((2, 40, 50), dtype=np.uint8)
+    masks[0, 5:15, 5:25] = 1
+    masks[1, 20:40, 10:30] = np.tri(20)
+    truth = InstanceData(
+        bboxes=torch.tensor([[5.0, 5, 25, 15], [10.25, 20.5, 30, 40]]),
+        labels=torch.tensor([0, 4]),
+        masks=BitmapMasks(masks, 40, 50),
+    )
+    host = truth.masks.crop_and_resize(
+        truth.bboxes, (SIZE, SIZE), torch.arange(2), binarize=False
+    ).masks
+    ours = joined(found(1), truth).mask_probs[1:]
+    np.testing.assert_allclose(ours.numpy(), host, atol=1e-6)
+    # What is inside is so also at the edge.
+    assert ours[0].min() > 0.5 and 0.4 < ours[1].mean() < 0.6
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn', 'cascade-mask-rcnn', 'faster-rcnn'])
+def test_the_teacher_says_nothing_of_pasted_objects(name: str) -> None:
+    """What it sees there goes into no statistics and no label; the rest is as without them."""
+    model = tiny_teacher(name)
+    other = copy.deepcopy(model)
+    inputs, samples = multi_batch()
+    weak = inputs['unsup_teacher']
+    plain = model.label(weak, samples['unsup_teacher'])
+    # On top of an object that the teacher sees.
+    truth = marked()
+    truth.gt_instances.bboxes[0] = plain.detections[0].bboxes[0]
+    view = other.label(weak, [truth, samples['unsup_teacher'][1]])
+    iou_thr = other.labeling_cfg.cross_class_iou_thr
+    expected = apart_from(plain.detections[0], truth.gt_instances, iou_thr)
+    assert len(expected) < len(plain.detections[0])
+    assert torch.equal(view.detections[0].scores[:-2], expected.scores)
+    assert torch.equal(view.detections[0].labels[-2:], truth.gt_instances.labels)
+    assert torch.equal(view.detections[1].scores, plain.detections[1].scores)
+    dropped = len(plain.detections[0]) - len(expected)
+    gone = model.class_state.kept.sum() - other.class_state.kept.sum()
+    assert 0 < gone <= dropped
+    assert other.class_state.num_images == 2
+    if 'faster' not in name:
+        assert view.detections[0].mask_probs.shape[0] == len(view.detections[0])
+
+
+def test_the_student_learns_a_pasted_object_by_its_own_label() -> None:
+    """Where nothing else is there, soft labels are the one-hot ones of the truth."""
+    losses = {}
+    for label_mode in ('soft', 'hard'):
+        torch.manual_seed(0)
+        model = tiny_teacher(label_mode=label_mode, objectness_thr=1.0, student_correction=False)
+        model.class_state.thresholds.fill_(1.0)
+        inputs, samples = multi_batch(batch_size=1)
+        without = model.loss(inputs, samples)
+        assert without['unsup_loss_cls'] == without['unsup_loss_mask'] == 0
+        samples['unsup_teacher'] = [marked()]
+        torch.manual_seed(1)
+        losses[label_mode] = model.loss(inputs, samples)
+        total(losses[label_mode]).backward()
+        gradient = model.student.roi_head.bbox_head.fc_cls.weight.grad
+        assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+    soft, hard = losses['soft'], losses['hard']
+    for key in ('unsup_loss_cls', 'unsup_loss_bbox'):
+        assert soft[key] > 0 and torch.equal(soft[key], hard[key]), key
+    # A binary target is the soft one but for its edge.
+    torch.testing.assert_close(soft['unsup_loss_mask'], hard['unsup_loss_mask'], rtol=0.05, atol=0)
