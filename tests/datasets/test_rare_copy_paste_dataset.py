@@ -325,7 +325,11 @@ def unlabelled(folder: Path, **changes: Any) -> dict[str, Any]:
     pipeline = [
         LOAD[0],
         dict(type='mmdet.LoadEmptyAnnotations'),
-        dict(type='mmdet.MultiBranch', branch_field=BRANCHES, **dict(zip(BRANCHES, views))),
+        dict(
+            type='mmdet.MultiBranch',
+            branch_field=BRANCHES,
+            **dict(zip(BRANCHES, views, strict=True)),
+        ),
     ]
     return (
         dict(
@@ -350,7 +354,7 @@ def test_unlabelled_images_get_labelled_objects(album: Album, tmp_path: Path) ->
     assert len(dataset) == 1
     drawn: Counter[int] = Counter()
     numbers = set()
-    for seed in range(90):
+    for seed in range(60):
         item = seeded(dataset, 0, seed)
         images, samples = item['inputs'], item['data_samples']
         weak, strong = (samples[name].gt_instances for name in BRANCHES)
@@ -362,8 +366,8 @@ def test_unlabelled_images_get_labelled_objects(album: Album, tmp_path: Path) ->
             for mask, label in zip(instances.masks.masks, instances.labels, strict=True):
                 assert (image[:, mask > 0] == np.array([[BLUE[label]], [20], [20]])).all()
             rest = instances.masks.masks.sum(0) == 0
-            pasted_pixels = image[0] != (pixels if name == BRANCHES[0] else pixels[:, ::-1])[..., 0]
-            assert not (pasted_pixels & rest).any()
+            before = pixels if name == BRANCHES[0] else pixels[:, ::-1]
+            assert (image[0] == before[..., 0])[rest].all()
         # The second view is the mirror image of the first.
         assert (weak.masks.masks[:, :, ::-1] == strong.masks.masks).all()
         assert (80 - weak.bboxes.tensor[:, [2, 0]] == strong.bboxes.tensor[:, [0, 2]]).all()
@@ -394,7 +398,7 @@ def test_a_pipeline_without_branches_is_marked_too(album: Album) -> None:
 
 
 def test_what_source_needs(album: Album, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='must have LoadEmptyAnnotations.*LoadAnnotations'):
+    with pytest.raises(ValueError, match=r'must have LoadEmptyAnnotations.*LoadAnnotations'):
         RareCopyPasteDataset(album.config(), source=album.config())
     with pytest.raises(ValueError, match=r'labelled\.json has no LoadAnnotations'):
         RareCopyPasteDataset(unlabelled(album.folder), source=album.config(pipeline=LOAD[:1]))
@@ -404,7 +408,7 @@ def test_what_source_needs(album: Album, tmp_path: Path) -> None:
     empty = Album(tmp_path / 'empty')
     empty.folder.mkdir()
     empty.add(40, 30)
-    with pytest.raises(ValueError, match='empty.*has no object with a mask'):
+    with pytest.raises(ValueError, match=r'empty.*has no object with a mask'):
         RareCopyPasteDataset(unlabelled(album.folder), source=empty.config())
 
 
