@@ -36,7 +36,7 @@ def shipped() -> dict[str, Any]:
     return {
         'CalibratedSoftTeacher': cfg.model.semi_train_cfg,
         'SmoothedCEHead': cfg.model.detector.roi_head.bbox_head,
-        'RareCopyPasteDataset': cfg.train_dataloader.dataset.datasets[0].dataset,
+        'RareCopyPasteDataset': cfg.train_dataloader.dataset,
         **hooks,
     }
 

@@ -218,9 +218,10 @@ def stem_config(cfg: Config, preset: Preset) -> Config:
     """The first iterations of an arm's config: no head smooths yet, and nothing is pasted."""
     short = copy.deepcopy(cfg)
     short.train_cfg.max_iters = preset.stem_iters
-    datasets = short.train_dataloader.dataset.datasets
-    if datasets[0].type.endswith('RareCopyPasteDataset'):
-        datasets[0] = datasets[0].dataset
+    dataset = short.train_dataloader.dataset
+    if dataset.type.endswith('RareCopyPasteDataset'):
+        dataset.type = 'ConcatDataset'
+        dataset.pop('unlabeled', None)
     head = short.model.detector.roi_head.bbox_head
     if head.type.endswith('SmoothedCEHead'):
         head.smoothing_mode = 'none'

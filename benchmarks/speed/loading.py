@@ -64,12 +64,12 @@ def loader_of(root: Path, batch_size: int, workers: int, pasted: bool = True) ->
     """The training loader of the config on the images of ``root``, without pasting if wanted."""
     cfg = Config.fromfile(config_path(CONFIG))
     loader = cfg.train_dataloader
-    wrapper, unlabelled = loader.dataset.datasets
+    labelled, unlabelled = loader.dataset.datasets
     common = dict(data_root=f'{root}/', metainfo=dict(classes=('part',)))
-    wrapper.dataset.update(common, ann_file='train.json', data_prefix=dict(img='labelled/'))
+    labelled.update(common, ann_file='train.json', data_prefix=dict(img='labelled/'))
     unlabelled.update(common, ann_file='', data_prefix=dict(img='unlabelled/'))
     if not pasted:
-        loader.dataset.datasets[0] = wrapper.dataset
+        loader.dataset.type = 'ConcatDataset'
     loader.sampler.batch_size = batch_size
     # One pass ends with the processes, whose time counts when they have ended.
     loader.update(batch_size=batch_size, num_workers=workers, persistent_workers=False)

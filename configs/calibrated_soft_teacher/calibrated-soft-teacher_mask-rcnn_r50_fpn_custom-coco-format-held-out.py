@@ -13,8 +13,7 @@ held_out_ann_file = 'labelled.1@90-heldout.json'
 
 labeled_dataset = _base_.labeled_dataset
 labeled_dataset.ann_file = fit_ann_file
-pasted_dataset = dict(_base_.pasted_dataset, dataset=labeled_dataset)
-train_dataloader = dict(dataset=dict(datasets=[pasted_dataset, _base_.unlabeled_dataset]))
+train_dataloader = dict(dataset=dict(datasets=[labeled_dataset, _base_.unlabeled_dataset]))
 val_evaluator = dict(labeled_ann_file=data_root + fit_ann_file)
 test_evaluator = val_evaluator
 

@@ -38,19 +38,18 @@ labeled_dataset.update(
     ann_file=labeled_ann_file,
     data_prefix=dict(img='images/'),
 )
-# Objects of labelled images are pasted into other labelled images, rare classes more often. Take
-# it away where an object means nothing outside its place.
-pasted_dataset = dict(_base_.pasted_dataset, dataset=labeled_dataset)
 # With a file of `split` instead of a folder: ann_file='...-unlabeled.json' and the labelled
 # images' prefix.
 unlabeled_dataset = _base_.unlabeled_dataset
 unlabeled_dataset.update(data_root=data_root, ann_file='', data_prefix=dict(img='unlabelled/'))
 # The list is restated because a config's lists are copies: the base's does not follow the two
 # changes above. To show rare classes more often put
-# dict(type='ClassBalancedDataset', oversample_thr=0.01, dataset=pasted_dataset) in the place of
-# `pasted_dataset`: classes in less than 1 % of the images then come up more often. Standard on
+# dict(type='ClassBalancedDataset', oversample_thr=0.01, dataset=labeled_dataset) in the place of
+# `labeled_dataset`: classes in less than 1 % of the images then come up more often. Standard on
 # LVIS; it cost AP where each labelled image was seen 64 times (docs/evidence.md).
-train_dataloader = dict(dataset=dict(datasets=[pasted_dataset, unlabeled_dataset]))
+# The base's type of data set pastes labelled objects into all images, rare classes more often: add
+# type='ConcatDataset' where an object means nothing outside its place.
+train_dataloader = dict(dataset=dict(datasets=[labeled_dataset, unlabeled_dataset]))
 val_dataloader = dict(
     dataset=dict(
         data_root=data_root,

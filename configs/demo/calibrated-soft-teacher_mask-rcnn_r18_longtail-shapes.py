@@ -24,11 +24,14 @@ model = dict(
     semi_train_cfg=dict(calibration_interval=2, refresh_interval=50),
 )
 
-# Objects of labelled images are pasted into other labelled images, rare classes more often, and
-# images of rare classes come up to five times as often (repeat factor sampling, as on LVIS).
-pasted = dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=_base_.labeled_dataset)
-balanced = dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=pasted)
-train_dataloader = dict(dataset=dict(datasets=[balanced, _base_.unlabeled_dataset]))
+# Labelled objects are pasted into all images, rare classes more often, and labelled images of rare
+# classes come up to five times as often (repeat factor sampling, as on LVIS).
+balanced = dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=_base_.labeled_dataset)
+train_dataloader = dict(
+    dataset=dict(
+        type='mmdet_softpl.RareCopyPasteDataset', datasets=[balanced, _base_.unlabeled_dataset]
+    )
+)
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=supervised_iters)
 val_cfg = dict(type='TeacherStudentValLoop')

@@ -53,9 +53,6 @@ labeled_dataset.update(
     ann_file=labeled_ann_file,
     data_prefix=dict(img={labeled_images!r}),
 )
-# Objects of labelled images are pasted into other labelled images, rare classes more often. Take
-# it away (`labeled_dataset` in its place below) where an object means nothing outside its place.
-pasted_dataset = dict(_base_.pasted_dataset, dataset=labeled_dataset)
 unlabeled_dataset = _base_.unlabeled_dataset
 unlabeled_dataset.update(
     data_root='', ann_file={unlabeled_json!r}, data_prefix=dict(img={unlabeled_images!r})
@@ -73,6 +70,8 @@ batch_size = {batch_per_gpu}
 train_dataloader = dict(
     batch_size=batch_size,
     sampler=dict(batch_size=batch_size),
+    # Of the type that pastes labelled objects into all images, rare classes more often: add
+    # type='ConcatDataset' where an object means nothing outside its place.
     dataset=dict(datasets=[{labelled_source}, unlabeled_dataset]),
 )
 val_dataloader = dict(dataset=val_dataset)
@@ -177,7 +176,7 @@ _BALANCED = """
 # a few dozen times: images of classes in fewer images than the median class come up more often
 # (repeat factor sampling).
 balanced_dataset = dict(
-    type='ClassBalancedDataset', oversample_thr={oversample_thr}, dataset=pasted_dataset
+    type='ClassBalancedDataset', oversample_thr={oversample_thr}, dataset=labeled_dataset
 )
 """
 
@@ -229,7 +228,7 @@ def config_text(
             if plan.oversample_thr is not None
             else ''
         ),
-        labelled_source='pasted_dataset' if plan.oversample_thr is None else 'balanced_dataset',
+        labelled_source='labeled_dataset' if plan.oversample_thr is None else 'balanced_dataset',
         calibration=(
             _HELD_OUT.format(
                 type=data.dataset_types[HELD_OUT],

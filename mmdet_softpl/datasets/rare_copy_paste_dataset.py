@@ -1,24 +1,27 @@
-"""A data set whose images get labelled objects, rare classes more often."""
+"""Data sets side by side whose images get labelled objects, rare classes more often."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import Compose
+from mmdet.datasets import ConcatDataset
 from mmdet.datasets.transforms import LoadAnnotations, LoadEmptyAnnotations
 from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
-from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.dataset import BaseDataset
 
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.registry import DATASETS
 
 from .cutouts import Cutout, cut_out, paste
+from .generated_image_dataset import GeneratedImageDataset
 
 # In the metainfo of unlabelled images: what instances they have were pasted in. Set here alone, so
 # that annotations which a data set happens to load never become labels.
@@ -29,50 +32,51 @@ MIN_VISIBLE = 0.3
 
 @MMDET_DATASETS.register_module()
 @DATASETS.register_module()
-class RareCopyPasteDataset:
-    """Pastes labelled objects into images; rare classes come up more often.
+class RareCopyPasteDataset(ConcatDataset):
+    """mmdet's ``ConcatDataset`` that pastes labelled objects into its images, rare classes more.
 
-    Right after the annotations are loaded an image gets up to ``max_num_pasted`` objects of other
-    images (or its own), mirrored in half of the cases, at a random place; what they cover is
-    taken from the masks below, and objects of which less than 0.3 is left are forgotten. All
-    later transforms see one ordinary image. Objects keep their size relative to the image, times a
-    factor from ``scale_range``. That is Simple Copy-Paste (arXiv 2012.07177) with draws by class;
-    mmdet's ``CopyPaste`` draws an image, whatever its classes, and leaves objects where they were.
+    Right after the annotations are loaded an image gets up to ``max_num_pasted`` objects of
+    labelled images, mirrored in half of the cases, at a random place; what they cover is taken from
+    the masks below, and objects of which less than 0.3 is left are forgotten. All later transforms
+    see one ordinary image. Objects keep their size relative to the image, times a factor from
+    ``scale_range``. That is Simple Copy-Paste (arXiv 2012.07177) with draws by class; mmdet's
+    ``CopyPaste`` draws an image, whatever its classes, and leaves objects where they were.
 
-    With ``source`` the objects are those of another, labelled data set and the images unlabelled:
-    ``CalibratedSoftTeacher`` then takes a pasted object's own label and mask in the place of what
-    the teacher sees there. What annotations an unlabelled image may have is forgotten.
-
-    Wrap the data set itself; ``ClassBalancedDataset`` and the like go around this wrapper.
+    In unlabelled images (their pipeline has ``LoadEmptyAnnotations``) ``CalibratedSoftTeacher``
+    takes a pasted object's own label and mask in the place of what the teacher sees there. The
+    images of ``GeneratedImageDataset`` neither give objects nor get any.
 
     Args:
-        dataset: Data set, which stays as it is, or its config. Without ``source`` it is labelled
-            and its pipeline must load masks as bitmaps (``LoadAnnotations(with_mask=True)``); with
-            ``source`` its pipeline must have ``LoadEmptyAnnotations``.
-        source: Labelled data set that the objects come from, or its config; its pipeline must load
-            masks as bitmaps. None: ``dataset``.
+        datasets: Data sets, which stay as they are, or configs, also of wrappers around them such
+            as ``ClassBalancedDataset``. Pipelines of labelled ones must load masks as bitmaps
+            (``LoadAnnotations(with_mask=True)``).
         max_num_pasted: Most objects that an image gets, >= 1; their number is uniform from 0 on.
         balance: An object of a class with n objects is drawn with a weight of
             ``n ** -balance``, in [0, 1]. 0: all objects alike. 1: all classes alike. 0.5: as
             repeat factors have it (arXiv 1908.03195, appendix).
         scale_range: Least and largest factor of an object's size, > 0.
+        unlabeled: Whether unlabelled images get objects, too.
         lazy_init: Wait with what is read of the annotations for ``full_init``.
+        ignore_keys: Keys of ``metainfo`` that may differ, as in the host.
 
     Raises:
-        TypeError: ``dataset`` is another wrapper.
-        ValueError: An argument is out of its range, the pipeline does not load masks as bitmaps and
-            horizontal boxes, or loads semantic maps, or no image has an object with a mask; later,
-            images of different depth or channels.
+        ValueError: An argument is out of its range; a pipeline loads no masks as bitmaps, other
+            boxes than horizontal ones, semantic maps, or neither annotations nor empty ones; no
+            labelled image has an object with a mask; later, images of different depth or channels.
     """
+
+    datasets: list[Any]
+    _fully_initialized: bool
 
     def __init__(
         self,
-        dataset: dict | BaseDataset,
-        source: dict | BaseDataset | None = None,
+        datasets: Sequence[dict | BaseDataset],
         max_num_pasted: int = 3,
         balance: float = 1.0,
         scale_range: tuple[float, float] = (0.7, 1.4),
+        unlabeled: bool = True,
         lazy_init: bool = False,
+        ignore_keys: str | list[str] | None = None,
     ) -> None:
         name = type(self).__name__
         check_range(name, 'max_num_pasted', max_num_pasted, 1, None, whole=True)
@@ -88,81 +92,60 @@ class RareCopyPasteDataset:
         self.max_num_pasted = max_num_pasted
         self.balance = balance
         self.scale_range = (low, high)
-        self.dataset = _built(dataset, name)
-        self.source = self.dataset if source is None else _built(source, name)
-        self._load = _loading_steps(self.source, name)
-        self._is_unlabeled = source is not None
-        # A copy: whoever holds the data set itself gets its images as they are.
-        self.dataset = copy.copy(self.dataset)
-        steps, loaded = self.dataset.pipeline.transforms, len(self._load.transforms)
-        if self._is_unlabeled:
-            loaded = _steps_until_empty(self.dataset, name)
-        self.dataset.pipeline = Compose([*steps[:loaded], self._paste_objects, *steps[loaded:]])
-        self._fully_initialized = False
+        self.unlabeled = unlabeled
+        super().__init__(datasets, lazy_init=True, ignore_keys=ignore_keys)
+        # What objects come from, each with the steps that load an image of it.
+        self._sources: list[tuple[BaseDataset, Compose]] = []
+        self.datasets = [_changed(dataset, self._with_pasting) for dataset in self.datasets]
         if not lazy_init:
             self.full_init()
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Of the data set."""
-        return self.dataset.metainfo
 
     def full_init(self) -> None:
         """Read the annotations; done once.
 
         Raises:
-            ValueError: No image has an object with a mask.
+            ValueError: No labelled image has an object with a mask.
         """
         if self._fully_initialized:
             return
-        self.dataset.full_init()
-        self.source.full_init()
-        self._objects, self._shares = _objects_by_weight(self.source, self.balance)
+        super().full_init()
+        datasets = [dataset for dataset, _ in self._sources]
+        self._objects, self._shares = _objects_by_weight(datasets, self.balance)
         if len(self._objects) == 0:
+            self._fully_initialized = False
+            files = ', '.join(str(dataset.ann_file) for dataset in datasets)
             raise ValueError(
-                f'{type(self).__name__}: {self.source.ann_file} has no object with a mask that '
-                'could be pasted; take the wrapper away.'
+                f'{type(self).__name__}: no object with a mask that could be pasted in '
+                + (f'{files}' if files else 'any of the data sets: none of them is labelled')
+                + "; take type='ConcatDataset'."
             )
-        self._fully_initialized = True
 
-    @force_full_init
-    def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Of the image ``idx``, with its own objects."""
-        return self.dataset.get_data_info(idx)
+    def _with_pasting(self, dataset: BaseDataset) -> BaseDataset:
+        """A copy of a data set whose pipeline pastes objects."""
+        if isinstance(dataset, GeneratedImageDataset):
+            return dataset
+        owner, steps = type(self).__name__, dataset.pipeline.transforms
+        loaded = _steps_until(LoadEmptyAnnotations, steps)
+        if loaded is None:
+            load = _loading_steps(dataset, owner)
+            loaded, added, marks = len(load.transforms), self._paste_objects, []
+        elif self.unlabeled:
+            load, added, marks = None, self._paste_into_unlabeled, [_mark]
+        else:
+            return dataset
+        # A copy: whoever holds the data set itself gets its images as they are.
+        made = copy.copy(dataset)
+        made.pipeline = Compose([*steps[:loaded], added, *steps[loaded:], *marks])
+        if load is not None:
+            self._sources.append((made, load))
+        return made
 
-    @force_full_init
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Labels of the image's own objects, by which ``ClassBalancedDataset`` goes."""
-        return self.dataset.get_cat_ids(idx)
-
-    @force_full_init
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    @force_full_init
-    def __getitem__(self, idx: int) -> Any:
-        item = self.dataset[idx]
-        if self._is_unlabeled:
-            _mark(item['data_samples'])
-        return item
-
-    def get_subset_(self, indices: list[int] | int) -> None:
-        """Not supported, as by the host's wrappers.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError(
-            f'{type(self).__name__}: take a part of the data set first (`indices` in its config), '
-            'then wrap it.'
-        )
-
-    get_subset = get_subset_
+    def _paste_into_unlabeled(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The step that stands in the pipelines of unlabelled images."""
+        return self._paste_objects(_without_annotations(results))
 
     def _paste_objects(self, results: dict[str, Any]) -> dict[str, Any]:
-        """The step that stands in the pipeline."""
-        if self._is_unlabeled:
-            results = _without_annotations(results)
+        """The step that stands in the pipelines of labelled images."""
         wanted = np.random.randint(self.max_num_pasted + 1)
         found = (self._draw(results) for _ in range(wanted))
         return _pasted(results, [one for one in found if one is not None])
@@ -175,11 +158,12 @@ class RareCopyPasteDataset:
             int(np.searchsorted(self._shares, np.random.rand(), side='right')),
             len(self._objects) - 1,
         )
-        image, position = self._objects[drawn]
-        info = self.source.get_data_info(int(image))
+        number, image, position = self._objects[drawn].tolist()
+        dataset, load = self._sources[number]
+        info = dataset.get_data_info(image)
         # Masks of the others need not be decoded.
         info['instances'] = [info['instances'][position]]
-        source = self._load(info)
+        source = load(info)
         if source is not None:
             _check_alike(source, results, type(self).__name__)
         # The loader gives an empty mask to an outline of less than three points.
@@ -200,26 +184,22 @@ class RareCopyPasteDataset:
         )
 
 
-def _built(dataset: dict | BaseDataset, owner: str) -> BaseDataset:
-    found = MMDET_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-    if not isinstance(found, BaseDataset):
-        raise TypeError(
-            f'{owner}: dataset and source must be data sets that read files, got the wrapper '
-            f'{type(found).__name__}; put it around {owner} instead.'
-        )
-    return found
+def _changed(dataset: Any, change: Callable[[BaseDataset], BaseDataset]) -> Any:
+    """A data set with what ``change`` makes of those that read files in their places."""
+    if hasattr(dataset, 'datasets'):
+        dataset.datasets = [_changed(child, change) for child in dataset.datasets]
+        return dataset
+    if hasattr(dataset, 'dataset'):
+        # The host takes wrappers as configs alone, so it is nobody else's.
+        dataset.dataset = _changed(dataset.dataset, change)
+        return dataset
+    return change(dataset)
 
 
-def _steps_until_empty(dataset: BaseDataset, owner: str) -> int:
-    """How many steps of a pipeline there are until an image has its empty annotations."""
-    steps = dataset.pipeline.transforms
-    for position, step in enumerate(steps):
-        if isinstance(step, LoadEmptyAnnotations):
-            return position + 1
-    raise ValueError(
-        f'{owner}: with source the pipeline of dataset must have LoadEmptyAnnotations after its '
-        f'image is loaded; it has {[type(step).__name__ for step in steps]}.'
-    )
+def _steps_until(kind: type, steps: Sequence[Any]) -> int | None:
+    """How many steps of a pipeline there are up to the first of a kind, that included."""
+    found = (i for i, step in enumerate(steps, 1) if isinstance(step, kind))
+    return next(found, None)
 
 
 def _without_annotations(results: dict[str, Any]) -> dict[str, Any]:
@@ -232,40 +212,42 @@ def _without_annotations(results: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _mark(data_samples: dict[str, Any] | DetDataSample) -> None:
+def _mark(results: dict[str, Any]) -> dict[str, Any]:
     """Say of the views of an unlabelled image that their instances are pasted objects."""
-    views = data_samples.values() if isinstance(data_samples, dict) else [data_samples]
-    for sample in views:
-        if sample is not None:
+    found = results.get('data_samples') or {}
+    for sample in found.values() if isinstance(found, dict) else [found]:
+        if isinstance(sample, DetDataSample):
             sample.set_metainfo({PASTED_KEY: True})
+    return results
 
 
 def _loading_steps(dataset: BaseDataset, owner: str) -> Compose:
     """The first steps of a pipeline, until the annotations are loaded."""
     steps = dataset.pipeline.transforms
-    for position, step in enumerate(steps):
-        if isinstance(step, LoadAnnotations):
-            if not (step.with_mask and step.with_bbox and step.with_label and step.poly2mask):
-                raise ValueError(
-                    f'{owner}: the pipeline of {dataset.ann_file} must have LoadAnnotations('
-                    'with_bbox=True, with_mask=True), and poly2mask must not be False: objects '
-                    'are cut out along their masks.'
-                )
-            if step.box_type != 'hbox':
-                raise ValueError(
-                    f'{owner}: {dataset.ann_file} is loaded with LoadAnnotations(box_type='
-                    f"{step.box_type!r}), which is not supported; use 'hbox', the default."
-                )
-            if step.with_seg:
-                raise ValueError(
-                    f'{owner}: LoadAnnotations(with_seg=True) loads semantic maps, in which '
-                    'nothing is pasted; set it to False, or take the wrapper away.'
-                )
-            return Compose(steps[: position + 1])
-    raise ValueError(
-        f'{owner}: the pipeline of {dataset.ann_file} has no LoadAnnotations, so there are no '
-        'objects to paste.'
-    )
+    loaded = _steps_until(LoadAnnotations, steps)
+    if loaded is None:
+        raise ValueError(
+            f'{owner}: the pipeline of {dataset.ann_file or dataset.data_prefix} has neither '
+            'LoadAnnotations nor, as unlabelled images need it, LoadEmptyAnnotations.'
+        )
+    step = steps[loaded - 1]
+    if not (step.with_mask and step.with_bbox and step.with_label and step.poly2mask):
+        raise ValueError(
+            f'{owner}: the pipeline of {dataset.ann_file} must have LoadAnnotations('
+            'with_bbox=True, with_mask=True), and poly2mask must not be False: objects '
+            'are cut out along their masks.'
+        )
+    if step.box_type != 'hbox':
+        raise ValueError(
+            f'{owner}: {dataset.ann_file} is loaded with LoadAnnotations(box_type='
+            f"{step.box_type!r}), which is not supported; use 'hbox', the default."
+        )
+    if step.with_seg:
+        raise ValueError(
+            f'{owner}: LoadAnnotations(with_seg=True) loads semantic maps, in which '
+            "nothing is pasted; set it to False, or take type='ConcatDataset'."
+        )
+    return Compose(steps[:loaded])
 
 
 def _check_alike(source: dict[str, Any], target: dict[str, Any], owner: str) -> None:
@@ -278,18 +260,22 @@ def _check_alike(source: dict[str, Any], target: dict[str, Any], owner: str) -> 
         )
 
 
-def _objects_by_weight(dataset: BaseDataset, balance: float) -> tuple[np.ndarray, np.ndarray]:
-    """All objects that may be pasted, (n, 2) image and position in it, and their summed shares."""
-    found = [
-        (image, position, instance['bbox_label'])
-        for image in range(len(dataset))
-        for position, instance in enumerate(dataset.get_data_info(image)['instances'])
-        if not instance.get('ignore_flag') and instance.get('mask')
-    ]
-    objects = np.array(found, dtype=np.int64).reshape(-1, 3)
-    labels = objects[:, 2]
+def _objects_by_weight(
+    datasets: Sequence[BaseDataset], balance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """All objects that may be pasted, (n, 3) data set, image, position, and summed shares (n,)."""
+    found = [place for i, dataset in enumerate(datasets) for place in _objects_of(dataset, i)]
+    objects = np.array(found, dtype=np.int64).reshape(-1, 4)
+    labels = objects[:, 3]
     weights = np.bincount(labels)[labels].astype(np.float64) ** -balance
-    return objects[:, :2].copy(), np.cumsum(weights) / max(weights.sum(), 1e-300)
+    return objects[:, :3].copy(), np.cumsum(weights) / max(weights.sum(), 1e-300)
+
+
+def _objects_of(dataset: BaseDataset, number: int) -> Iterator[tuple[int, int, int, int]]:
+    for image in range(len(dataset)):
+        for position, instance in enumerate(dataset.get_data_info(image)['instances']):
+            if not instance.get('ignore_flag') and instance.get('mask'):
+                yield number, image, position, instance['bbox_label']
 
 
 def _pasted(results: dict[str, Any], objects: list[tuple[Cutout, int]]) -> dict[str, Any]:

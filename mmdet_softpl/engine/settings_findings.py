@@ -166,17 +166,30 @@ def _pipelines(cfg: Mapping[str, Any]) -> Iterator[Finding]:
 def _pasting(dataset: Any) -> Iterator[Finding]:
     if not isinstance(dataset, Mapping):
         return
-    inner = dataset.get('dataset')
-    if isinstance(inner, Mapping) and type_name(dataset.get('type')) == 'RareCopyPasteDataset':
+    if type_name(dataset.get('type')) == 'RareCopyPasteDataset':
         try:
-            unread = dict(copy.deepcopy(inner), lazy_init=True)
-            DATASETS.build(dict(copy.deepcopy(dataset), dataset=unread, lazy_init=True))
-        except FileNotFoundError:
-            return  # As above.
+            for leaf in dataset_leaves(dataset):
+                DATASETS.build(_unread(leaf))
+        except Exception:
+            return  # ``_pipelines`` says so.
+        try:
+            DATASETS.build(_unread(dataset))
         except Exception as error:
             yield _error('train_dataloader, RareCopyPasteDataset', error)
-    for child in (inner, *(dataset.get('datasets') or ())):
+    for child in (dataset.get('dataset'), *(dataset.get('datasets') or ())):
         yield from _pasting(child)
+
+
+def _unread(dataset: Any) -> Any:
+    """The config of a data set that, with all data sets inside it, reads nothing yet."""
+    if not isinstance(dataset, Mapping):
+        return dataset
+    lazy = dict(copy.deepcopy(dataset), lazy_init=True)
+    if 'dataset' in lazy:
+        lazy['dataset'] = _unread(lazy['dataset'])
+    if 'datasets' in lazy:
+        lazy['datasets'] = [_unread(child) for child in lazy['datasets']]
+    return lazy
 
 
 def _mean_teacher(cfg: Mapping[str, Any]) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ def demo(tiny_shapes: Path) -> Config:
     cfg = Config.fromfile(str(config_path(name)))
     classes = dict(classes=f'{tiny_shapes}/annotations/classes.txt')
     balanced, unlabeled = cfg.train_dataloader.dataset.datasets
-    for dataset in (balanced.dataset.dataset, unlabeled, cfg.val_dataloader.dataset):
+    for dataset in (balanced.dataset, unlabeled, cfg.val_dataloader.dataset):
         dataset.update(data_root=f'{tiny_shapes}/', metainfo=classes)
     cfg.test_dataloader = cfg.val_dataloader
     return cfg
@@ -45,14 +45,14 @@ def test_as_the_host_builds_them(demo: Config) -> None:
     assert [s.role for s in sets] == [LABELLED, UNLABELLED, VALIDATION]
     assert [s.name for s in sets] == [LABELLED, UNLABELLED, VALIDATION]
     assert [s.kind for s in sets] == [COCO, FOLDER, COCO]
-    assert sets[0].key == 'train_dataloader.dataset.datasets[0].dataset.dataset'
+    assert sets[0].key == 'train_dataloader.dataset.datasets[0].dataset'
     assert (sets[0].oversample_thr, sets[1].oversample_thr) == (0.1, None)
     assert (sets[0].source, sets[1].source) == (0, 1)
     assert sets[0].with_masks and sets[0].filter_empty and not sets[2].filter_empty
     balanced, unlabeled = demo.train_dataloader.dataset.datasets
     with DefaultScope.overwrite_default_scope('mmdet'):
         for one, cfg in zip(
-            sets, (balanced.dataset.dataset, unlabeled, demo.val_dataloader.dataset), strict=True
+            sets, (balanced.dataset, unlabeled, demo.val_dataloader.dataset), strict=True
         ):
             built = DATASETS.build(copy.deepcopy(cfg))
             assert one.ann_file == built.ann_file

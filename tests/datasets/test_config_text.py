@@ -61,8 +61,8 @@ def test_every_architecture(arch: str, data: OwnData, tmp_path: Path) -> None:
     assert cfg.classes == CLASSES
     balanced = cfg.train_dataloader.dataset.datasets[0]
     assert balanced.type == 'ClassBalancedDataset' and balanced.oversample_thr == 0.25
-    assert balanced.dataset.type == 'mmdet_softpl.RareCopyPasteDataset'
-    labelled = balanced.dataset.dataset
+    assert cfg.train_dataloader.dataset.type == 'mmdet_softpl.RareCopyPasteDataset'
+    labelled = balanced.dataset
     unlabelled = cfg.train_dataloader.dataset.datasets[1]
     assert labelled.ann_file == cfg.custom_hooks[-1].labeled_ann_file
     assert cfg.val_evaluator.ann_file == cfg.val_dataloader.dataset.ann_file
@@ -89,9 +89,8 @@ def test_every_architecture(arch: str, data: OwnData, tmp_path: Path) -> None:
 
 def test_plain_data_keeps_the_shipped_sizes(data: OwnData, tmp_path: Path) -> None:
     cfg = _config(data, 'mask-rcnn_r50', tmp_path, gpus=2, gpu_memory=16)
-    pasted = cfg.train_dataloader.dataset.datasets[0]
-    assert pasted.type == 'mmdet_softpl.RareCopyPasteDataset'
-    labelled = pasted.dataset
+    assert cfg.train_dataloader.dataset.type == 'mmdet_softpl.RareCopyPasteDataset'
+    labelled = cfg.train_dataloader.dataset.datasets[0]
     assert labelled.type == 'CocoDataset' and labelled.pipeline[2].scale[0] == (1333, 400)
     assert cfg.train_dataloader.batch_size == 4
     assert cfg.optim_wrapper.optimizer.lr == 0.01

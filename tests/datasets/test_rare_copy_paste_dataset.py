@@ -15,6 +15,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS as MMDET_DATASETS
 
 from mmdet_softpl.datasets.config_sets import configured_sets
+from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
 from mmdet_softpl.datasets.rare_copy_paste_dataset import (
     MIN_VISIBLE,
     PASTED_KEY,
@@ -77,7 +78,7 @@ class Album:
         )
 
     def dataset(self, **changes: Any) -> RareCopyPasteDataset:
-        return RareCopyPasteDataset(self.config(), **changes)
+        return RareCopyPasteDataset([self.config()], **changes)
 
 
 @pytest.fixture()
@@ -231,33 +232,72 @@ def test_draws_go_by_the_seed_also_after_a_copy(album: Album) -> None:
     assert (first['img'] != other['img']).any()
 
 
-def test_other_wrappers_go_around(album: Album) -> None:
-    inner = dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=album.config())
-    config = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=inner)
-    dataset = MMDET_DATASETS.build(config)
-    host = MMDET_DATASETS.build(
-        dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
+def test_wrappers_within(album: Album) -> None:
+    """What is in them is pasted into; they themselves work as they did."""
+    balanced = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
+    repeated = dict(type='RepeatDataset', times=2, dataset=balanced)
+    nested = dict(type='ConcatDataset', datasets=[repeated])
+    host = MMDET_DATASETS.build(nested)
+    config = dict(
+        type='mmdet_softpl.RareCopyPasteDataset',
+        datasets=[nested, balanced],
+        # Of the host's own wrapper alone.
+        ignore_keys='cumulative_sizes',
     )
-    assert len(dataset) == len(host) > 11
-    assert [dataset.get_cat_ids(i) for i in range(len(host))] == [
-        host.get_cat_ids(i) for i in range(len(host))
-    ]
+    dataset = MMDET_DATASETS.build(config)
+    assert dataset.cumulative_sizes == [len(host), len(host) * 3 // 2] and len(host) > 22
     assert dataset.metainfo['classes'] == CLASSES
-    sizes = {len(dataset[i]['gt_bboxes']) for i in range(len(dataset))}
-    assert max(sizes) > 1
+    for first in (0, len(host)):
+        sizes = {len(dataset[first + i]['gt_bboxes']) for i in range(11)}
+        assert max(sizes) > 1
+    # An object counts once, however often its image is shown, so all classes come up alike often.
+    drawn: Counter[int] = Counter()
+    for seed in range(150):
+        drawn.update(seeded(dataset, 0, seed)['gt_bboxes_labels'][1:].tolist())
+    assert min(drawn[label] for label in range(3)) > 0.2 * sum(drawn.values())
     # What looks at the sets of a training finds the labelled one.
-    (leaf,) = leaves(dataset)
-    assert is_labelled(leaf)
-    (found,) = configured_sets(dict(train_dataloader=dict(dataset=config)))
-    assert found.role == 'labelled' and found.ann_file.endswith('labelled.json')
-    assert found.with_masks and found.oversample_thr == 0.5
+    found = list(leaves(dataset))
+    assert len(found) == 2 and all(map(is_labelled, found))
+    sets = configured_sets(dict(train_dataloader=dict(dataset=config)))
+    assert [(s.role, s.source, s.times, s.oversample_thr) for s in sets] == [
+        ('labelled', 0, 2, 0.5),
+        ('labelled', 1, 1, 0.5),
+    ]
+    assert all(s.ann_file.endswith('labelled.json') and s.with_masks for s in sets)
+
+
+def test_objects_of_all_labelled_sets(album: Album, tmp_path: Path) -> None:
+    other = Album(tmp_path / 'other')
+    other.folder.mkdir()
+    other.add(400, 300)
+    for _ in range(3):
+        other.add(40, 30, (1, 3, 5, 10, 8))
+    dataset = RareCopyPasteDataset([album.config(), other.config()], scale_range=(0.1, 0.1))
+    assert len(dataset) == 11 + 4
+    drawn: Counter[int] = Counter()
+    for seed in range(300):
+        drawn.update(seeded(dataset, 11, seed)['gt_bboxes_labels'].tolist())
+    # Five common objects, a rare one: in both sets together all classes come up alike often.
+    assert min(drawn[label] for label in range(3)) > 0.25 * sum(drawn.values())
+    assert dataset._objects.tolist()[-3:] == [[1, 1, 0], [1, 2, 0], [1, 3, 0]]
+
+
+def test_generated_images_stay_as_they_are(album: Album, tmp_path: Path) -> None:
+    """Their labels are no truth that could be pasted elsewhere, and go by a gate of their own."""
+    made = MMDET_DATASETS.build(album.config())
+    made.__class__ = type('Generated', (GeneratedImageDataset,), {})
+    other = Album(tmp_path / 'other')
+    other.folder.mkdir()
+    other.add(40, 30, (2, 3, 5, 10, 8))
+    dataset = RareCopyPasteDataset([other.config(), made], scale_range=(1.0, 1.0))
+    assert dataset.datasets[1] is made and dataset._objects.tolist() == [[0, 0, 0]]
 
 
 def test_lazy_init(album: Album) -> None:
     config = album.config()
     Path(config['ann_file']).rename(album.folder / 'later.json')
     lazy, other = (
-        RareCopyPasteDataset(dict(config, lazy_init=True), lazy_init=True) for _ in range(2)
+        RareCopyPasteDataset([dict(config, lazy_init=True)], lazy_init=True) for _ in range(2)
     )
     (album.folder / 'later.json').rename(config['ann_file'])
     lazy.full_init()
@@ -270,7 +310,7 @@ def test_lazy_init(album: Album) -> None:
 def test_the_data_set_itself_stays_as_it_is(album: Album) -> None:
     host = MMDET_DATASETS.build(album.config())
     before = host[2]['img'].copy()
-    dataset = RareCopyPasteDataset(host)
+    dataset = RareCopyPasteDataset([host])
     assert len(host.pipeline.transforms) == 2
     images = [seeded(dataset, 2, seed)['img'] for seed in range(10)]
     assert any((image != before).any() for image in images)
@@ -278,11 +318,7 @@ def test_the_data_set_itself_stays_as_it_is(album: Album) -> None:
 
 
 def test_parts_are_taken_before(album: Album) -> None:
-    dataset = album.dataset()
-    for method in (dataset.get_subset, dataset.get_subset_):
-        with pytest.raises(NotImplementedError, match='take a part of the data set first'):
-            method([1, 2])
-    part = RareCopyPasteDataset(album.config(indices=[9, 10]), scale_range=(1.0, 1.0))
+    part = RareCopyPasteDataset([album.config(indices=[9, 10])], scale_range=(1.0, 1.0))
     drawn = {label for seed in range(30) for label in seeded(part, 0, seed)['gt_bboxes_labels']}
     assert len(part) == 2 and drawn == {1, 2}
 
@@ -291,7 +327,7 @@ def test_images_of_another_kind(album: Album) -> None:
     grey = album.folder / '1.png'
     cv2.imwrite(str(grey), np.zeros((30, 40), dtype=np.uint16))
     load = [dict(LOAD[0], color_type='unchanged'), LOAD[1]]
-    dataset = RareCopyPasteDataset(album.config(pipeline=load))
+    dataset = RareCopyPasteDataset([album.config(pipeline=load)])
     with pytest.raises(ValueError, match=r"1\.png.*color_type='color'"):
         for seed in range(10):
             seeded(dataset, 0, seed)
@@ -348,14 +384,12 @@ def test_unlabelled_images_get_labelled_objects(album: Album, tmp_path: Path) ->
     pixels = np.full((60, 80, 3), 20, dtype=np.uint8)
     pixels[40:50, 60:70, 0] = BLUE[1]
     cv2.imwrite(str(folder / 'a.png'), pixels)
-    dataset = RareCopyPasteDataset(
-        unlabelled(folder), source=album.config(), scale_range=(0.5, 0.5)
-    )
-    assert len(dataset) == 1
+    dataset = RareCopyPasteDataset([album.config(), unlabelled(folder)], scale_range=(0.5, 0.5))
+    assert len(dataset) == 12
     drawn: Counter[int] = Counter()
     numbers = set()
     for seed in range(60):
-        item = seeded(dataset, 0, seed)
+        item = seeded(dataset, 11, seed)
         images, samples = item['inputs'], item['data_samples']
         weak, strong = (samples[name].gt_instances for name in BRANCHES)
         numbers.add(len(weak))
@@ -380,36 +414,31 @@ def test_annotations_of_unlabelled_images_are_forgotten(album: Album) -> None:
     """Those of the benchmark protocol, where a labelled json plays the unlabelled one."""
     config = unlabelled(album.folder)
     load = [LOAD[0], LOAD[1], dict(type='mmdet.LoadEmptyAnnotations'), config['pipeline'][2]]
-    dataset = RareCopyPasteDataset(album.config(pipeline=load), source=album.config())
+    dataset = RareCopyPasteDataset([album.config(), album.config(pipeline=load)])
+    # Nor do their objects go elsewhere.
+    assert set(dataset._objects[:, 0]) == {0}
     counts = [
-        len(seeded(dataset, i, i)['data_samples'][BRANCHES[0]].gt_instances) for i in range(11)
+        len(seeded(dataset, 11 + i, i)['data_samples'][BRANCHES[0]].gt_instances) for i in range(11)
     ]
     assert 0 in counts and max(counts) <= 3
 
 
 def test_a_pipeline_without_branches_is_marked_too(album: Album) -> None:
-    load = [
-        LOAD[0],
-        dict(type='mmdet.LoadEmptyAnnotations'),
-        dict(type='mmdet.PackDetInputs', meta_keys=()),
-    ]
-    dataset = RareCopyPasteDataset(album.config(pipeline=load), source=album.config())
-    assert dataset[0]['data_samples'].metainfo[PASTED_KEY]
+    pack = dict(type='mmdet.PackDetInputs', meta_keys=())
+    load = [LOAD[0], dict(type='mmdet.LoadEmptyAnnotations'), pack]
+    dataset = RareCopyPasteDataset([album.config(), album.config(pipeline=load)])
+    assert dataset[11]['data_samples'].metainfo[PASTED_KEY]
 
 
-def test_what_source_needs(album: Album, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'must have LoadEmptyAnnotations.*LoadAnnotations'):
-        RareCopyPasteDataset(album.config(), source=album.config())
-    with pytest.raises(ValueError, match=r'labelled\.json has no LoadAnnotations'):
-        RareCopyPasteDataset(unlabelled(album.folder), source=album.config(pipeline=LOAD[:1]))
-    inner = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
-    with pytest.raises(TypeError, match='got the wrapper ClassBalancedDataset; put it around Rare'):
-        RareCopyPasteDataset(unlabelled(album.folder), source=inner)
-    empty = Album(tmp_path / 'empty')
-    empty.folder.mkdir()
-    empty.add(40, 30)
-    with pytest.raises(ValueError, match=r'empty.*has no object with a mask'):
-        RareCopyPasteDataset(unlabelled(album.folder), source=empty.config())
+def test_unlabelled_images_may_be_left_alone(album: Album) -> None:
+    config = unlabelled(album.folder)
+    dataset = RareCopyPasteDataset([album.config(), config], unlabeled=False)
+    host = MMDET_DATASETS.build(config)
+    for i in range(11):
+        item, expected = dataset[11 + i], host[i]
+        assert PASTED_KEY not in item['data_samples'][BRANCHES[0]].metainfo
+        for name in BRANCHES:
+            assert (item['inputs'][name] == expected['inputs'][name]).all()
 
 
 @pytest.mark.parametrize(
@@ -432,7 +461,7 @@ def test_values_out_of_range(album: Album, changes: dict[str, Any], said: str) -
 @pytest.mark.parametrize(
     ('pipeline', 'said'),
     [
-        ([LOAD[0]], 'has no LoadAnnotations'),
+        ([LOAD[0]], 'has neither LoadAnnotations nor'),
         ([LOAD[0], dict(type='mmdet.LoadAnnotations', with_bbox=True)], 'with_mask=True'),
         ([LOAD[0], {**LOAD[1], 'poly2mask': False}], 'poly2mask must not be False'),
         ([LOAD[0], {**LOAD[1], 'with_seg': True}], 'with_seg'),
@@ -441,21 +470,18 @@ def test_values_out_of_range(album: Album, changes: dict[str, Any], said: str) -
 )
 def test_pipelines_without_what_is_needed(album: Album, pipeline: list[dict], said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
-        RareCopyPasteDataset(album.config(pipeline=pipeline))
+        RareCopyPasteDataset([album.config(pipeline=pipeline)])
     assert 'labelled.json' in str(error.value) or 'with_seg' in said
 
 
-def test_nothing_to_paste(tmp_path: Path) -> None:
-    album = Album(tmp_path)
-    album.add(40, 30)
-    with pytest.raises(ValueError, match=r'labelled\.json has no object with a mask'):
-        album.dataset()
-
-
-def test_a_wrapper_within(album: Album) -> None:
-    inner = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=album.config())
-    with pytest.raises(TypeError, match='got the wrapper ClassBalancedDataset; put it around Rare'):
-        RareCopyPasteDataset(inner)
+def test_nothing_to_paste(album: Album, tmp_path: Path) -> None:
+    empty = Album(tmp_path / 'empty')
+    empty.folder.mkdir()
+    empty.add(40, 30)
+    with pytest.raises(ValueError, match=r"in .*labelled\.json; take type='ConcatDataset'"):
+        empty.dataset()
+    with pytest.raises(ValueError, match='none of them is labelled'):
+        RareCopyPasteDataset([unlabelled(album.folder)])
 
 
 def test_photos(coco_tiny: Path) -> None:
@@ -466,7 +492,7 @@ def test_photos(coco_tiny: Path) -> None:
         data_prefix=dict(img=str(coco_tiny / 'train2017')),
         pipeline=LOAD,
     )
-    dataset, host = RareCopyPasteDataset(config, max_num_pasted=1), MMDET_DATASETS.build(config)
+    dataset, host = RareCopyPasteDataset([config], max_num_pasted=1), MMDET_DATASETS.build(config)
     pasted = 0
     for index in range(0, len(host), 4):
         results, expected = seeded(dataset, index, index), host[index]

@@ -40,7 +40,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         metainfo=dict(classes=CLASSES),
     )  # fmt: skip
     labeled, unlabeled = cfg.train_dataloader.dataset.datasets
-    labeled.dataset.dataset.update(coco)
+    labeled.dataset.update(coco)
     unlabeled.update(data_root=str(root / 'unlabeled2017'), ann_file='', data_prefix=dict(img=''))
     cfg.custom_hooks[1].labeled_ann_file = annotations
     cfg.val_dataloader.dataset.update(coco)
@@ -129,10 +129,10 @@ def test_pipelines(config: Config, step: dict, words: list[str]) -> None:
 )
 def test_pasting(config: Config, changes: dict, words: list[str]) -> None:
     cfg = copy.deepcopy(config)
-    pasted = cfg.train_dataloader.dataset.datasets[0].dataset
+    pasted = cfg.train_dataloader.dataset
     pasted.update(changes)
     if not changes:
-        pasted.dataset.pipeline[1].with_mask = False
+        pasted.datasets[0].dataset.pipeline[1].with_mask = False
         cfg.model.detector.roi_head.pop('mask_head')
     refused = [f for f in found(cfg) if f.severity == ERROR and 'Paste' in f.subject]
     assert len(refused) == 1 and all(word in refused[0].detail for word in words)
@@ -229,7 +229,7 @@ def test_unlabelled_images_that_come_early(config: Config, key: str, value: Any)
 def test_data_that_is_not_there_is_no_second_finding(config: Config, tmp_path: Path) -> None:
     cfg = copy.deepcopy(config)
     cfg.custom_hooks[1].labeled_ann_file = str(tmp_path / 'none.json')
-    labeled = cfg.train_dataloader.dataset.datasets[0].dataset.dataset
+    labeled = cfg.train_dataloader.dataset.datasets[0].dataset
     labeled.ann_file = cfg.custom_hooks[1].labeled_ann_file
     cfg.train_dataloader.dataset.datasets[1].data_root = str(tmp_path / 'none')
     assert [f for f in found(cfg) if f.severity == ERROR] == []

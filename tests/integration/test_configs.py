@@ -174,9 +174,10 @@ def test_recipe_is_what_its_name_says(name: str) -> None:
     assert cfg.val_evaluator.labeled_ann_file == cfg.test_evaluator.labeled_ann_file == labeled
     source, unlabeled = cfg.train_dataloader.dataset.datasets
     assert (source.type == 'ClassBalancedDataset') == (classes == 1203)
-    pasted = source.dataset if classes == 1203 else source
-    assert pasted.type == 'mmdet_softpl.RareCopyPasteDataset' and pasted.dataset == dataset
-    assert pasted.get('balance', 1.0) == (0.5 if classes == 1203 else 1.0)
+    assert (source.dataset if classes == 1203 else source) == dataset
+    both = cfg.train_dataloader.dataset
+    assert both.type == 'mmdet_softpl.RareCopyPasteDataset'
+    assert both.get('balance', 1.0) == (0.5 if classes == 1203 else 1.0)
     assert unlabeled == cfg.unlabeled_dataset
 
 

@@ -2,11 +2,4 @@
 
 _base_ = './arm-0-normed.py'
 
-train_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=_base_.labeled_dataset),
-            _base_.unlabeled_dataset,
-        ]
-    )
-)
+train_dataloader = dict(dataset=dict(type='mmdet_softpl.RareCopyPasteDataset', unlabeled=False))

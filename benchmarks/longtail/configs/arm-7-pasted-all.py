@@ -2,15 +2,4 @@
 
 _base_ = './arm-7-pasted.py'
 
-train_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            _base_.train_dataloader.dataset.datasets[0],
-            dict(
-                type='mmdet_softpl.RareCopyPasteDataset',
-                dataset=_base_.unlabeled_dataset,
-                source=_base_.labeled_dataset,
-            ),
-        ]
-    )
-)
+train_dataloader = dict(dataset=dict(unlabeled=True))

@@ -12,7 +12,7 @@ labeled_dataset.ann_file = labeled_ann_file
 unlabeled_dataset = _base_.unlabeled_dataset
 unlabeled_dataset.update(ann_file=unlabeled_ann_file, data_prefix=dict(img=''))
 balanced_dataset = _base_.balanced_dataset
-balanced_dataset.dataset = dict(_base_.pasted_dataset, dataset=labeled_dataset)
+balanced_dataset.dataset = labeled_dataset
 train_dataloader = dict(dataset=dict(datasets=[balanced_dataset, unlabeled_dataset]))
 pseudo_labeler = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)
 val_evaluator = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)

@@ -9,10 +9,9 @@ unlabeled_ann_file = f'semi_anns/instances_train2017.{fold}@{percent}-unlabeled.
 
 labeled_dataset = _base_.labeled_dataset
 labeled_dataset.ann_file = labeled_ann_file
-pasted_dataset = dict(_base_.pasted_dataset, dataset=labeled_dataset)
 unlabeled_dataset = _base_.unlabeled_dataset
 unlabeled_dataset.update(ann_file=unlabeled_ann_file, data_prefix=dict(img='train2017/'))
-train_dataloader = dict(dataset=dict(datasets=[pasted_dataset, unlabeled_dataset]))
+train_dataloader = dict(dataset=dict(datasets=[labeled_dataset, unlabeled_dataset]))
 pseudo_labeler = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)
 val_evaluator = dict(labeled_ann_file=_base_.data_root + labeled_ann_file)
 test_evaluator = val_evaluator

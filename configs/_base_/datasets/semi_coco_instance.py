@@ -109,9 +109,6 @@ labeled_dataset = dict(
     backend_args=backend_args,
 )
 
-# Objects of labelled images are pasted into other labelled images, rare classes more often.
-pasted_dataset = dict(type='mmdet_softpl.RareCopyPasteDataset', dataset=labeled_dataset)
-
 # A folder. With `ann_file` it takes the images of a json instead.
 unlabeled_dataset = dict(
     type='mmdet_softpl.UnlabeledImageDataset',
@@ -129,11 +126,12 @@ train_dataloader = dict(
     num_workers=num_workers,
     persistent_workers=True,
     sampler=dict(type='MultiSourceSampler', batch_size=batch_size, source_ratio=[1, 1]),
-    # The unlabelled images define no classes; the labelled ones speak for both.
+    # A ConcatDataset that pastes labelled objects into all images, rare classes more often. The
+    # unlabelled images define no classes; the labelled ones speak for both.
     dataset=dict(
-        type='ConcatDataset',
+        type='mmdet_softpl.RareCopyPasteDataset',
         ignore_keys=['classes', 'palette'],
-        datasets=[pasted_dataset, unlabeled_dataset],
+        datasets=[labeled_dataset, unlabeled_dataset],
     ),
 )
 

@@ -25,16 +25,12 @@ unlabeled_dataset = dict(
     backend_args={{_base_.backend_args}},
 )
 
-# Classes are drawn by the square root of their objects, as repeat factors have it: alike often,
-# each of the few objects of a rare class would be pasted dozens of times a pass.
-pasted_dataset = dict(
-    type='mmdet_softpl.RareCopyPasteDataset', dataset=labeled_dataset, balance=0.5
-)
-
 # Repeat factor sampling as in mmdet's supervised LVIS configs: without it an epoch shows a rare
 # class a handful of times.
-balanced_dataset = dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=pasted_dataset)
-train_dataloader = dict(dataset=dict(datasets=[balanced_dataset, unlabeled_dataset]))
+balanced_dataset = dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=labeled_dataset)
+# Classes of pasted objects are drawn by the square root of their objects, as repeat factors have
+# it: alike often, each of the few objects of a rare class would be pasted dozens of times a pass.
+train_dataloader = dict(dataset=dict(balance=0.5, datasets=[balanced_dataset, unlabeled_dataset]))
 
 val_dataloader = dict(
     dataset=dict(
