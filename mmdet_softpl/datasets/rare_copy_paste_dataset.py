@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import Compose
 from mmdet.datasets import ConcatDataset
-from mmdet.datasets.transforms import LoadAnnotations, LoadEmptyAnnotations
 from mmdet.registry import DATASETS as MMDET_DATASETS
-from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import BaseDataset
 
@@ -22,10 +19,16 @@ from mmdet_softpl.registry import DATASETS
 
 from .cutouts import Cutout, cut_out, paste
 from .generated_image_dataset import GeneratedImageDataset
+from .pasting_steps import (
+    annotated_after,
+    is_unlabeled,
+    loading_steps,
+    mark_pasted,
+    name_of,
+    with_plain_student_view,
+    without_annotations,
+)
 
-# In the metainfo of unlabelled images: what instances they have were pasted in. Set here alone, so
-# that annotations which a data set happens to load never become labels.
-PASTED_KEY = 'holds_pasted_objects'
 # An object of which less is left is not one that the detector should find.
 MIN_VISIBLE = 0.3
 
@@ -42,15 +45,17 @@ class RareCopyPasteDataset(ConcatDataset):
     ``scale_range``. That is Simple Copy-Paste (arXiv 2012.07177) with draws by class; mmdet's
     ``CopyPaste`` draws an image, whatever its classes, and leaves objects where they were.
 
-    In unlabelled images (their pipeline has ``LoadEmptyAnnotations``) ``CalibratedSoftTeacher``
-    takes a pasted object's own label and mask in the place of what the teacher sees there. The
-    images of ``GeneratedImageDataset`` neither give objects nor get any.
+    In unlabelled images ``CalibratedSoftTeacher`` takes a pasted object's own label and mask in the
+    place of what the teacher sees there. Unlabelled are data sets with ``LoadEmptyAnnotations`` or
+    a ``MultiBranch`` without ``sup``; annotations that they may have are forgotten. The images of
+    ``GeneratedImageDataset`` neither give objects nor get any.
 
     Args:
         datasets: Data sets, which stay as they are, or configs, also of wrappers around them such
             as ``ClassBalancedDataset``. Pipelines of labelled ones must load masks as bitmaps
             (``LoadAnnotations(with_mask=True)``).
-        max_num_pasted: Most objects that an image gets, >= 1; their number is uniform from 0 on.
+        max_num_pasted: Most objects that an image gets, >= 0; their number is uniform from 0 on.
+            With 0 this is ``ConcatDataset``.
         balance: An object of a class with n objects is drawn with a weight of
             ``n ** -balance``, in [0, 1]. 0: all objects alike. 1: all classes alike. 0.5: as
             repeat factors have it (arXiv 1908.03195, appendix).
@@ -61,8 +66,9 @@ class RareCopyPasteDataset(ConcatDataset):
 
     Raises:
         ValueError: An argument is out of its range; a pipeline loads no masks as bitmaps, other
-            boxes than horizontal ones, semantic maps, or neither annotations nor empty ones; no
-            labelled image has an object with a mask; later, images of different depth or channels.
+            boxes than horizontal ones, semantic maps, or neither annotations nor empty ones;
+            labelled sets have other classes; no labelled image has an object with a mask; later,
+            images of different depth or channels.
     """
 
     datasets: list[Any]
@@ -79,7 +85,7 @@ class RareCopyPasteDataset(ConcatDataset):
         ignore_keys: str | list[str] | None = None,
     ) -> None:
         name = type(self).__name__
-        check_range(name, 'max_num_pasted', max_num_pasted, 1, None, whole=True)
+        check_range(name, 'max_num_pasted', max_num_pasted, 0, None, whole=True)
         check_range(name, 'balance', balance, 0, 1)
         try:
             low, high = scale_range
@@ -96,7 +102,9 @@ class RareCopyPasteDataset(ConcatDataset):
         super().__init__(datasets, lazy_init=True, ignore_keys=ignore_keys)
         # What objects come from, each with the steps that load an image of it.
         self._sources: list[tuple[BaseDataset, Compose]] = []
-        self.datasets = [_changed(dataset, self._with_pasting) for dataset in self.datasets]
+        if max_num_pasted:
+            self.datasets = [_changed(dataset, self._with_pasting) for dataset in self.datasets]
+            _check_classes([dataset for dataset, _ in self._sources], name)
         if not lazy_init:
             self.full_init()
 
@@ -109,6 +117,8 @@ class RareCopyPasteDataset(ConcatDataset):
         if self._fully_initialized:
             return
         super().full_init()
+        if not self.max_num_pasted:
+            return
         datasets = [dataset for dataset, _ in self._sources]
         self._objects, self._shares = _objects_by_weight(datasets, self.balance)
         if len(self._objects) == 0:
@@ -117,7 +127,7 @@ class RareCopyPasteDataset(ConcatDataset):
             raise ValueError(
                 f'{type(self).__name__}: no object with a mask that could be pasted in '
                 + (f'{files}' if files else 'any of the data sets: none of them is labelled')
-                + "; take type='ConcatDataset'."
+                + '; set max_num_pasted=0.'
             )
 
     def _with_pasting(self, dataset: BaseDataset) -> BaseDataset:
@@ -125,24 +135,24 @@ class RareCopyPasteDataset(ConcatDataset):
         if isinstance(dataset, GeneratedImageDataset):
             return dataset
         owner, steps = type(self).__name__, dataset.pipeline.transforms
-        loaded = _steps_until(LoadEmptyAnnotations, steps)
-        if loaded is None:
-            load = _loading_steps(dataset, owner)
-            loaded, added, marks = len(load.transforms), self._paste_objects, []
-        elif self.unlabeled:
-            load, added, marks = None, self._paste_into_unlabeled, [_mark]
-        else:
-            return dataset
         # A copy: whoever holds the data set itself gets its images as they are.
         made = copy.copy(dataset)
-        made.pipeline = Compose([*steps[:loaded], added, *steps[loaded:], *marks])
-        if load is not None:
+        if not is_unlabeled(dataset):
+            load = loading_steps(dataset, owner)
+            rest = steps[len(load.transforms) :]
+            made.pipeline = Compose([*load.transforms, self._paste_objects, *rest])
             self._sources.append((made, load))
+        elif self.unlabeled:
+            loaded = annotated_after(dataset, owner)
+            rest = [with_plain_student_view(step) for step in steps[loaded:]]
+            made.pipeline = Compose(
+                [*steps[:loaded], self._paste_into_unlabeled, *rest, mark_pasted]
+            )
         return made
 
     def _paste_into_unlabeled(self, results: dict[str, Any]) -> dict[str, Any]:
         """The step that stands in the pipelines of unlabelled images."""
-        return self._paste_objects(_without_annotations(results))
+        return self._paste_objects(without_annotations(results))
 
     def _paste_objects(self, results: dict[str, Any]) -> dict[str, Any]:
         """The step that stands in the pipelines of labelled images."""
@@ -196,58 +206,15 @@ def _changed(dataset: Any, change: Callable[[BaseDataset], BaseDataset]) -> Any:
     return change(dataset)
 
 
-def _steps_until(kind: type, steps: Sequence[Any]) -> int | None:
-    """How many steps of a pipeline there are up to the first of a kind, that included."""
-    found = (i for i, step in enumerate(steps, 1) if isinstance(step, kind))
-    return next(found, None)
-
-
-def _without_annotations(results: dict[str, Any]) -> dict[str, Any]:
-    height, width = results['img'].shape[:2]
-    return results | dict(
-        gt_bboxes=HorizontalBoxes(np.zeros((0, 4), dtype=np.float32)),
-        gt_bboxes_labels=np.zeros(0, dtype=np.int64),
-        gt_ignore_flags=np.zeros(0, dtype=bool),
-        gt_masks=BitmapMasks(np.zeros((0, height, width), dtype=np.uint8), height, width),
-    )
-
-
-def _mark(results: dict[str, Any]) -> dict[str, Any]:
-    """Say of the views of an unlabelled image that their instances are pasted objects."""
-    found = results.get('data_samples') or {}
-    for sample in found.values() if isinstance(found, dict) else [found]:
-        if isinstance(sample, DetDataSample):
-            sample.set_metainfo({PASTED_KEY: True})
-    return results
-
-
-def _loading_steps(dataset: BaseDataset, owner: str) -> Compose:
-    """The first steps of a pipeline, until the annotations are loaded."""
-    steps = dataset.pipeline.transforms
-    loaded = _steps_until(LoadAnnotations, steps)
-    if loaded is None:
-        raise ValueError(
-            f'{owner}: the pipeline of {dataset.ann_file or dataset.data_prefix} has neither '
-            'LoadAnnotations nor, as unlabelled images need it, LoadEmptyAnnotations.'
-        )
-    step = steps[loaded - 1]
-    if not (step.with_mask and step.with_bbox and step.with_label and step.poly2mask):
-        raise ValueError(
-            f'{owner}: the pipeline of {dataset.ann_file} must have LoadAnnotations('
-            'with_bbox=True, with_mask=True), and poly2mask must not be False: objects '
-            'are cut out along their masks.'
-        )
-    if step.box_type != 'hbox':
-        raise ValueError(
-            f'{owner}: {dataset.ann_file} is loaded with LoadAnnotations(box_type='
-            f"{step.box_type!r}), which is not supported; use 'hbox', the default."
-        )
-    if step.with_seg:
-        raise ValueError(
-            f'{owner}: LoadAnnotations(with_seg=True) loads semantic maps, in which '
-            "nothing is pasted; set it to False, or take type='ConcatDataset'."
-        )
-    return Compose(steps[:loaded])
+def _check_classes(datasets: Sequence[BaseDataset], owner: str) -> None:
+    """Labels are indices into the names, which so must not differ, whatever ``ignore_keys`` are."""
+    for dataset in datasets[1:]:
+        names = [one.metainfo.get('classes') for one in (datasets[0], dataset)]
+        if names[0] != names[1]:
+            raise ValueError(
+                f'{owner}: {name_of(datasets[0])} has the classes {names[0]}, '
+                f'{name_of(dataset)} {names[1]}; give both the same metainfo=dict(classes=...).'
+            )
 
 
 def _check_alike(source: dict[str, Any], target: dict[str, Any], owner: str) -> None:

@@ -9,11 +9,11 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmdet_softpl.branches import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.runner_model import model_of
 from mmdet_softpl.functional import resample_roi_masks
 from mmdet_softpl.models import CalibratedSoftTeacher
-from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.models.student_losses import project
 from mmdet_softpl.registry import HOOKS
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mmengine.dataset import BaseDataset
 
-from mmdet_softpl.models.semi_train_cfg import STUDENT_BRANCH, TEACHER_BRANCH
+from mmdet_softpl.branches import STUDENT_BRANCH, TEACHER_BRANCH
 
 # Transforms of mmdet 3.3 and mmcv 2.1 that move pixels and leave ``homography_matrix`` as it was.
 UNRECORDED = frozenset(

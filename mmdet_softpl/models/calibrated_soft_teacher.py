@@ -18,6 +18,7 @@ from mmdet.structures import SampleList
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from mmdet_softpl.branches import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.checks import check_choice
 from mmdet_softpl.functional import (
     MAX_OFFSET,
@@ -42,8 +43,6 @@ from mmdet_softpl.models.roi_adapter import (
     stages_of,
 )
 from mmdet_softpl.models.semi_train_cfg import (
-    STUDENT_BRANCH,
-    TEACHER_BRANCH,
     TEST_KEYS,
     check_batch_augments,
     check_branches,
@@ -321,7 +320,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                     state.mass += targets[:, :-1].sum(0)
             state.num_images += len(view.detections)
             self._silence.observe(view, state.thresholds)
-        view = replace(view, detections=objects)
+        view = replace(view, detections=objects, num_seen=sum(map(len, objects)))
         add_masks(self.teacher, view)
         if any(pasted):
             view.detections[:] = [
@@ -353,8 +352,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 offsets=self.class_state.offsets,
             )
         )
-        # Without one object everything would be background: the images say nothing then.
-        scale = self.unsup_scale if len(batch.instances) else 0.0
+        # Without one object everything would be background: the images say nothing then, also where
+        # something was pasted into them.
+        scale = self.unsup_scale if len(batch.instances) and view.num_seen else 0.0
         return rename_loss_dict('unsup_', reweight_loss_dict(losses, cfg['unsup_weight'] * scale))
 
     @torch.no_grad()

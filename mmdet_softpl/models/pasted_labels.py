@@ -13,7 +13,7 @@ from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_softpl.datasets.rare_copy_paste_dataset import PASTED_KEY
+from mmdet_softpl.datasets.pasting_steps import PASTED_KEY
 
 
 def pasted_objects(sample: DetDataSample) -> InstanceData | None:
@@ -23,11 +23,27 @@ def pasted_objects(sample: DetDataSample) -> InstanceData | None:
         sample: Of an unlabelled image.
 
     Returns:
-        ``bboxes`` (P, 4), ``labels`` (P,) and, if loaded, ``masks``; None where nothing was pasted.
+        ``bboxes`` (P, 4), ``labels`` (P,) and ``masks``, P > 0; None where nothing was pasted, or
+        nothing is left of it in the view.
+
+    Raises:
+        ValueError: The view's pipeline has lost the masks.
     """
     if not sample.metainfo.get(PASTED_KEY) or not len(sample.gt_instances):
         return None
-    return sample.gt_instances
+    instances = sample.gt_instances
+    if 'masks' not in instances:
+        raise ValueError(
+            'RareCopyPasteDataset: the view of the unlabelled image '
+            f'{sample.metainfo.get("img_path")} has pasted objects, but no masks of them any more: '
+            'take the transform that drops `gt_masks` out of the pipeline of `unsup_teacher`, or '
+            'set unlabeled=False.'
+        )
+    # On the host: thin objects vanish when a view is smaller.
+    visible = instances.masks.to_ndarray().any((1, 2))
+    if visible.all():
+        return instances
+    return instances[torch.from_numpy(visible.nonzero()[0])] if visible.any() else None
 
 
 def apart_from(found: InstanceData, pasted: InstanceData, iou_thr: float) -> InstanceData:
@@ -48,7 +64,7 @@ def joined(found: InstanceData, pasted: InstanceData) -> InstanceData:
     Args:
         found: As ``TeacherView.detections`` has it, with ``mask_probs`` (K, S, S) where the
             detector has masks.
-        pasted: ``bboxes`` (P, 4), ``labels`` (P,), with ``mask_probs`` also ``masks``.
+        pasted: As :func:`pasted_objects` gives them.
 
     Returns:
         (K + P,) instances with all fields of ``found``.

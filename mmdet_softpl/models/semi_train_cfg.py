@@ -8,12 +8,11 @@ from dataclasses import asdict
 from mmengine.config import ConfigDict
 from torch import nn
 
+from mmdet_softpl.branches import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.checks import check_choice, check_range
 from mmdet_softpl.functional import CALIBRATION_MODES
 from mmdet_softpl.models.teacher_labels import LabelingCfg
 
-# Names of mmdet's pipelines.
-TEACHER_BRANCH, STUDENT_BRANCH = 'unsup_teacher', 'unsup_student'
 # Of mmdet's SemiBaseDetector.
 TEST_KEYS = ('predict_on', 'forward_on', 'extract_feat_on')
 # Of mmdet 3.3.

@@ -84,11 +84,13 @@ class TeacherView:
             ``is_object`` (K,) bool: that, and kept or of enough objectness. After
             ``add_masks`` also ``mask_probs`` (K, S, S).
         mirrored: Its look at their mirror images, with ``LabelingCfg.mirror``.
+        num_seen: Objects among ``detections`` that it saw itself; the others were pasted in.
     """
 
     feats: tuple[Tensor, ...]
     detections: list[InstanceData]
     mirrored: MirrorView | None = None
+    num_seen: int = 0
 
 
 def evidence_of(

@@ -11,7 +11,8 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
-from mmdet_softpl.datasets.rare_copy_paste_dataset import PASTED_KEY
+from mmdet_softpl.datasets.pasting_steps import PASTED_KEY
+from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.pasted_labels import apart_from, joined, pasted_objects
 from tests.support.tiny import NUM_CLASSES, data_sample, multi_batch
 from tests.support.tiny_teacher import tiny_teacher, total
@@ -140,14 +141,14 @@ def test_the_student_learns_a_pasted_object_by_its_own_label() -> None:
     losses = {}
     for label_mode in ('soft', 'hard'):
         torch.manual_seed(0)
-        model = tiny_teacher(label_mode=label_mode, objectness_thr=1.0, student_correction=False)
-        model.class_state.thresholds.fill_(1.0)
+        model = silent_teacher(label_mode=label_mode)
         inputs, samples = multi_batch(batch_size=1)
-        without = model.loss(inputs, samples)
-        assert without['unsup_loss_cls'] == without['unsup_loss_mask'] == 0
         samples['unsup_teacher'] = [marked()]
-        torch.manual_seed(1)
-        losses[label_mode] = model.loss(inputs, samples)
+        view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+        assert view.num_seen == 0 and len(view.detections[0]) == 2
+        # As if it had seen an object elsewhere.
+        view.num_seen = 1
+        losses[label_mode] = model._loss_by_view(view, inputs, samples)
         total(losses[label_mode]).backward()
         gradient = model.student.roi_head.bbox_head.fc_cls.weight.grad
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
@@ -156,3 +157,42 @@ def test_the_student_learns_a_pasted_object_by_its_own_label() -> None:
         assert soft[key] > 0 and torch.equal(soft[key], hard[key]), key
     # A binary target is the soft one but for its edge.
     torch.testing.assert_close(soft['unsup_loss_mask'], hard['unsup_loss_mask'], rtol=0.05, atol=0)
+
+
+def test_a_teacher_that_sees_nothing_is_no_reason_to_call_the_rest_background() -> None:
+    model = silent_teacher()
+    inputs, samples = multi_batch()
+    samples['unsup_teacher'][0] = marked()
+    losses = model.loss(inputs, samples)
+    for key, value in losses.items():
+        if key.startswith('unsup_loss'):
+            assert all(float(part.detach()) == 0 for part in torch.stack(_listed(value))), key
+
+
+def test_what_is_not_visible_is_no_object() -> None:
+    """Thin objects vanish when masks are made smaller, and leave a box."""
+    sample = marked(num_instances=3)
+    expected = sample.gt_instances.labels[[0, 2]]
+    sample.gt_instances.masks.masks[1] = 0
+    assert torch.equal(pasted_objects(sample).labels, expected)
+    assert len(pasted_objects(sample).masks) == 2
+    sample.gt_instances.masks.masks[:] = 0
+    assert pasted_objects(sample) is None
+
+
+def test_masks_that_a_transform_lost_are_named() -> None:
+    sample = marked()
+    del sample.gt_instances.masks
+    with pytest.raises(ValueError, match=r'0\.png has pasted objects, but no masks.*unsup_teacher'):
+        pasted_objects(sample)
+
+
+def silent_teacher(**cfg) -> CalibratedSoftTeacher:
+    """One that keeps no label and calls nothing an object."""
+    model = tiny_teacher(objectness_thr=1.0, student_correction=False, **cfg)
+    model.class_state.thresholds.fill_(1.0)
+    return model
+
+
+def _listed(value: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:
+    return value if isinstance(value, list) else [value]
