@@ -106,6 +106,9 @@ ARMS = {
     '7-pasted': Arm(
         '7-shipped + pasted objects', '7-shipped', 'similarity-normed-pasted', 'normed'
     ),
+    '3-pasted-all': Arm(
+        '3-pasted + objects pasted into unlabelled images', '3-pasted', 'normed-pasted', 'normed'
+    ),
     '7-pasted-all': Arm(
         '7-pasted + objects pasted into unlabelled images',
         '7-pasted',

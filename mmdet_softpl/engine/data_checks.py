@@ -17,6 +17,7 @@ from mmdet_softpl.datasets.annotation_checks import (
     check_same_categories,
 )
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
+from mmdet_softpl.datasets.rare_copy_paste_dataset import RareCopyPasteDataset
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine.reported_annotations import reported_annotations
 from mmdet_softpl.engine.run_warnings import warn_once
@@ -31,7 +32,8 @@ def check_datasets(runner: Runner) -> None:
 
     Data sets without classes (a plain folder) fit everything. The json of every labelled
     ``CocoDataset`` (and ``LVISV1Dataset`` ...) is checked, warnings about it are logged; likewise
-    when categories of an ``UnlabeledImageDataset``'s json are not the labelled ones.
+    when categories of an ``UnlabeledImageDataset``'s json are not the labelled ones, and when
+    objects are pasted into unlabelled images of another detector than ``CalibratedSoftTeacher``.
 
     Raises:
         ValueError: labelled, unlabelled or validation classes or the model differ. Names the data
@@ -71,6 +73,14 @@ def check_datasets(runner: Runner) -> None:
         if ours:
             check_views(name, dataset)
     _check_files(list(leaves(runner.train_dataloader.dataset)))
+    pasting = runner.train_dataloader.dataset
+    if isinstance(pasting, RareCopyPasteDataset) and pasting.fills_unlabeled and not ours:
+        warn_once(
+            f'RareCopyPasteDataset pastes objects into unlabelled images, but '
+            f'{type(model_of(runner)).__name__} does not know their labels: its teacher labels and '
+            'counts them like what is in the images. Set unlabeled=False in '
+            'train_dataloader.dataset.'
+        )
     if runner._val_loop is not None and runner._val_dataloader is not None:
         _check_validation(runner)
 

@@ -15,11 +15,13 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmdet_softpl.datasets.annotation_file import AnnotationError
+from mmdet_softpl.datasets.rare_copy_paste_dataset import RareCopyPasteDataset
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine import data_checks
 from mmdet_softpl.engine.data_checks import check_datasets
 from mmdet_softpl.engine.training_sets import training_classes
 from mmdet_softpl.evaluation.longtail_metric import LongTailMetric
+from tests.support.album import Album
 from tests.support.data_sets import (
     BOX,
     NAMES,
@@ -189,6 +191,33 @@ def test_other_categories_of_an_unlabelled_json_are_a_warning(
     assert len(log) == bool(words)
     for word in words:
         assert word in log[0]
+
+
+@pytest.mark.parametrize(
+    ('unlabeled', 'ours', 'warned'),
+    [(True, False, True), (True, True, False), (False, False, False)],
+)
+def test_pasted_objects_that_a_detector_does_not_know(
+    tmp_path: Path, log: list[str], unlabeled: bool, ours: bool, warned: bool
+) -> None:
+    album = Album(tmp_path)
+    album.add(40, 30, (0, 3, 5, 10, 8))
+    folder = dict(
+        type='mmdet_softpl.UnlabeledImageDataset',
+        data_prefix=dict(img=str(album.folder)),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='mmdet.LoadEmptyAnnotations')],
+    )
+    dataset = RareCopyPasteDataset(
+        [album.config(), folder], unlabeled=unlabeled, ignore_keys=['classes', 'palette']
+    )
+    init_default_scope('mmdet')
+    model = MODELS.build(semi_config(detector_config(num_classes=3))) if ours else None
+    if ours:
+        # What else it wants of the views has tests of its own.
+        dataset.datasets = dataset.datasets[:1]
+    check_datasets(make_runner(dataset, model=model))
+    assert len(log) == warned
+    assert not warned or 'Set unlabeled=False' in log[0]
 
 
 def test_a_wrong_image_folder_is_named_before_training(tmp_path: Path) -> None:
