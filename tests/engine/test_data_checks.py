@@ -201,7 +201,7 @@ def test_pasted_objects_that_a_detector_does_not_know(
     tmp_path: Path, log: list[str], unlabeled: bool, ours: bool, warned: bool
 ) -> None:
     album = Album(tmp_path)
-    album.add(40, 30, (0, 3, 5, 10, 8))
+    album.add(40, 30, *((label, 3, 5, 10, 8) for label in range(3)))
     folder = dict(
         type='mmdet_softpl.UnlabeledImageDataset',
         data_prefix=dict(img=str(album.folder)),
