@@ -13,6 +13,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from mmdet_softpl.engine.burn_in_mean_teacher_hook import average_teacher, copy_teacher
+from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.batch_norm import check_statistics_moved, trains_batch_norm
 from mmdet_softpl.models.roi_adapter import stages_of
 from mmdet_softpl.models.silence import SILENT_ITERS
@@ -195,6 +196,65 @@ def test_without_correction_the_offsets_stay_zero() -> None:
     model.loss(*multi_batch())
     assert model.class_state.reliability.sum() > 0
     assert not model.class_state.offsets.any()
+
+
+def unsupervised(model: CalibratedSoftTeacher) -> dict[str, torch.Tensor]:
+    """Losses of one batch, with the same RoI samples every time."""
+    torch.manual_seed(3)
+    losses = model.loss(*copy.deepcopy(multi_batch()))
+    return {
+        key: torch.stack(value if isinstance(value, list) else [value]).detach()
+        for key, value in losses.items()
+        if key.startswith('unsup') and 'loss' in key
+    }
+
+
+def test_offsets_are_a_bias_of_the_students_logits_in_training() -> None:
+    model = tiny_teacher('faster-rcnn', smoothed=False)
+    offset = torch.tensor([0.5, -1.0, 0.0, 1.5, 0.2])
+    plain = unsupervised(model)['unsup_loss_cls']
+    biased = copy.deepcopy(model)
+    with torch.no_grad():
+        biased.student.roi_head.bbox_head.fc_cls.bias[:-1] += offset
+    model.class_state.offsets.copy_(offset)
+    found = unsupervised(model)['unsup_loss_cls']
+    assert abs(found - plain) > 1e-3
+    torch.testing.assert_close(found, unsupervised(biased)['unsup_loss_cls'])
+
+
+@pytest.mark.parametrize('label_mode', ['soft', 'hard'])
+def test_hard_labels_are_not_calibrated(label_mode: str) -> None:
+    model = tiny_teacher(label_mode=label_mode, student_correction=False)
+    plain = unsupervised(model)['unsup_loss_cls']
+    model.class_state.calibration.mul_(0.5)
+    changed = unsupervised(model)['unsup_loss_cls']
+    assert torch.equal(plain, changed) == (label_mode == 'hard')
+
+
+def test_the_unsupervised_loss_is_weighted() -> None:
+    model = tiny_teacher(unsup_weight=1.0)
+    plain = unsupervised(model)
+    model.semi_train_cfg['unsup_weight'] = 3.0
+    model.unsup_scale = 0.25
+    weighted = unsupervised(model)
+    assert len(plain) >= 5
+    for key, value in plain.items():
+        assert value.abs().sum() > 0, key
+        torch.testing.assert_close(weighted[key], 0.75 * value)
+
+
+def test_a_held_out_part_alone_is_what_a_hook_calibrates_on() -> None:
+    """The detector's own refresh would empty what the hook has filled."""
+    model = tiny_teacher(refresh_interval=1, calibration_interval=1)
+    model.held_out = True
+    state = model.class_state
+    state.reliability.uniform_()
+    state.calibration.uniform_()
+    before = state.reliability.clone(), state.calibration.clone()
+    for _ in range(2):
+        model.loss(*multi_batch())
+    assert torch.equal(state.reliability, before[0]) and torch.equal(state.calibration, before[1])
+    assert not state.new_reliability.any() and not state.offset_counts.any()
 
 
 def test_labelled_objects_are_counted_once_whatever_class_the_teacher_gives() -> None:

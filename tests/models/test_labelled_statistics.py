@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
@@ -76,3 +77,25 @@ def test_a_calibrated_teacher_expects_what_federated_images_hold() -> None:
         observe_image(state, seen, sample, federated)
         counts = [6.0 * (0 in classes), 4.0 * (1 in classes), 0.0]
         torch.testing.assert_close(state.offset_counts, torch.tensor([counts, counts]))
+
+
+def test_what_offsets_correct_already_is_not_corrected_again() -> None:
+    """Calibrated labels that are off by the offsets: the student's would be right."""
+    offsets = torch.tensor([1.0, -0.7, 0.3])
+    posterior = torch.tensor([0.6, 0.4, 1e-9, 1e-9])
+    shifted = (posterior.log() + F.pad(offsets, (0, 1))).softmax(0)
+    boxes = torch.tensor([[20.0 * i, 0, 20 * i + 10, 10] for i in range(10)])
+    state = ClassState(3, 0.5)
+    state.offsets.copy_(offsets)
+    seen = InstanceData(
+        bboxes=boxes,
+        # Boosted ones, which are no probabilities.
+        scores=torch.full((10,), 0.95),
+        labels=torch.zeros(10, dtype=torch.long),
+        score_vectors=shifted.repeat(10, 1),
+        target_scores=shifted[:1].repeat(10),
+    )
+    sample = DetDataSample(metainfo=dict(img_id=0))
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0] * 6 + [1] * 4))
+    observe_image(state, seen, sample, {})
+    torch.testing.assert_close(state.offset_counts, torch.tensor([[6.0, 4.0, 0.0]] * 2))

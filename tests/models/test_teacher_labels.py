@@ -174,6 +174,7 @@ def test_soft_labels_alone_have_a_mass() -> None:
     inputs, samples = multi_batch()
     for mode in ('soft', 'hard'):
         model = tiny_teacher(label_mode=mode, student_correction=False)
+        model.class_state.calibration.mul_(0.8)
         view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
         objects = [d for d in view.detections if len(d)]
         assert objects
