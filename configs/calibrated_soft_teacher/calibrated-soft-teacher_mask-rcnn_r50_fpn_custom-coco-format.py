@@ -48,7 +48,7 @@ unlabeled_dataset.update(data_root=data_root, ann_file='', data_prefix=dict(img=
 # `labeled_dataset`: classes in less than 1 % of the images then come up more often. Standard on
 # LVIS; it cost AP where each labelled image was seen 64 times (docs/evidence.md).
 # The base's type of data set pastes labelled objects into all images, rare classes more often: add
-# type='ConcatDataset' where an object means nothing outside its place.
+# max_num_pasted=0 where an object means nothing outside its place.
 train_dataloader = dict(dataset=dict(datasets=[labeled_dataset, unlabeled_dataset]))
 val_dataloader = dict(
     dataset=dict(

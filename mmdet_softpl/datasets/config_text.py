@@ -71,7 +71,7 @@ train_dataloader = dict(
     batch_size=batch_size,
     sampler=dict(batch_size=batch_size),
     # Of the type that pastes labelled objects into all images, rare classes more often: add
-    # type='ConcatDataset' where an object means nothing outside its place.
+    # max_num_pasted=0 where an object means nothing outside its place.
     dataset=dict(datasets=[{labelled_source}, unlabeled_dataset]),
 )
 val_dataloader = dict(dataset=val_dataset)
