@@ -127,7 +127,7 @@ FULL_METHOD = '7'
 # the former with their weight of unlabelled images.
 SHIPPED, SHIPPED_TEACHER, SHIPPED_SUPERVISED = '7-shipped', '3-shipped', '0-normed'
 # The same on images with pasted objects, which the shipped configs have, too.
-PASTED, PASTED_TEACHER = '7-pasted', '3-pasted'
+PASTED, PASTED_TEACHER = '7-pasted-all', '3-pasted-all'
 
 ARMS |= {
     f'{arm}-{name}-{value:g}': Arm(

@@ -41,9 +41,6 @@ KNOBS = {
         'temperature': Knob(0.1, (0.05, 0.3), 'box head'),
         'unsup_weight': Knob(1.0, (0.5,), 'detector'),
     },
-    # Pasted objects balance the classes, too.
-    '7-pasted': {'boost_gamma': Knob(1.0, (0.0, 0.5))},
-    '7-pasted-all': {'boost_gamma': Knob(1.0, (0.0, 0.5))},
 }
 
 
