@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from mmengine.structures import InstanceData
 from mmdet_softpl.__main__ import INTERRUPTED, main
 from mmdet_softpl.datasets.generated_image_dataset import GeneratedImageDataset
 from mmdet_softpl.datasets.review_masks import encode_mask
-from mmdet_softpl.datasets.wrong_labels import spoil_labels
+from mmdet_softpl.datasets.wrong_labels import right_and_wrong_labels, spoil_labels
 from mmdet_softpl.engine import label_gating, load_teacher
 from tests.support.tiny_data import write_data
 
@@ -44,6 +45,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def seen(
+    annotations: dict[int, list[dict]], agreement: Callable[[dict], float], noise: float
+) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        dict(
+            img_id=image_id,
+            evidence=[
+                (agreement(a) + noise * (2 * torch.rand(5, generator=generator) - 1)).tolist()
+                for a in of_image
+            ],
+            objects=[dict(bbox=[0, 0, 9, 9], label=1, confidence=0.6)],
+        )
+        for image_id, of_image in annotations.items()
+    ]
+
+
+def unsure(annotation: dict) -> float:
+    """More for right labels than for wrong ones, hardly so for class a."""
+    lead = 0.02 if annotation['category_id'] == 1 else 0.1
+    return 0.5 + lead if annotation['made'] == 'right' else 0.5 - lead
+
+
 @pytest.fixture
 def teacher(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replaces loading and looking; the list holds the sets that were looked at."""
@@ -54,17 +78,8 @@ def teacher(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if path.is_file():
             return json.loads(path.read_text())
         looked.append(part.name)
-        generator = torch.Generator().manual_seed(0)
-        records = []
-        for i, image_id in enumerate(annotations):
-            rows = []
-            for annotation in annotations[image_id]:
-                agree = 0.8 if annotation['made'] == 'right' else 0.3
-                noise = 0.3 * torch.rand(5, generator=generator) - 0.15
-                rows.append((agree + noise).tolist())
-            found = dict(bbox=[0, 0, 9, 9], label=1, confidence=0.6)
-            records.append(dict(img_id=image_id, evidence=rows, objects=[found]))
-            progress(i + 1)
+        records = seen(annotations, lambda a: 0.8 if a['made'] == 'right' else 0.3, 0.15)
+        progress(len(records))
         path.write_text(json.dumps(records))
         return records
 
@@ -157,17 +172,22 @@ def test_a_region_under_a_kept_label_is_left_out(folder: Path, teacher: list[str
     assert set(regions) == shown - {first['image_id']}
 
 
-def test_no_region_takes_the_proposals_of_a_kept_label(folder: Path, teacher: list[str]) -> None:
+@pytest.mark.parametrize(
+    ('box', 'inside'), [([5, 5, 3, 6], 2 / 3), ([5, 4, 4, 9], 5 / 9), ([5, 5, 4, 9], 4 / 9)]
+)
+def test_no_region_takes_the_proposals_of_a_kept_label(
+    folder: Path, teacher: list[str], box: list[int], inside: float
+) -> None:
     """A hat within an unlabelled person: with the assigner of the docs it would be ignored."""
     path = folder / 'generated.json'
     content = json.loads(path.read_text())
     first = next(a for a in content['annotations'] if a['made'] == 'right')
-    first['bbox'] = [5, 5, 3, 6]
+    first['bbox'] = box
     path.write_text(json.dumps(content))
     assert run(folder) == 0
     gated = json.loads((folder / 'gated.json').read_text())
     regions = [a for a in gated['annotations'] if a.get('source') == 'teacher']
-    assert regions and first['image_id'] not in {a['image_id'] for a in regions}
+    assert regions and (first['image_id'] in {a['image_id'] for a in regions}) == (inside < 0.5)
     kept = [a for a in gated['annotations'] if a['keep'] and not a.get('iscrowd')]
     for region in regions:
         labels = [a['bbox'] for a in kept if a['image_id'] == region['image_id']]
@@ -240,6 +260,105 @@ def test_another_precision_needs_no_teacher(folder: Path, teacher: list[str], ca
     # Other labels are other evidence.
     assert run(folder, '--overwrite', '--seed', '1') == 0
     assert teacher == ['held-out', 'generated'] * 2
+
+
+@pytest.mark.parametrize(('share', 'precision'), [(0.05, 0.97), (0.5, 0.7)])
+def test_precision_and_weights_are_those_of_the_share_of_wrong_labels(
+    folder: Path, teacher: list[str], monkeypatch, share: float, precision: float
+) -> None:
+    """Generated labels that are the held-out ones: what the gate promises can be counted."""
+    monkeypatch.setattr(
+        label_gating, 'evidence_in_parts', lambda *args, **_: seen(args[2], unsure, 0.3)
+    )
+    held_out = json.loads(
+        (folder / 'data' / 'annotations' / 'instances_train2017.json').read_text()
+    )
+    same = right_and_wrong_labels(
+        held_out, label_gating.WRONG_PER_RIGHT, 0, label_gating.JUDGED_KINDS
+    )
+    (folder / 'generated.json').write_text(json.dumps(same))
+    assert run(folder, precision=str(precision), wrong_share=str(share)) == 0
+    gated = json.loads((folder / 'gated.json').read_text())
+    judged = [a for a in gated['annotations'] if 'made' in a]
+    weights, keep = (np.array([a[key] for a in judged]) for key in ('weight', 'keep'))
+    right = np.array([a['made'] == 'right' for a in judged])
+    # The likelihood equation of the gate's bias.
+    mean = (1 - share) * weights[right].mean() + share * weights[~right].mean()
+    assert mean == pytest.approx(1 - share, abs=1e-4)
+
+    def reached(kept: np.ndarray) -> float:
+        good, bad = (1 - share) * kept[right].mean(), share * kept[~right].mean()
+        return good / (good + bad)
+
+    assert 0 < keep.sum() < len(keep)
+    assert reached(keep) >= precision > reached(weights >= weights[~keep].max())
+    gate = gated['gate']
+    assert gate['held_out']['right']['kept'] == pytest.approx(keep[right].mean(), abs=1e-4)
+    assert gate['expected'] == pytest.approx(
+        dict(right_kept=keep[right].mean(), wrong_dropped=1 - keep[~right].mean()), abs=1e-4
+    )
+
+
+def test_the_threshold_is_for_the_classes_of_the_generated_images(
+    folder: Path, teacher: list[str], monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        label_gating, 'evidence_in_parts', lambda *args, **_: seen(args[2], unsure, 0.3)
+    )
+    content = json.loads((folder / 'generated.json').read_text())
+    gates = []
+    for category in (1, 2):
+        alone = [a for a in content['annotations'] if a['category_id'] == category]
+        path = folder / f'{category}.json'
+        path.write_text(json.dumps(dict(content, annotations=alone)))
+        assert run(folder, ann_file=str(path), out=str(folder / f'gated-{category}.json')) == 0
+        gates.append(json.loads((folder / f'gated-{category}.json').read_text())['gate'])
+    hard, easy = gates
+    assert hard['coefficients'] == easy['coefficients']
+    assert hard['threshold'] != easy['threshold']
+    assert all(hard['expected'][key] < easy['expected'][key] for key in easy['expected'])
+
+
+def test_a_precision_out_of_reach(folder: Path, teacher: list[str], monkeypatch, capsys) -> None:
+    """Of labels that all look alike as many are right as are assumed to be."""
+    monkeypatch.setattr(
+        label_gating, 'evidence_in_parts', lambda *args, **_: seen(args[2], lambda a: 0.5, 0)
+    )
+    assert run(folder, precision='0.81', wrong_share='0.2') == 2
+    assert 'no threshold reaches a precision of 0.81' in capsys.readouterr().err
+    assert not (folder / 'gated.json').exists()
+
+
+@pytest.mark.parametrize('without', [None, 'ann_file', 'held_out'])
+def test_masks_are_compared_where_every_label_has_one(
+    folder: Path, teacher: list[str], monkeypatch, without: str | None
+) -> None:
+    compared = []
+    look = label_gating.evidence_in_parts
+
+    def noting(*args: Any, with_masks: bool, **kwargs: Any):
+        compared.append(with_masks)
+        return look(*args, **kwargs)
+
+    monkeypatch.setattr(label_gating, 'evidence_in_parts', noting)
+    content = json.loads((folder / 'generated.json').read_text())
+    del content['annotations'][3]['segmentation']
+    (folder / 'boxes.json').write_text(json.dumps(content))
+    changed = {without: str(folder / 'boxes.json')} if without else {}
+    assert run(folder, **changed) == 0
+    assert compared == 2 * [without is None]
+
+
+def test_held_out_images_lie_elsewhere(folder: Path, teacher: list[str]) -> None:
+    path = folder / 'data' / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    (folder / 'elsewhere').mkdir()
+    for image in content['images']:
+        old = folder / 'data' / 'train2017' / image['file_name']
+        image['file_name'] = f'held-out-{old.name}'
+        (folder / 'elsewhere' / image['file_name']).write_bytes(old.read_bytes())
+    path.write_text(json.dumps(content))
+    assert run(folder, held_out_images=str(folder / 'elsewhere')) == 0
 
 
 @pytest.mark.parametrize('new_ids', [(0, 1, 2, 3), (4, 3, 2, 1), (70, 5, 6, 90)])

@@ -21,8 +21,8 @@ from mmdet_softpl.datasets.review_masks import (
     encode_mask,
     segmentation_to_rle,
 )
-from mmdet_softpl.datasets.review_merge import merge_review
-from mmdet_softpl.datasets.review_reading import read_reviewed
+from mmdet_softpl.datasets.review_merge import match_objects, merge_review
+from mmdet_softpl.datasets.review_reading import ReviewedObject, read_reviewed
 from mmdet_softpl.datasets.review_writing import (
     UNFINISHED,
     coco_export,
@@ -226,6 +226,25 @@ def test_corrections_are_told_apart_and_lvis_fields_follow(manifest: dict, tmp_p
     assert [(c['image_count'], c['instance_count']) for c in merged['categories']] == [
         (2, 2), (0, 0), (2, 2),
     ]  # fmt: skip
+
+
+def test_a_class_that_is_left_is_not_absent(manifest: dict, tmp_path: Path) -> None:
+    for entry in manifest['images'][0]['objects']:
+        entry['class'] = 'dog & <co>'
+    content = coco_export(manifest, 'rle')
+    del content['annotations'][0]
+    merged, summary = merged_from(tmp_path / 'back.json', content, manifest, lvis=True)
+    assert summary.deleted == {'dog & <co>': 1}
+    assert merged['images'][1]['neg_category_ids'] == []
+
+
+@pytest.mark.parametrize('order', [('cat', 'dog'), ('dog', 'cat')])
+def test_of_labels_in_one_place_that_of_the_same_class_is_meant(order: tuple[str, ...]) -> None:
+    rle = encode_mask(MASKS[0])
+    exported = {name: {'class': name, 'bbox': [8, 8, 25, 25], 'rle': rle} for name in order}
+    reviewed = ReviewedObject('dog', [8, 8, 25, 25], rle, rle)
+    matches, gone = match_objects([reviewed], [exported[name] for name in order])
+    assert matches == [('accepted', exported['dog'])] and gone == [exported['cat']]
 
 
 def test_only_whole_images_become_labelled(manifest: dict, tmp_path: Path) -> None:
@@ -458,6 +477,8 @@ def test_boxes_alone_make_the_round_trip(manifest: dict, tmp_path: Path) -> None
         boxes = [a['bbox'] for a in merged['annotations'][1:]]
         expected = [e['bbox'] for image in manifest['images'] for e in image['objects']]
         np.testing.assert_allclose(boxes, expected)
+        areas = [a['area'] for a in merged['annotations'][1:]]
+        np.testing.assert_allclose(areas, [w * h for _, _, w, h in expected])
 
 
 def test_the_labeling_interface_has_every_class() -> None:

@@ -75,6 +75,13 @@ def test_prefix_and_links(folder):
     assert len(find_images(folder)) == 3
 
 
+def test_links_to_folders_elsewhere_are_followed(tmp_path):
+    _picture(tmp_path / 'disk' / 'x.jpg')
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos' / 'link').symlink_to(tmp_path / 'disk')
+    assert find_images(tmp_path / 'photos') == [str(tmp_path / 'photos' / 'link' / 'x.jpg')]
+
+
 def test_size_is_that_of_the_decoded_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -127,6 +134,18 @@ def test_truncated_file_is_found(tmp_path, suffix):
         read_image_size(path)
 
 
+@pytest.mark.parametrize(('suffix', 'end'), [('jpg', b'\xff\xd9'), ('png', b'IEND')])
+def test_the_end_of_a_thumbnail_is_not_that_of_the_image(tmp_path, suffix, end):
+    """A thumbnail is a whole file within the EXIF data, which come before the pixels."""
+    exif = Image.Exif().tobytes() + end
+    path = _picture(tmp_path / f'x.{suffix}', 128, 96, exif=exif)
+    data = path.read_bytes()
+    assert data.count(end) == 2 and read_image_size(path) == (128, 96)
+    path.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(OSError):
+        read_image_size(path)
+
+
 def test_trailer_after_the_end_marker_is_no_fault(tmp_path):
     for suffix in ('jpg', 'png'):
         path = _picture(tmp_path / f'x.{suffix}', 64, 48)
@@ -166,6 +185,11 @@ def test_errors_at_construction(tmp_path, folder):
 def test_min_size(folder):
     dataset = UnlabeledImageDataset(data_root=str(folder), filter_cfg={'min_size': 10})
     assert [info['height'] for info in dataset] == [20]
+    # An evaluation looks at every image.
+    dataset = UnlabeledImageDataset(
+        data_root=str(folder), filter_cfg={'min_size': 10}, test_mode=True
+    )
+    assert [info['height'] for info in dataset] == [8, 20, 8]
 
 
 def test_nothing_above_min_size_is_named(folder):

@@ -170,6 +170,45 @@ def test_refused_before_training(repository: Path, root: Path, tmp_path: Path) -
         Runner.from_cfg(cfg).train()
 
 
+def test_the_model_knows_what_held_out_images_speak_of(
+    repository: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an LVIS image a class that it says nothing about is neither right nor wrong."""
+    # Leaves out yapf, which takes longer than all the rest.
+    monkeypatch.setattr(
+        'mmengine.config.config.FormatCode', lambda text, **kwargs: (text, True), raising=False
+    )
+    val = config(repository, root, tmp_path / 'a').val_dataloader.dataset
+    content = json.loads((root / val.ann_file).read_text())
+    for image, negative in zip(content['images'], (9, 80), strict=True):
+        image.update(neg_category_ids=[negative], not_exhaustive_category_ids=[])
+    content['images'][1]['not_exhaustive_category_ids'] = [2, 5]
+    path = root / 'held_out_federated.json'
+    path.write_text(json.dumps(content))
+    runner = Runner.from_cfg(config(repository, root, tmp_path / 'b', ann_file=path.name))
+    hook = next(h for h in runner.hooks if isinstance(h, HeldOutCalibrationHook))
+    hook.before_train(runner)
+    # Labels are ids less one.
+    expected = {
+        image['id']: (
+            sorted(
+                {negative - 1 for negative in image['neg_category_ids']}
+                | {
+                    a['category_id'] - 1
+                    for a in content['annotations']
+                    if a['image_id'] == image['id']
+                }
+            ),
+            [c - 1 for c in image['not_exhaustive_category_ids']] or None,
+        )
+        for image in content['images']
+    }
+    assert {
+        img_id: (known.tolist(), None if loose is None else loose.tolist())
+        for img_id, (known, loose) in runner.model.federated.items()
+    } == expected
+
+
 def test_model_of_another_kind_is_refused() -> None:
     from types import SimpleNamespace
 

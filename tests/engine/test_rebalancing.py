@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
+from mmdet_softpl.engine import rebalancing
 from mmdet_softpl.engine.class_biases import ClassBiasError, shifted
 from mmdet_softpl.engine.held_out import held_out_dataset
 from mmdet_softpl.engine.plain_detector import PlainDetector, plain_detector
@@ -128,6 +129,19 @@ def test_the_best_strength_is_chosen(tmp_path: Path, best: int) -> None:
     else:
         assert found['verdict'] == 'cannot tell' and (low, high) == (0, 0)
         assert found['report']['new'] == found['report']['old']
+
+
+def test_the_interval_holds_95_percent_of_the_draws(tmp_path: Path, monkeypatch) -> None:
+    data, records = made_up(40, 3)
+    labelled = tmp_path / 'labelled.json'
+    labelled.write_text(json.dumps(data))
+    # Equal steps: quantile q is -0.1 + q, and zero lies at 10 %.
+    draws = ({'bbox_AP': np.zeros(101)}, {'bbox_AP': np.linspace(-0.1, 0.9, 101)})
+    monkeypatch.setattr(rebalancing, 'draw_aps', lambda *args: draws)
+    halves = halves_of(data, range(40), 0, 'held.json')
+    found = choose_strength(records, data, halves, CLASSES, str(labelled), tmp_path)
+    assert found['interval'] == pytest.approx([-0.075, 0.875])
+    assert found['verdict'] == 'cannot tell'
 
 
 def test_a_choice_that_does_not_hold_is_worse(tmp_path: Path) -> None:

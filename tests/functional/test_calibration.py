@@ -158,6 +158,7 @@ def test_errors_of_too_few_detections_are_nan():
     reliability = torch.zeros(3, 2, 4)
     reliability[:, 1, 3] = torch.tensor([5.0, 5, 4])
     assert class_conditional_ece(reliability).isnan().tolist() == [True, False]
+    assert class_conditional_ece(reliability, min_count=5).isnan().tolist() == [True, False]
     assert class_conditional_ece(reliability, min_count=6).isnan().tolist() == [True, True]
     assert class_conditional_ece(reliability, min_count=0).isnan().tolist() == [True, False]
     assert expected_calibration_error(torch.zeros(3, 2, 4)).isnan()
