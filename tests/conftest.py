@@ -37,6 +37,19 @@ def _forget_mmengine_instances() -> Iterator[None]:
         manager._instance_dict.update(instances)
 
 
+@pytest.fixture(autouse=True)
+def _plain_config_texts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out yapf, which takes longer to lay out a config's text than a tiny training.
+
+    But for what writes configs: the tests of ``export`` and of ``new-config``.
+    """
+    if request.node.path.stem in ('test_export', 'test_config_text', 'test_new_config'):
+        return
+    monkeypatch.setattr(
+        'mmengine.config.config.FormatCode', lambda text, **kwargs: (text, True), raising=False
+    )
+
+
 @pytest.fixture(scope='session')
 def repository() -> Path:
     """The root of the checkout."""

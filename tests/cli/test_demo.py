@@ -29,9 +29,6 @@ def _miniature(monkeypatch: pytest.MonkeyPatch) -> None:
     generate = partial(longtail_shapes.generate_longtail_shapes, progress=False, workers=1)
     monkeypatch.setattr(shape_plan, 'ShapesConfig', small)
     monkeypatch.setattr(longtail_shapes, 'generate_longtail_shapes', generate)
-    monkeypatch.setattr(
-        'mmengine.config.config.FormatCode', lambda text, **kwargs: (text, True), raising=False
-    )
     load = demo.load_config
 
     def load_small(args: Any, work_dir: Path) -> Any:

@@ -171,13 +171,9 @@ def test_refused_before_training(repository: Path, root: Path, tmp_path: Path) -
 
 
 def test_the_model_knows_what_held_out_images_speak_of(
-    repository: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, root: Path, tmp_path: Path
 ) -> None:
     """Of an LVIS image a class that it says nothing about is neither right nor wrong."""
-    # Leaves out yapf, which takes longer than all the rest.
-    monkeypatch.setattr(
-        'mmengine.config.config.FormatCode', lambda text, **kwargs: (text, True), raising=False
-    )
     val = config(repository, root, tmp_path / 'a').val_dataloader.dataset
     content = json.loads((root / val.ann_file).read_text())
     for image, negative in zip(content['images'], (9, 80), strict=True):
