@@ -109,10 +109,12 @@ def test_what_pasted_objects_bring(table: Table) -> None:
         return 100 * table.by_seed(arm, split, metric)[seed]
 
     def gain(arm: str, other: str, seed: int = 2, prefix: str = '') -> list[str]:
-        return [
-            f'{points(arm, "test", prefix + m, seed) - points(other, "test", prefix + m, seed):.1f}'
+        found = [
+            points(arm, 'test', prefix + m, seed) - points(other, 'test', prefix + m, seed)
             for m in METRICS[:2]
         ]
+        # No -0.0.
+        return [f'{round(value, 1) + 0.0:.1f}' for value in found]
 
     def both(arm: str, other: str) -> str:
         (ap, apr), zero = gain(arm, other), gain(arm, other, 0)
@@ -133,10 +135,10 @@ def test_what_pasted_objects_bring(table: Table) -> None:
     page, readme = (path.read_text(encoding='utf-8') for path in reversed(PAGES))
     pairs = '{} and {}'
     for sentence in (
-        f'Labelled images alone gain {both("0-pasted", "0-normed")},',
-        f'One-hot labels gain {one("3-pasted", "3-shipped")},',
+        f'labelled images alone gain {both("0-pasted", "0-normed")},',
+        f'one-hot labels gain {one("3-pasted", "3-shipped")},',
         f'another {one("3-pasted-all", "3-pasted")} where unlabelled images get objects, too',
-        f'The method gains {both("7-pasted", "7-shipped")}, and another '
+        f'the method gains {both("7-pasted", "7-shipped")}, and another '
         f'{both("7-pasted-all", "7-pasted")}',
         f'It is then {both("7-pasted-all", "0-pasted")} ahead of labelled images alone',
         f'and {one("7-pasted-all", "3-pasted-all")} ahead of one-hot labels on the same images',
