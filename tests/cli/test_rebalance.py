@@ -139,7 +139,9 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert 'the folder of --out does not exist' in error('--out', str(folder / 'no' / 'a.json'))
     shutil.copy(folder / 'config.py', folder / 'other.py')
     with open(folder / 'other.py', 'a') as file:
-        file.write("train_dataloader = dict(_delete_=True, dataset=dict(type='A', ann_file=''))\n")
+        file.write(
+            "\ntrain_dataloader = dict(_delete_=True, dataset=dict(type='A', ann_file=''))\n"
+        )
     assert '0 labelled annotation files' in error('--config', str(folder / 'other.py'))
     categories = [dict(id=i + 1, name=name) for i, name in enumerate(('bat', *CLASSES[1:]))]
     assert 'cat' in error(*held(folder, categories=categories))
