@@ -34,7 +34,7 @@ from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.idle_teacher import check_teacher_follows
 from mmdet_softpl.models.labelled_statistics import observe_image
 from mmdet_softpl.models.own_buffers import own_buffers
-from mmdet_softpl.models.pasted_labels import apart_from, joined, pasted_objects
+from mmdet_softpl.models.pasted_labels import pasted_objects, with_pasted, without_pasted
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
     keep_proposal_precision,
@@ -297,14 +297,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
         )
         pasted = [pasted_objects(sample) for sample in batch_data_samples]
-        if any(pasted):
-            # What is pasted in says nothing of what unlabelled images hold.
-            iou_thr = self.labeling_cfg.cross_class_iou_thr
-            detections = [
-                seen if truth is None else apart_from(seen, truth, iou_thr)
-                for seen, truth in zip(view.detections, pasted, strict=True)
-            ]
-            view = replace(view, detections=detections)
+        # What is pasted in says nothing of what unlabelled images hold.
+        iou_thr = self.labeling_cfg.cross_class_iou_thr
+        view = replace(view, detections=without_pasted(view.detections, pasted, iou_thr))
         objects = [chosen(seen, seen.is_object) for seen in view.detections]
         if record:
             state = self.class_state
@@ -322,12 +317,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             self._silence.observe(view, state.thresholds)
         view = replace(view, detections=objects, num_seen=sum(map(len, objects)))
         add_masks(self.teacher, view)
-        if any(pasted):
-            view.detections[:] = [
-                found if truth is None else joined(found, truth)
-                for found, truth in zip(view.detections, pasted, strict=True)
-            ]
-        return view
+        return replace(view, detections=with_pasted(view.detections, pasted))
 
     def _loss_by_view(
         self,

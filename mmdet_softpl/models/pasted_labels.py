@@ -5,6 +5,8 @@ Shape legend: K instances of an image, P pasted objects, C foreground classes, S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmcv.ops import RoIAlign
@@ -44,6 +46,26 @@ def pasted_objects(sample: DetDataSample) -> InstanceData | None:
     if visible.all():
         return instances
     return instances[torch.from_numpy(visible.nonzero()[0])] if visible.any() else None
+
+
+def without_pasted(
+    detections: Sequence[InstanceData], pasted: Sequence[InstanceData | None], iou_thr: float
+) -> list[InstanceData]:
+    """:func:`apart_from` for each image; those in which nothing was pasted stay as they are."""
+    return [
+        found if truth is None else apart_from(found, truth, iou_thr)
+        for found, truth in zip(detections, pasted, strict=True)
+    ]
+
+
+def with_pasted(
+    detections: Sequence[InstanceData], pasted: Sequence[InstanceData | None]
+) -> list[InstanceData]:
+    """:func:`joined` for each image; those in which nothing was pasted stay as they are."""
+    return [
+        found if truth is None else joined(found, truth)
+        for found, truth in zip(detections, pasted, strict=True)
+    ]
 
 
 def apart_from(found: InstanceData, pasted: InstanceData, iou_thr: float) -> InstanceData:
