@@ -153,7 +153,8 @@ def test_what_pasted_objects_bring(table: Table) -> None:
         f'{kept("7-shipped", "pseudo_cc_ece"):.3f}), where that of one-hot labels is '
         f'{kept("3-pasted-all", "pseudo_cc_ece"):.3f} ({kept("3-pasted", "pseudo_cc_ece"):.3f}, '
         f'{kept("3-shipped", "pseudo_cc_ece"):.3f})',
-        f'on all of it the method comes to {scores_of(table, "7-pasted-all", "tune", 2)} instead of '
+        'on all of it the method comes to '
+        f'{scores_of(table, "7-pasted-all", "tune", 2)} instead of '
         f'{scores_of(table, "7-pasted", "tune", 2)}, one-hot labels to '
         f'{scores_of(table, "3-pasted-all", "tune", 2)} instead of '
         f'{scores_of(table, "3-pasted", "tune", 2)}.',
