@@ -69,7 +69,7 @@ def loader_of(root: Path, batch_size: int, workers: int, pasted: bool = True) ->
     labelled.update(common, ann_file='train.json', data_prefix=dict(img='labelled/'))
     unlabelled.update(common, ann_file='', data_prefix=dict(img='unlabelled/'))
     if not pasted:
-        loader.dataset.type = 'ConcatDataset'
+        loader.dataset.max_num_pasted = 0
     loader.sampler.batch_size = batch_size
     # One pass ends with the processes, whose time counts when they have ended.
     loader.update(batch_size=batch_size, num_workers=workers, persistent_workers=False)

@@ -64,9 +64,6 @@ class RareCopyPasteDataset(ConcatDataset):
         lazy_init: Wait with what is read of the annotations for ``full_init``.
         ignore_keys: Keys of ``metainfo`` that may differ, as in the host.
 
-    Attributes:
-        fills_unlabeled: Whether it has unlabelled images that get objects.
-
     Raises:
         ValueError: An argument is out of its range; a pipeline loads no masks as bitmaps, other
             boxes than horizontal ones, semantic maps, or neither annotations nor empty ones;
@@ -105,7 +102,6 @@ class RareCopyPasteDataset(ConcatDataset):
         super().__init__(datasets, lazy_init=True, ignore_keys=ignore_keys)
         # What objects come from, each with the steps that load an image of it.
         self._sources: list[tuple[BaseDataset, Compose]] = []
-        self.fills_unlabeled = False
         if max_num_pasted:
             self.datasets = [_changed(dataset, self._with_pasting) for dataset in self.datasets]
             _check_classes([dataset for dataset, _ in self._sources], name)
@@ -147,7 +143,6 @@ class RareCopyPasteDataset(ConcatDataset):
             made.pipeline = Compose([*load.transforms, self._paste_objects, *rest])
             self._sources.append((made, load))
         elif self.unlabeled:
-            self.fills_unlabeled = True
             loaded = annotated_after(dataset, owner)
             rest = [with_plain_student_view(step) for step in steps[loaded:]]
             made.pipeline = Compose(

@@ -17,6 +17,7 @@ from mmdet_softpl.datasets.annotation_checks import (
     check_same_categories,
 )
 from mmdet_softpl.datasets.annotation_file import AnnotationError, load_annotation_file
+from mmdet_softpl.datasets.pasting_steps import is_unlabeled
 from mmdet_softpl.datasets.rare_copy_paste_dataset import RareCopyPasteDataset
 from mmdet_softpl.datasets.unlabeled_image_dataset import UnlabeledImageDataset
 from mmdet_softpl.engine.reported_annotations import reported_annotations
@@ -73,16 +74,24 @@ def check_datasets(runner: Runner) -> None:
         if ours:
             check_views(name, dataset)
     _check_files(list(leaves(runner.train_dataloader.dataset)))
-    pasting = runner.train_dataloader.dataset
-    if isinstance(pasting, RareCopyPasteDataset) and pasting.fills_unlabeled and not ours:
+    if not ours:
+        _check_pasting(runner)
+    if runner._val_loop is not None and runner._val_dataloader is not None:
+        _check_validation(runner)
+
+
+def _check_pasting(runner: Runner) -> None:
+    """Only ``CalibratedSoftTeacher`` knows what was pasted into unlabelled images."""
+    dataset = runner.train_dataloader.dataset
+    if not isinstance(dataset, RareCopyPasteDataset):
+        return
+    if dataset.unlabeled and dataset.max_num_pasted and any(map(is_unlabeled, leaves(dataset))):
         warn_once(
-            f'RareCopyPasteDataset pastes objects into unlabelled images, but '
+            'RareCopyPasteDataset pastes objects into unlabelled images, but '
             f'{type(model_of(runner)).__name__} does not know their labels: its teacher labels and '
             'counts them like what is in the images. Set unlabeled=False in '
             'train_dataloader.dataset.'
         )
-    if runner._val_loop is not None and runner._val_dataloader is not None:
-        _check_validation(runner)
 
 
 def _check_first_image(name: str, dataset: BaseDataset) -> None:

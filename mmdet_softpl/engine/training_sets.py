@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 
+from mmdet_softpl.datasets.pasting_steps import is_unlabeled
 from mmdet_softpl.same_path import same_path
 
 
@@ -74,9 +75,7 @@ def is_labelled(dataset: BaseDataset) -> bool:
     unlabelled images as CocoDataset, from a json that may be without annotations.
     """
     from mmdet.datasets import CocoDataset, CocoPanopticDataset
-    from mmdet.datasets.transforms import MultiBranch
 
     if not isinstance(dataset, CocoDataset) or isinstance(dataset, CocoPanopticDataset):
         return False
-    branches = [t for t in dataset.pipeline.transforms if isinstance(t, MultiBranch)]
-    return not branches or any('sup' in branch.branch_pipelines for branch in branches)
+    return not is_unlabeled(dataset)
