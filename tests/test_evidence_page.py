@@ -174,6 +174,18 @@ def test_what_pasted_objects_bring(table: Table) -> None:
     ) in readme
 
 
+def test_pasting_was_decided_on_tune() -> None:
+    """Last points of the curves, on 200 images."""
+    path = REPOSITORY / 'benchmarks' / 'longtail' / 'runs.json'
+    runs = json.loads(path.read_text())['cpu']['runs']
+    ends = []
+    for arm in ('7-pasted-all', '7-pasted'):
+        curves = runs[f'arm-{arm}-seed2']['curves']
+        ends.append(' / '.join(f'{100 * curves[m][1][-1]:.1f}' for m in METRICS[:2]))
+    sentence = f'was decided on 200 images of `tune` in seed 2: {ends[0]} instead of {ends[1]};'
+    assert sentence in PAGES[1].read_text(encoding='utf-8')
+
+
 def test_labelled_images() -> None:
     """AP / APr of seed 2 by number of labelled images."""
     records = json.loads((REPOSITORY / 'benchmarks' / 'longtail' / 'results.json').read_text())
