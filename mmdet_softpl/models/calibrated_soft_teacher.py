@@ -34,7 +34,7 @@ from mmdet_softpl.models.host_shortcuts import take_shortcuts
 from mmdet_softpl.models.idle_teacher import check_teacher_follows
 from mmdet_softpl.models.labelled_statistics import observe_image
 from mmdet_softpl.models.own_buffers import own_buffers
-from mmdet_softpl.models.pasted_labels import pasted_objects, with_pasted, without_pasted
+from mmdet_softpl.models.pasted_labels import pasted_objects, with_pasted
 from mmdet_softpl.models.roi_adapter import (
     check_two_stage,
     keep_proposal_precision,
@@ -293,13 +293,16 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         Returns:
             Kept pseudo-labels and unnamed objects, see ``TeacherView``.
         """
-        view = teacher_detect(
-            self.teacher, batch_inputs, batch_data_samples, self.class_state, self.labeling_cfg
-        )
-        pasted = [pasted_objects(sample) for sample in batch_data_samples]
         # What is pasted in says nothing of what unlabelled images hold.
-        iou_thr = self.labeling_cfg.cross_class_iou_thr
-        view = replace(view, detections=without_pasted(view.detections, pasted, iou_thr))
+        pasted = [pasted_objects(sample) for sample in batch_data_samples]
+        view = teacher_detect(
+            self.teacher,
+            batch_inputs,
+            batch_data_samples,
+            self.class_state,
+            self.labeling_cfg,
+            pasted,
+        )
         objects = [chosen(seen, seen.is_object) for seen in view.detections]
         if record:
             state = self.class_state

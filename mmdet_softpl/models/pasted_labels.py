@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.ops import RoIAlign
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmdet.structures.bbox import BaseBoxes, bbox_overlaps, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -48,16 +48,6 @@ def pasted_objects(sample: DetDataSample) -> InstanceData | None:
     return instances[torch.from_numpy(visible.nonzero()[0])] if visible.any() else None
 
 
-def without_pasted(
-    detections: Sequence[InstanceData], pasted: Sequence[InstanceData | None], iou_thr: float
-) -> list[InstanceData]:
-    """:func:`apart_from` for each image; those in which nothing was pasted stay as they are."""
-    return [
-        found if truth is None else apart_from(found, truth, iou_thr)
-        for found, truth in zip(detections, pasted, strict=True)
-    ]
-
-
 def with_pasted(
     detections: Sequence[InstanceData], pasted: Sequence[InstanceData | None]
 ) -> list[InstanceData]:
@@ -68,16 +58,19 @@ def with_pasted(
     ]
 
 
-def apart_from(found: InstanceData, pasted: InstanceData, iou_thr: float) -> InstanceData:
-    """Detections that no pasted object is the truth of: with an IoU of at most ``iou_thr``.
+def apart_from(bboxes: Tensor, pasted: Tensor | BaseBoxes, iou_thr: float) -> Tensor:
+    """Indices of the boxes that show no pasted object: with an IoU of at most ``iou_thr``.
 
     Args:
-        found: With ``bboxes`` (K, 4).
-        pasted: With ``bboxes`` (P, 4) in the same coordinates, P > 0.
+        bboxes: (K, 4).
+        pasted: (P, 4) in the same coordinates, P > 0.
         iou_thr: In (0, 1].
+
+    Returns:
+        int64, in ascending order.
     """
-    overlaps = bbox_overlaps(found.bboxes, get_box_tensor(pasted.bboxes).to(found.bboxes))
-    return found[(overlaps.amax(1) <= iou_thr).nonzero().squeeze(1)]
+    overlaps = bbox_overlaps(bboxes, get_box_tensor(pasted).to(bboxes))
+    return (overlaps.amax(1) <= iou_thr).nonzero().squeeze(1)
 
 
 def joined(found: InstanceData, pasted: InstanceData) -> InstanceData:

@@ -6,7 +6,7 @@ S mask size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ from mmdet_softpl.functional import (
 )
 from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.mirror_view import MirrorView, mirror_view
+from mmdet_softpl.models.pasted_labels import apart_from
 from mmdet_softpl.models.roi_adapter import (
     class_boxes,
     roi_mask_probabilities,
@@ -134,6 +135,7 @@ def teacher_detect(
     batch_data_samples: SampleList,
     state: ClassState,
     cfg: LabelingCfg,
+    pasted: Sequence[InstanceData | None] | None = None,
 ) -> TeacherView:
     """Detect, boost, prefilter by the score floor, then NMS: never over every (RoI, class) pair.
 
@@ -143,6 +145,9 @@ def teacher_detect(
         batch_data_samples: Their data samples (only ``metainfo`` is read).
         state: Boosts, thresholds and calibration.
         cfg: Filters.
+        pasted: Objects pasted into each image (``pasted_objects``), if any. What the teacher sees
+            of them, with an IoU above ``cfg.cross_class_iou_thr``, is left out before it can
+            take the place of what was in the image.
 
     Returns:
         All detections above ``cfg.score_floor``, without masks.
@@ -170,7 +175,8 @@ def teacher_detect(
     columns = (scores.split(counts), boosted.split(counts), deltas.split(counts))
     parts = zip(priors, *columns, strict=True)
     detections = [
-        _select(head, *part, meta, state, cfg) for meta, part in zip(metas, parts, strict=True)
+        _select(head, *part, meta, objects, state, cfg)
+        for part, meta, objects in zip(parts, metas, pasted or [None] * len(metas), strict=True)
     ]
     return TeacherView(x, detections, mirrored)
 
@@ -182,6 +188,7 @@ def _select(
     scores: Tensor,
     deltas: Tensor,
     meta: dict,
+    pasted: InstanceData | None,
     state: ClassState,
     cfg: LabelingCfg,
 ) -> InstanceData:
@@ -191,7 +198,7 @@ def _select(
         return class_boxes(head, priors, deltas, roi_inds, labels, meta['img_shape'])
 
     objectness = 1 - scores[:, -1]
-    found = find_candidates(scores[:, : state.num_classes], objectness, decode, cfg)
+    found = find_candidates(scores[:, : state.num_classes], objectness, decode, cfg, pasted=pasted)
     roi_inds = found.pop('roi_inds')
     vectors = scores[roi_inds]
     found.score_vectors = vectors
@@ -206,6 +213,7 @@ def find_candidates(
     decode: Callable[[Tensor, Tensor], Tensor],
     cfg: LabelingCfg,
     classes: Tensor | None = None,
+    pasted: InstanceData | None = None,
 ) -> InstanceData:
     """(RoI, class) pairs of one image above the score floor, after the per-class NMS.
 
@@ -218,6 +226,8 @@ def find_candidates(
         decode: Boxes (P, 4) of pairs, from RoI indices (P,) and columns of ``foreground`` (P,).
         cfg: Filters.
         classes: (N, k) class of each column and row; None: column c is class c.
+        pasted: Objects pasted into the image: pairs with an IoU above ``cfg.cross_class_iou_thr``
+            with one of them are left out before they can take another's place.
 
     Returns:
         InstanceData with ``bboxes`` (K, 4), ``labels`` (K,), ``scores`` (K,) in descending
@@ -235,6 +245,8 @@ def find_candidates(
     bboxes = decode(roi_inds, columns)
     sizes = bboxes[:, 2:] - bboxes[:, :2]
     keep = ((sizes > 1).all(1)).nonzero().squeeze(1)
+    if pasted is not None:
+        keep = keep[apart_from(bboxes[keep], pasted.bboxes, cfg.cross_class_iou_thr)]
     bboxes, labels, values, roi_inds = bboxes[keep], labels[keep], values[keep], roi_inds[keep]
     if len(bboxes):
         # The host moves each class by its number times the size of the image: with 13,204 classes

@@ -88,6 +88,26 @@ def test_look_alikes_take_no_objects_place(max_per_img: int) -> None:
     assert int(found.is_object.sum()) == min(max_per_img, 60)
 
 
+@pytest.mark.parametrize('same_class', [False, True])
+def test_what_shows_a_pasted_object_takes_no_others_place(same_class: bool) -> None:
+    """A sure detection of the pasted object overlaps one of what is beside it."""
+    boxes = torch.tensor([[0.0, 0, 110, 100], [33, 0, 143, 100], [0, 300, 50, 350]])
+    pasted = InstanceData(bboxes=torch.tensor([[0.0, 0, 98, 100]]), labels=torch.tensor([0]))
+    foreground = torch.zeros(3, 2)
+    foreground[0, 0], foreground[2, 0] = 0.9, 0.8
+    foreground[1, 0 if same_class else 1] = 0.6
+    state, cfg = ClassState(2, 0.5), LabelingCfg()
+    surest = []
+    for objects in (None, pasted):
+        found = find_candidates(
+            foreground, foreground.sum(1), lambda rows, _: boxes[rows], cfg, pasted=objects
+        )
+        found.objectness, found.own_scores = found.scores.clone(), found.scores.clone()
+        name_objects(found, state, cfg)
+        surest.append(found.roi_inds[found.surest].tolist())
+    assert surest == [[0, 2], [2, 1]]
+
+
 def test_no_candidate() -> None:
     found = find_candidates(
         torch.zeros(3, 5), torch.zeros(3), lambda rows, _: torch.ones(len(rows), 4), LabelingCfg()
