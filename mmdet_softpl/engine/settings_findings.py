@@ -101,7 +101,7 @@ def _model(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     if not cfg.get('model'):
         return
     try:
-        MODELS.build(copy.deepcopy(cfg['model']))
+        MODELS.build(copy.deepcopy(cfg['model'])).train()
     except Exception as error:  # Whatever a detector raises, it raises at the start of a training.
         # MMSyncBN asks for the processes of a distributed training when it is made.
         if 'process group' not in str(error):

@@ -6,6 +6,8 @@ size, k kept neighbours of a class.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_rank
@@ -51,6 +53,7 @@ class LearnedSimilarity(BaseModule):
     max_inflow: float
     refresh_interval: int
     _iter: int = 0
+    _absent_file: str | None = None
 
     num_iters: Tensor
     similarity_indices: Tensor
@@ -69,11 +72,11 @@ class LearnedSimilarity(BaseModule):
 
         Args:
             feature_size: D.
-            similarity_file: Of mode ``'file'``.
+            similarity_file: Of mode ``'file'``. One that does not exist is missed by ``train``
+                alone: a trained detector labels and detects without it.
 
         Raises:
             ValueError: The file does not fit, or ``'confusion'`` has too many classes.
-            FileNotFoundError: The file does not exist.
         """
         c, k, d = self.num_classes, self.topk, feature_size
         self.register_buffer('num_iters', torch.zeros((), dtype=torch.long))
@@ -98,7 +101,22 @@ class LearnedSimilarity(BaseModule):
             self.register_buffer('confusion', torch.zeros(c, c))
             self.register_buffer('confusion_sums', torch.zeros(c, c))
         elif self.smoothing_mode == 'file':
+            if similarity_file and not Path(similarity_file).is_file():
+                self._absent_file = similarity_file
+                return
             self._set_similarity(read_similarity(similarity_file, c, k, self.temperature))
+
+    def train(self, mode: bool = True) -> LearnedSimilarity:
+        """Train or evaluate.
+
+        Raises:
+            FileNotFoundError: On the way to training, where ``similarity_file`` does not exist.
+        """
+        if mode and self._absent_file:
+            raise FileNotFoundError(
+                f'{type(self).__name__}: similarity_file={self._absent_file!r} does not exist.'
+            )
+        return super().train(mode)
 
     @property
     def similarity(self) -> ClassSimilarity:

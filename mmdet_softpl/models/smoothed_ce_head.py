@@ -71,7 +71,8 @@ class SmoothedCEHead(LearnedSimilarity, Shared2FCBBoxHead):
         similarity_file: For ``'file'``: a ``.npy``, ``.npz`` or ``.pt`` file with an array
             (C, D) of class embeddings or (C, C) of similarities (where they are not symmetric
             or D = C, an ``.npz`` that names it ``embeddings`` or ``similarities``), or what
-            ``python -m mmdet_softpl similarity`` writes, which is taken as it is.
+            ``python -m mmdet_softpl similarity`` writes, which is taken as it is. Testing does
+            without it.
         max_inflow: Upper bound of the smoothed target mass that flows into a class, in units
             of the class's own positives, so that frequent neighbours cannot drown a class
             of five instances. > 0; a large number is no bound. Of ``'similarity'`` alone.
@@ -86,7 +87,7 @@ class SmoothedCEHead(LearnedSimilarity, Shared2FCBBoxHead):
             listed), a similarity file that does not fit ``num_classes``, a ``loss_cls``
             that is neither a softmax cross entropy without class weights nor a ``SeesawLoss`` of as
             many classes, or ``'confusion'`` with more than 4,096 classes.
-        FileNotFoundError: For a similarity file that does not exist.
+        FileNotFoundError: By ``train``, for a similarity file that does not exist.
     """
 
     def __init__(

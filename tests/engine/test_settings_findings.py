@@ -86,6 +86,14 @@ def test_hooks(config: Config, index: int, change: dict, subject: str, words: li
         (dict(semi_train_cfg=dict(score_thr=1.2)), ['score_thr', '1.2']),
         (dict(semi_test_cfg=dict(predict_on='pupil')), ['pupil']),
         (dict(detector=dict(roi_head=dict(bbox_head=dict(smoothing=2.0)))), ['smoothing', '2.0']),
+        (
+            dict(
+                detector=dict(
+                    roi_head=dict(bbox_head=dict(smoothing_mode='file', similarity_file='no.npy'))
+                )
+            ),
+            ['similarity_file', 'no.npy'],
+        ),
         (dict(detector=dict(type='MaskRCN')), ['MaskRCN']),
         (dict(teacher_checkpoint='nowhere.pth'), ['nowhere.pth']),
         (dict(semi_train_cfg=dict(unsup_weight='1')), ['unsup_weight', "'1'"]),
@@ -98,7 +106,7 @@ def test_model(config: Config, change: dict, words: list[str]) -> None:
     (finding,) = [f for f in found(cfg) if f.severity == ERROR]
     assert finding.subject == 'model' and all(word in finding.detail for word in words)
     with DefaultScope.overwrite_default_scope('mmdet'), pytest.raises(Exception):  # noqa: B017
-        MODELS.build(cfg.model)
+        MODELS.build(cfg.model).train()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mmdet_softpl.models.similarity_file import read_similarity
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
@@ -212,6 +213,21 @@ def test_one_overflowing_batch_does_not_end_the_statistics(mode: str) -> None:
     head_step(head, torch.randn(40, 8, 7, 7), roi_batch(40, 4))
     assert all(buffer.isfinite().all() for buffer in head.buffers() if buffer.is_floating_point())
     assert (head.similarity.weights.sum(1) > 0.99).all()
+
+
+def test_only_training_needs_the_similarity_file(tmp_path) -> None:
+    """A detector is tested where it was not trained."""
+    np.save(tmp_path / 'file.npy', np.eye(4, 6, dtype=np.float32))
+    settings = dict(num_classes=4, smoothing_mode='file', **copy.deepcopy(COMMON))
+    trained = SmoothedCEHead(similarity_file=str(tmp_path / 'file.npy'), **settings).train()
+    other = SmoothedCEHead(similarity_file=str(tmp_path / 'no.npy'), **settings)
+    other.load_state_dict(trained.state_dict())
+    feats = torch.randn(3, 8, 7, 7)
+    assert torch.equal(other.eval()(feats)[0], trained.eval()(feats)[0])
+    with pytest.raises(
+        FileNotFoundError, match=r"SmoothedCEHead: similarity_file='.*no\.npy' does"
+    ):
+        nn.Sequential(other).train()
 
 
 def test_similarity_file_of_other_classes_is_named(tmp_path) -> None:

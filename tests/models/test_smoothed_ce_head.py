@@ -158,7 +158,6 @@ def test_soft_targets_are_taken_as_they_are() -> None:
         (dict(refresh_interval=0), ['refresh_interval']),
         (dict(max_inflow=0), ['max_inflow']),
         (dict(smoothing_mode='file'), ['similarity_file', 'None']),
-        (dict(smoothing_mode='file', similarity_file='x.txt'), ['x.txt']),
         (
             dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True)),
             ['loss_cls', 'use_sigmoid=False'],
@@ -186,7 +185,7 @@ def test_soft_targets_are_taken_as_they_are() -> None:
     ],
 )
 def test_bad_arguments_are_named(kwargs: dict, words: list[str]) -> None:
-    with pytest.raises((ValueError, FileNotFoundError)) as error:
+    with pytest.raises(ValueError) as error:
         SmoothedCEHead(**{'num_classes': 4, **copy.deepcopy(COMMON), **kwargs})
     for word in words:
         assert word in str(error.value)
