@@ -39,6 +39,7 @@ from mmdet_softpl.models.teacher_labels import (
     find_candidates,
     most_wanted,
     name_objects,
+    own_scores_of,
 )
 
 # Thresholds and the surest label of an object depend on each other; after three rounds nothing
@@ -157,6 +158,8 @@ def replay(
     """
     images = dump.images if indices is None else [dump.images[i] for i in indices]
     state = initial_state(settings, statistics)
+    if settings.calibration != 'none' and not settings.held_out:
+        state.confidence_gain.fill_(1 / (1 - dump.smoothing))
     rate = torch.as_tensor(statistics.labelled_rate()).float()
     soft = settings.label_mode == 'soft'
     # As in training: nothing says how many labels a frequent class should have.
@@ -231,7 +234,9 @@ def candidates_of(
             f'replay: temperature={temperature!r} is none of the dump: {dump.temperatures}.'
         )
     num_rois = len(image.scores)
-    boosts = torch.cat([state.boosts[image.classes], torch.ones(num_rois, 1)], 1)
+    one = torch.ones(num_rois, 1)
+    boosts = torch.cat([state.boosts[image.classes], one], 1)
+    shares = torch.cat([state.class_shares[image.classes], one], 1)
     evidence = None
     if temperature is not None:
         evidence = image.log_evidence(dump.temperatures, temperature)
@@ -239,19 +244,20 @@ def candidates_of(
         weighted = state.prototype_weights[image.classes] * evidence
         evidence = torch.cat([weighted, torch.zeros(num_rois, 1)], 1)
     # All classes that are not stored count as one: they were the least likely ones.
-    own_scores = sharpen_scores(image.scores, settings.label_temperature)
-    scores = boost_scores(own_scores, boosts, evidence)
+    sharpened = sharpen_scores(image.scores, settings.label_temperature)
+    scores = boost_scores(sharpened, boosts, evidence)
+    own_scores = boost_scores(sharpened, shares)
 
     def decode(roi_inds: Tensor, columns: Tensor) -> Tensor:
         agnostic = image.bboxes.shape[1] == 1
         return image.bboxes[roi_inds, torch.zeros_like(columns) if agnostic else columns]
 
-    objectness = 1 - own_scores[:, -1]
+    objectness = 1 - sharpened[:, -1]
     found = find_candidates(scores[:, :-2], objectness, decode, cfg, image.classes)
     rows = found.pop('roi_inds')
     found.objectness = objectness[rows]
     own = own_scores[rows, :-2] * (image.classes[rows] == found.labels[:, None])
-    found.own_scores = own.sum(1)
+    found.own_scores = own_scores_of(own.sum(1), found.objectness, state)
     found.classes, found.score_vectors = image.classes[rows], scores[rows]
     return found
 

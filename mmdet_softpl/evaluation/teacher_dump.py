@@ -34,7 +34,7 @@ from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.mirror_view import mirror_view
 from mmdet_softpl.models.roi_adapter import class_boxes, score_rois, stages_of
 from mmdet_softpl.models.smoothed_ce_head import SmoothedCEHead
-from mmdet_softpl.models.teacher_labels import evidence_of
+from mmdet_softpl.models.teacher_labels import evidence_of, smoothing_of
 
 TEMPERATURES = (0.05, 0.07, 0.1, 0.15, 0.2)
 """Temperatures of the prototype evidence at which a dump can be replayed, beside the head's own."""
@@ -88,11 +88,13 @@ class TeacherDump:
         class_names: (C,).
         temperatures: Of the prototype evidence, the head's own first; empty without prototypes.
         images: In the order of the data set.
+        smoothing: Strength of the label smoothing that the teacher has learnt, in [0, 1).
     """
 
     class_names: tuple[str, ...]
     temperatures: tuple[float, ...]
     images: tuple[DumpedImage, ...]
+    smoothing: float = 0.0
 
     @property
     def num_classes(self) -> int:
@@ -169,7 +171,8 @@ def dump_teacher(
             _write_shard(path, part)
         images += _read_shard(path)
         progress(indices.stop, len(dataset))
-    return TeacherDump(truth.class_names, temperatures, tuple(images))
+    smoothing = smoothing_of(detector.teacher.roi_head)
+    return TeacherDump(truth.class_names, temperatures, tuple(images), smoothing)
 
 
 def _prototype_head(detector: CalibratedSoftTeacher) -> SmoothedCEHead | None:

@@ -56,6 +56,7 @@ from mmdet_softpl.models.teacher_labels import (
     TeacherView,
     add_masks,
     chosen,
+    smoothing_of,
     teacher_detect,
 )
 from mmdet_softpl.ranks import sum_over_ranks
@@ -382,6 +383,9 @@ class CalibratedSoftTeacher(SemiBaseDetector):
             state.reliability, state.groups, cfg['calibration'], bool(self.held_out)
         )
         state.calibration.copy_(table)
+        # Held-out images see by how much; on those that it trains on the teacher is too good.
+        smoothing = 0.0 if self.held_out else smoothing_of(self.teacher.roi_head)
+        state.confidence_gain.fill_(1 / (1 - smoothing))
         if cfg['student_correction']:
             sum_over_ranks(state.offset_counts)
             expected, observed = state.offset_counts

@@ -20,7 +20,7 @@ class ClassState(nn.Module):
 
     The detector reads them and adds to the accumulators; ``RareBoostPseudoLabeler`` computes
     ``boosts``, ``wanted_boosts``, ``thresholds`` and ``prototype_weights``; the detector itself
-    refreshes ``calibration`` and ``offsets``. Without the hook the boosts are 1, the thresholds
+    refreshes ``calibration``, ``confidence_gain`` and ``offsets``. Without the hook the boosts are 1, the thresholds
     fixed.
 
     Args:
@@ -33,10 +33,12 @@ class ClassState(nn.Module):
         groups: (C,) long, 0 rare, 1 common, 2 frequent (0 until a hook says otherwise).
         boosts: (C,) factors > 0 of the teacher's class scores.
         wanted_boosts: (C,) factors > 0 by which each class is meant to be over-represented among
-            the labels; not in the checkpoint, since settings and labelled set give them.
+            the labels; settings and labelled set give them.
         prototype_weights: (C,) in [0, 1], weight of the prototype evidence per class.
         thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
         calibration: (C, B) calibrated score at the bin centres.
+        confidence_gain: () factor >= 1 by which label smoothing lowers the network's scores; 1 where
+            calibration may raise scores, and so has found that already.
         offsets: (C,) logit offsets of the student on unlabelled images.
         reliability: (3, C, B) count, correct and confidence sum of the teacher on labelled
             images, decayed at every refresh.
@@ -56,6 +58,7 @@ class ClassState(nn.Module):
     thresholds: Tensor
     groups: Tensor
     calibration: Tensor
+    confidence_gain: Tensor
     offsets: Tensor
     reliability: Tensor
     score_histogram: Tensor
@@ -83,10 +86,11 @@ class ClassState(nn.Module):
         c, b = num_classes, CONFIDENCE_BINS
         self.register_buffer('groups', torch.zeros(c, dtype=torch.long))
         self.register_buffer('boosts', torch.ones(c))
-        self.register_buffer('wanted_boosts', torch.ones(c), persistent=False)
+        self.register_buffer('wanted_boosts', torch.ones(c))
         self.register_buffer('prototype_weights', torch.zeros(c))
         self.register_buffer('thresholds', torch.full((c,), float(score_thr)))
         self.register_buffer('calibration', uncalibrated(c, CONFIDENCE_BINS))
+        self.register_buffer('confidence_gain', torch.ones(()))
         self.register_buffer('offsets', torch.zeros(c))
         self.register_buffer('reliability', torch.zeros(3, c, b))
         self.register_buffer('score_histogram', torch.zeros(c, SCORE_BINS))
@@ -101,9 +105,18 @@ class ClassState(nn.Module):
         """C."""
         return len(self.boosts)
 
+    @property
+    def class_shares(self) -> Tensor:
+        """(C,) boosts without what is wanted of them.
+
+        Under these, classes have the shares of the labelled images where alignment has set the boosts.
+        """
+        return self.boosts / self.wanted_boosts
+
     def forget_labeller(self, score_thr: float) -> None:
         """Set what ``RareBoostPseudoLabeler`` does to what it is without that hook."""
         self.boosts.fill_(1)
+        self.wanted_boosts.fill_(1)
         self.prototype_weights.zero_()
         self.thresholds.fill_(score_thr)
         self.groups.zero_()
@@ -113,11 +126,15 @@ class ClassState(nn.Module):
         for name in names:
             getattr(self, name).zero_()
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        # Checkpoints before 2026-12 do not have them.
+        for name in ('wanted_boosts', 'confidence_gain'):
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         # Switched off in the config of a training that goes on from one that had it.
         if not self.calibrates:
             self.calibration.copy_(uncalibrated(self.num_classes, CONFIDENCE_BINS))
+            self.confidence_gain.fill_(1)
         if not self.corrects:
             self.clear('offsets')
         # A checkpoint holds rank 0's share of the accumulators; every rank going on with it

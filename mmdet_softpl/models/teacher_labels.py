@@ -76,7 +76,7 @@ class TeacherView:
         feats: Feature levels.
         detections: For each image, InstanceData in view coordinates with ``bboxes`` (K, 4),
             ``labels`` (K,), ``scores`` (K,) boosted class scores, ``score_vectors`` (K, C+1),
-            ``own_scores`` (K,) the network's own, sharpened, without boost and prototypes,
+            ``own_scores`` (K,) the network's own, sharpened, see ``own_scores_of``,
             ``objectness`` (K,) = 1 - p_bg, ``target_scores`` (K,) calibrated scores, what soft
             targets give the label; ``confidences`` (K,) how likely the label is right: own
             scores, changed in the same ratio; ``surest`` (K,) bool: the label of its object
@@ -128,6 +128,15 @@ def evidence_of(
     return weights * (evidence + valid.log())
 
 
+def smoothing_of(roi_head: BaseRoIHead) -> float:
+    """Strength of the label smoothing that its class scores have learnt, in [0, 1)."""
+    heads = [stage.bbox_head for stage in stages_of(roi_head)]
+    # Class scores of a cascade are means over its stages.
+    return sum(
+        head.smoothing for head in heads if isinstance(head, SmoothedCEHead) and head.smooths
+    ) / len(heads)
+
+
 @torch.no_grad()
 def teacher_detect(
     teacher: TwoStageDetector,
@@ -171,8 +180,9 @@ def teacher_detect(
         scores = (scores + mirrored.scores(teacher, priors, metas)) / 2
     scores = sharpen_scores(scores, cfg.label_temperature)
     boosted = boost_scores(scores, state.boosts, evidence)
+    own = boost_scores(scores, state.class_shares)
     head = stages_of(teacher.roi_head)[-1].bbox_head
-    columns = (scores.split(counts), boosted.split(counts), deltas.split(counts))
+    columns = (own.split(counts), boosted.split(counts), deltas.split(counts))
     parts = zip(priors, *columns, strict=True)
     detections = [
         _select(head, *part, meta, objects, state, cfg)
@@ -202,8 +212,9 @@ def _select(
     roi_inds = found.pop('roi_inds')
     vectors = scores[roi_inds]
     found.score_vectors = vectors
-    found.own_scores = own[roi_inds, found.labels].to(found.scores)
     found.objectness = objectness[roi_inds]
+    own = own[roi_inds, found.labels]
+    found.own_scores = own_scores_of(own, found.objectness, state).to(found.scores)
     return most_wanted(name_objects(found, state, cfg), cfg.max_per_img)
 
 
@@ -305,16 +316,32 @@ def most_wanted(found: InstanceData, max_per_img: int) -> InstanceData:
     return found[place.topk(max_per_img).indices.sort().values]
 
 
-def confidences_of(own_scores: Tensor, scores: Tensor, target_scores: Tensor) -> Tensor:
-    """How likely labels are right: the network's own scores, calibrated, without the boost.
+def own_scores_of(scores: Tensor, objectness: Tensor, state: ClassState) -> Tensor:
+    """What the network itself says of labels: without wanted boosts, prototypes and smoothing.
 
-    A boost says which labels are wanted, not that they are right, and prototypes count twice what
+    A network that has learnt targets of 1 - epsilon says so little of a class that it is sure of.
+
+    Args:
+        scores: (K,) its class scores under ``state.class_shares``, in [0, 1].
+        objectness: (K,) 1 - p_bg, which no class exceeds.
+        state: With ``confidence_gain``.
+
+    Returns:
+        (K,) in [0, 1].
+    """
+    return torch.minimum(scores * state.confidence_gain, objectness)
+
+
+def confidences_of(own_scores: Tensor, scores: Tensor, target_scores: Tensor) -> Tensor:
+    """How likely labels are right: the network's own scores, calibrated, without wanted boosts.
+
+    A wanted boost says which labels are wanted, not that they are right, and prototypes count twice what
     the network has seen already: on the detector benchmark kept labels of rare classes are right
     in one case of ten at a boosted score of 0.6 and an own one of 0.2. What calibration found of
     the boosted scores is taken over as a ratio.
 
     Args:
-        own_scores: (K,) in [0, 1].
+        own_scores: (K,) in [0, 1], see ``own_scores_of``.
         scores: (K,) boosted, in (0, 1].
         target_scores: (K,) calibrated, in [0, 1].
 

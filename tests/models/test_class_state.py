@@ -30,25 +30,35 @@ def test_the_first_calibration_is_the_identity() -> None:
     torch.testing.assert_close(apply_calibrator(scores, labels, state.calibration), scores)
 
 
-def test_everything_but_what_settings_give_is_in_the_state_dict() -> None:
+def test_everything_is_in_the_state_dict() -> None:
+    """Also the wanted boosts, which settings give: confidences of a checkpoint need them."""
     state = ClassState(3, 0.5)
-    buffers = {name for name, _ in state.named_buffers()}
-    assert buffers - {'wanted_boosts'} == set(state.state_dict())
+    assert {name for name, _ in state.named_buffers()} == set(state.state_dict())
     assert torch.equal(state.wanted_boosts, torch.ones(3))
     assert set(ClassState.ACCUMULATORS) < set(state.state_dict())
     assert not list(state.parameters())
+
+
+def test_older_checkpoints() -> None:
+    saved = ClassState(3, 0.7).state_dict()
+    del saved['wanted_boosts'], saved['confidence_gain']
+    state = ClassState(3, 0.5)
+    state.load_state_dict(saved)
+    assert (state.thresholds == 0.7).all()
+    assert (state.wanted_boosts == 1).all() and state.confidence_gain == 1
 
 
 @pytest.mark.parametrize('kept', [True, False])
 def test_what_is_switched_off_is_not_taken_from_a_checkpoint(kept: bool) -> None:
     source = ClassState(3, 0.5)
     source.calibration *= 0.5
+    source.confidence_gain *= 1.1
     source.offsets += 1
     source.thresholds += 0.1
     state = ClassState(3, 0.5, calibrates=kept, corrects=kept)
     fresh = ClassState(3, 0.5)
     state.load_state_dict(source.state_dict())
-    for name in ('calibration', 'offsets'):
+    for name in ('calibration', 'confidence_gain', 'offsets'):
         assert torch.equal(getattr(state, name), getattr(source if kept else fresh, name))
     assert torch.equal(state.thresholds, source.thresholds)
 

@@ -9,11 +9,14 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmdet_softpl.functional import ClassSimilarity, smoothing_table
+from mmdet_softpl.models.class_state import ClassState
 from mmdet_softpl.models.teacher_labels import (
     TeacherView,
     add_masks,
     confidences_of,
     evidence_of,
+    own_scores_of,
     teacher_detect,
 )
 from tests.support.tiny import (
@@ -89,6 +92,7 @@ def test_a_label_temperature_sharpens_the_class_not_the_objectness() -> None:
     model = tiny_teacher(score_floor=0.0)
     boosts = torch.tensor([2.0, 1, 0.5, 1, 1])
     model.class_state.boosts.copy_(boosts)
+    model.class_state.wanted_boosts.copy_(boosts)
     inputs, samples = multi_batch()
     seen = []
     for temperature in (1.0, 0.5):
@@ -114,21 +118,29 @@ def test_a_label_temperature_sharpens_the_class_not_the_objectness() -> None:
     assert compared > 3
 
 
-def test_confidences_are_calibrated_and_not_boosted() -> None:
+@pytest.mark.parametrize('gain', [1.0, 1.25])
+def test_confidences_are_calibrated_and_not_boosted(gain: float) -> None:
+    """Half of a class's boost is alignment, which puts its share right and is no boost."""
     model = tiny_teacher(score_floor=0.0)
     state = model.class_state
     boosts = torch.tensor([8.0, 1, 0.5, 4, 1])
+    wanted = torch.tensor([4.0, 1, 1, 4, 1])
     state.boosts.copy_(boosts)
+    state.wanted_boosts.copy_(wanted)
+    state.confidence_gain.fill_(gain)
     # Calibrated: nine tenths of every score.
     state.calibration.mul_(0.9)
     inputs, samples = multi_batch()
     view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
     seen = InstanceData.cat(view.detections)
     assert len(seen)
+    capped = 0
     for i in range(len(seen)):
         foreground = seen.score_vectors[i, :-1]
-        own = foreground / boosts
-        own = own / own.sum() * foreground.sum()
+        own = foreground / wanted
+        own = gain * own / own.sum() * foreground.sum()
+        capped += int((own > foreground.sum()).any())
+        own = own.clamp(max=foreground.sum())
         label = int(seen.labels[i])
         torch.testing.assert_close(seen.own_scores[i], own[label], rtol=1e-4, atol=1e-6)
         ratio = seen.target_scores[i] / seen.scores[i]
@@ -136,7 +148,28 @@ def test_confidences_are_calibrated_and_not_boosted() -> None:
     middle = (seen.scores > 1 / 15) & (seen.scores < 14 / 15)
     assert middle.any()
     torch.testing.assert_close(seen.target_scores[middle], 0.9 * seen.scores[middle])
-    assert (seen.confidences[seen.labels == 0] < seen.target_scores[seen.labels == 0]).all()
+    if gain == 1:
+        assert (seen.confidences[seen.labels == 0] < seen.target_scores[seen.labels == 0]).all()
+
+
+def test_no_confidence_is_above_objectness() -> None:
+    state = ClassState(2, 0.5)
+    state.confidence_gain.fill_(1.25)
+    scores, objectness = torch.tensor([0.0, 0.4, 0.8, 0.9]), torch.tensor([0.3, 0.9, 0.9, 0.9])
+    expected = torch.tensor([0.0, 0.5, 0.9, 0.9])
+    torch.testing.assert_close(own_scores_of(scores, objectness, state), expected)
+    assert own_scores_of(scores[:0], objectness[:0], state).shape == (0,)
+
+
+def test_the_gain_is_what_smoothing_takes() -> None:
+    """A network that has learnt the targets to the last says what they say, and it undoes that."""
+    similarity = ClassSimilarity(torch.tensor([[1], [2], [0]]), torch.ones(3, 1))
+    table = smoothing_table(torch.full((3,), 0.2), similarity)
+    learnt = torch.zeros(4, 4).scatter_add(1, table.entries, table.coefficients)[:3, :3]
+    state = ClassState(3, 0.5)
+    state.confidence_gain.fill_(1 / (1 - 0.2))
+    own = own_scores_of(learnt.diagonal(), torch.ones(3), state)
+    torch.testing.assert_close(own, torch.ones(3))
 
 
 @pytest.mark.parametrize('count', [0, 1, 3])
