@@ -20,8 +20,8 @@ class ClassState(nn.Module):
 
     The detector reads them and adds to the accumulators; ``RareBoostPseudoLabeler`` computes
     ``boosts``, ``wanted_boosts``, ``thresholds`` and ``prototype_weights``; the detector itself
-    refreshes ``calibration``, ``confidence_gain`` and ``offsets``. Without the hook the boosts are 1, the thresholds
-    fixed.
+    refreshes ``calibration``, ``confidence_gain`` and ``offsets``. Without the hook the boosts are
+    1, the thresholds fixed.
 
     Args:
         num_classes: C.
@@ -37,8 +37,8 @@ class ClassState(nn.Module):
         prototype_weights: (C,) in [0, 1], weight of the prototype evidence per class.
         thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
         calibration: (C, B) calibrated score at the bin centres.
-        confidence_gain: () factor >= 1 by which label smoothing lowers the network's scores; 1 where
-            calibration may raise scores, and so has found that already.
+        confidence_gain: () factor >= 1 by which label smoothing lowers the network's scores; 1
+            where calibration may raise scores, and so has found that already.
         offsets: (C,) logit offsets of the student on unlabelled images.
         reliability: (3, C, B) count, correct and confidence sum of the teacher on labelled
             images, decayed at every refresh.
@@ -109,7 +109,8 @@ class ClassState(nn.Module):
     def class_shares(self) -> Tensor:
         """(C,) boosts without what is wanted of them.
 
-        Under these, classes have the shares of the labelled images where alignment has set the boosts.
+        Where alignment has set the boosts, classes have the shares of the labelled images under
+        these.
         """
         return self.boosts / self.wanted_boosts
 

@@ -335,10 +335,10 @@ def own_scores_of(scores: Tensor, objectness: Tensor, state: ClassState) -> Tens
 def confidences_of(own_scores: Tensor, scores: Tensor, target_scores: Tensor) -> Tensor:
     """How likely labels are right: the network's own scores, calibrated, without wanted boosts.
 
-    A wanted boost says which labels are wanted, not that they are right, and prototypes count twice what
-    the network has seen already: on the detector benchmark kept labels of rare classes are right
-    in one case of ten at a boosted score of 0.6 and an own one of 0.2. What calibration found of
-    the boosted scores is taken over as a ratio.
+    A wanted boost says which labels are wanted, not that they are right, and prototypes count twice
+    what the network has seen already: on the detector benchmark kept labels of rare classes are
+    right in one case of ten at a boosted score of 0.6 and an own one of 0.2. What calibration found
+    of the boosted scores is taken over as a ratio.
 
     Args:
         own_scores: (K,) in [0, 1], see ``own_scores_of``.
