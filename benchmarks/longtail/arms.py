@@ -127,14 +127,16 @@ FULL_METHOD = '7'
 # the former with their weight of unlabelled images.
 SHIPPED, SHIPPED_TEACHER, SHIPPED_SUPERVISED = '7-shipped', '3-shipped', '0-normed'
 # The same on images with pasted objects, which the shipped configs have, too.
-PASTED, PASTED_TEACHER = '7-pasted-all', '3-pasted-all'
+PASTED, PASTED_TEACHER, PASTED_SUPERVISED = '7-pasted-all', '3-pasted-all', '0-pasted'
 
 ARMS |= {
     f'{arm}-{name}-{value:g}': Arm(
         f'{arm} with {name} {value:g} instead of {knob.default:g}',
         arm,
-        ARMS[arm].burn_in + (f'-{name}-{value:g}' if knob.owner == 'box head' else ''),
+        ARMS[arm].burn_in
+        + (f'-{name}-{value:g}' if knob.owner in ('box head', 'data set') else ''),
         ARMS[arm].stem,
+        ARMS[arm].unlabeled,
         knob=(name, value),
     )
     for arm, knobs in KNOBS.items()
@@ -224,7 +226,8 @@ def stem_config(cfg: Config, preset: Preset) -> Config:
     dataset = short.train_dataloader.dataset
     if dataset.type.endswith('RareCopyPasteDataset'):
         dataset.type = 'ConcatDataset'
-        dataset.pop('unlabeled', None)
+        for name in ('unlabeled', 'max_num_pasted'):
+            dataset.pop(name, None)
     head = short.model.detector.roi_head.bbox_head
     if head.type.endswith('SmoothedCEHead'):
         head.smoothing_mode = 'none'

@@ -13,16 +13,20 @@ class Knob:
     Attributes:
         default: What the full method has.
         values: What is tried beside it.
-        owner: What it is a setting of. One of the box head is one of the burn-in too.
+        owner: What it is a setting of. One of the box head or the data set is one of the burn-in
+            too.
     """
 
     default: float
     values: tuple[float, ...]
-    owner: Literal['box head', 'labeler', 'detector'] = 'labeler'
+    owner: Literal['box head', 'labeler', 'detector', 'data set'] = 'labeler'
 
 
 # By the arm whose knobs they are.
 KNOBS = {
+    '0-pasted': {
+        'max_num_pasted': Knob(3, (6,), 'data set'),
+    },
     '7': {
         'boost_gamma': Knob(1.0, (2.0,)),
         'unsup_weight': Knob(2.0, (0.5, 1.0), 'detector'),
@@ -46,12 +50,12 @@ KNOBS = {
 
 def turn(cfg: dict[str, Any], arm: str, knob: str, value: float) -> None:
     """Set a knob of ``arm`` in that arm's config, in place."""
-    (labeler,) = (
-        hook for hook in cfg['custom_hooks'] if hook['type'].endswith('RareBoostPseudoLabeler')
-    )
+    model = cfg['model']
     owners = {
-        'box head': cfg['model']['detector']['roi_head']['bbox_head'],
-        'labeler': labeler,
-        'detector': cfg['model']['semi_train_cfg'],
+        'box head': [model['detector']['roi_head']['bbox_head']],
+        'labeler': [h for h in cfg['custom_hooks'] if h['type'].endswith('RareBoostPseudoLabeler')],
+        'detector': [model['semi_train_cfg']],
+        'data set': [cfg['train_dataloader']['dataset']],
     }
-    owners[KNOBS[arm][knob].owner][knob] = value
+    (owner,) = owners[KNOBS[arm][knob].owner]
+    owner[knob] = value

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from .arms import SHIPPED, SHIPPED_SUPERVISED, SHIPPED_TEACHER
+from .arms import (
+    PASTED,
+    PASTED_SUPERVISED,
+    PASTED_TEACHER,
+    SHIPPED,
+    SHIPPED_SUPERVISED,
+    SHIPPED_TEACHER,
+)
 from .results import SUPERVISED, Table, paired_difference
 from .tables import difference, markdown
 
@@ -50,6 +57,9 @@ def rebalanced_difference_table(table: Table) -> list[str]:
         (SHIPPED, _HEAVY_TEACHER),
         (SHIPPED_TEACHER, SHIPPED_SUPERVISED),
         (_HEAVY_TEACHER, SHIPPED_SUPERVISED),
+        (PASTED, SUPERVISED),
+        (PASTED, PASTED_SUPERVISED),
+        (PASTED, PASTED_TEACHER),
     ):
         cells = []
         for mine, other in (('', ''), (_R, _R), (_R, ''), ('', _R)):

@@ -26,6 +26,7 @@ from benchmarks.longtail.arms import (
 from benchmarks.longtail.job import comparable
 from benchmarks.longtail.knobs import KNOBS
 from benchmarks.longtail.presets import PRESETS
+from mmdet_softpl.datasets.rare_copy_paste_dataset import RareCopyPasteDataset
 from mmdet_softpl.engine import RareBoostPseudoLabeler
 from mmdet_softpl.models import SmoothedCEHead
 from mmdet_softpl.models.semi_train_cfg import DEFAULTS
@@ -34,7 +35,12 @@ from mmdet_softpl.shipped_configs import config_path
 HEAD = 'model.detector.roi_head.bbox_head.'
 SEMI = 'model.semi_train_cfg.'
 LABELER = 'custom_hooks.2.'
-OWNERS = {'box head': HEAD, 'labeler': LABELER, 'detector': SEMI}
+OWNERS = {
+    'box head': HEAD,
+    'labeler': LABELER,
+    'detector': SEMI,
+    'data set': 'train_dataloader.dataset.',
+}
 LABELED = 'train_dataloader.dataset.datasets.0'
 EXPECTED = {
     '1': {f'{HEAD}smoothing_mode', f'{HEAD}smoothing'},
@@ -163,7 +169,7 @@ def test_who_uses_unlabelled_images(configs: dict[str, Config]) -> None:
         assert configs[name].train_dataloader.batch_sampler.unlabeled == arm.unlabeled
 
 
-@pytest.mark.parametrize(('stage', 'parts'), [('stem', 5), ('burn_in', 17)])
+@pytest.mark.parametrize(('stage', 'parts'), [('stem', 5), ('burn_in', 18)])
 def test_a_shared_part_is_the_same_supervised_training(
     configs: dict[str, Config], stage: str, parts: int
 ) -> None:
@@ -213,8 +219,11 @@ def test_a_knob_arm_turns_its_knob_alone(configs: dict[str, Config]) -> None:
         assert key == OWNERS[KNOBS[turned][knob].owner] + knob
         before, after = found
         if before is None:
-            box_head = inspect.signature(SmoothedCEHead).parameters
-            before = DEFAULTS[knob] if knob in DEFAULTS else box_head[knob].default
+            head, data_set = (
+                inspect.signature(owner).parameters
+                for owner in (SmoothedCEHead, RareCopyPasteDataset)
+            )
+            before = DEFAULTS[knob] if knob in DEFAULTS else {**head, **data_set}[knob].default
         if isinstance(before, list):
             # By group, rare classes first.
             before = before[0]
