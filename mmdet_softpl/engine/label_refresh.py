@@ -92,7 +92,7 @@ def refresh_labels(
         The number of unlabelled images since the refresh before, and (C,) labels kept per image.
         Without an image, as after :func:`forget_teacher`, boosts and thresholds stay as they are.
     """
-    sum_over_ranks(state.score_histogram, state.kept, state.mass, state.num_images)
+    sum_over_ranks(state.score_histogram, state.kept, state.mass, state.own_mass, state.num_images)
     history['histogram'].mul_(HISTOGRAM_DECAY).add_(state.score_histogram)
     history['histogram_images'].mul_(HISTOGRAM_DECAY).add_(state.num_images)
     _count(state, history)
@@ -123,20 +123,26 @@ def refresh_labels(
         raised = (thresholds * DAMPED_THRESHOLD_FACTOR).clamp(max=policy.thr_range[1])
         thresholds = torch.where(unboosted, raised, thresholds)
     if policy.align_rate and bool(state.mass.any()):
-        boosts = follow_labelled_shares(
-            boosts,
-            state.mass,
-            rate,
-            state.wanted_boosts,
-            state.groups,
-            policy.align_rate,
-            # For the same reason, nothing says how many labels a frequent class should have.
-            unknown=(state.groups == FREQUENT) & federated,
-            num_images=images if partial else None,
-        )
+
+        def aligned(boosts: Tensor, mass: Tensor, wanted_boosts: Tensor) -> Tensor:
+            return follow_labelled_shares(
+                boosts,
+                mass,
+                rate,
+                wanted_boosts,
+                state.groups,
+                policy.align_rate,
+                # For the same reason, nothing says how many labels a frequent class should have.
+                unknown=(state.groups == FREQUENT) & federated,
+                num_images=images if partial else None,
+            )
+
+        boosts = aligned(boosts, state.mass, state.wanted_boosts)
+        own = aligned(state.own_boosts, state.own_mass, torch.ones_like(state.own_boosts))
+        state.own_boosts.copy_(own)
     state.boosts.copy_(boosts)
     state.thresholds.copy_(thresholds)
     history['strikes'] = strikes
     history['damped'] += damped
-    state.clear('score_histogram', 'kept', 'mass', 'num_images')
+    state.clear('score_histogram', 'kept', 'mass', 'own_mass', 'num_images')
     return images, kept_per_image

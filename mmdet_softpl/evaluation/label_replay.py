@@ -177,8 +177,9 @@ def replay(
 
     found, on = look()
     for _ in range(ALIGN_ROUNDS if soft and settings.align_rate else 0):
-        boosts = settled_boosts(found, on, state, rate, settings.align_rate, unknown, num_images)
-        state.boosts.copy_(boosts)
+        settled = settled_boosts(found, on, state, rate, settings.align_rate, unknown, num_images)
+        for boosts, new in zip((state.boosts, state.own_boosts), settled, strict=True):
+            boosts.copy_(new)
         found, on = look()
     return _judge(images, found, on, state, object_weights, soft)
 
@@ -220,8 +221,8 @@ def candidates_of(
 ) -> InstanceData:
     """Detections of one image after boost and per-class NMS.
 
-    With their ``objectness`` (K,), ``classes`` (K, k) and ``score_vectors`` (K, k + 2): of these
-    classes, of all others, of background.
+    With their ``objectness`` (K,), ``classes`` (K, k) and ``score_vectors`` and ``own_vectors``
+    (K, k + 2): of these classes, of all others, of background.
 
     Raises:
         ValueError: the temperature is none that was looked through with.
@@ -236,7 +237,7 @@ def candidates_of(
     num_rois = len(image.scores)
     one = torch.ones(num_rois, 1)
     boosts = torch.cat([state.boosts[image.classes], one], 1)
-    shares = torch.cat([state.class_shares[image.classes], one], 1)
+    own_boosts = torch.cat([state.own_boosts[image.classes], one], 1)
     evidence = None
     if temperature is not None:
         evidence = image.log_evidence(dump.temperatures, temperature)
@@ -246,7 +247,7 @@ def candidates_of(
     # All classes that are not stored count as one: they were the least likely ones.
     sharpened = sharpen_scores(image.scores, settings.label_temperature)
     scores = boost_scores(sharpened, boosts, evidence)
-    own_scores = boost_scores(sharpened, shares)
+    own_scores = boost_scores(sharpened, own_boosts)
 
     def decode(roi_inds: Tensor, columns: Tensor) -> Tensor:
         agnostic = image.bboxes.shape[1] == 1
@@ -259,6 +260,7 @@ def candidates_of(
     own = own_scores[rows, :-2] * (image.classes[rows] == found.labels[:, None])
     found.own_scores = own_scores_of(own.sum(1), found.objectness, state)
     found.classes, found.score_vectors = image.classes[rows], scores[rows]
+    found.own_vectors = own_scores[rows]
     return found
 
 

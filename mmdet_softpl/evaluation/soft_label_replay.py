@@ -130,8 +130,8 @@ def settled_boosts(
     align_rate: float,
     unknown: Tensor,
     num_images: int | None,
-) -> Tensor:
-    """Boosts that alignment comes to if these objects are labelled again and again.
+) -> tuple[Tensor, Tensor]:
+    """Boosts and own boosts that alignment comes to if these objects are labelled again and again.
 
     In training the network changes meanwhile; this is where the boosts would go if it did not.
 
@@ -145,33 +145,38 @@ def settled_boosts(
         num_images: those of ``found`` or None, as in :func:`.follow_labelled_shares`.
 
     Returns:
-        (C,) > 0.
+        (C,) > 0 each.
     """
     rows = [detections.is_object for detections in found]
-    vectors = torch.cat([d.score_vectors[r] for d, r in zip(found, rows, strict=True)])
     classes = torch.cat([d.classes[r] for d, r in zip(found, rows, strict=True)])
     on = torch.cat([w[r] for w, r in zip(weights, rows, strict=True)])
-    foreground = vectors[:, :-1]
-    mass = foreground.sum(1) * on
 
     def factors(boosts: Tensor) -> Tensor:
         """(M, k + 1); what is not stored is not boosted."""
         return F.pad(boosts.log()[classes], (0, 1))
 
-    tiny = torch.finfo(foreground.dtype).tiny
-    plain = foreground.clamp_min(tiny).log() - factors(state.boosts)
-    boosts = state.boosts.clone()
-    for _ in range(ALIGN_STEPS):
-        shares = (plain + factors(boosts)).softmax(1)[:, :-1] * mass[:, None]
-        seen = torch.zeros_like(boosts).index_add(0, classes.flatten(), shares.flatten())
-        boosts = follow_labelled_shares(
-            boosts,
-            seen,
-            labelled_rate,
-            state.wanted_boosts,
-            state.groups,
-            align_rate,
-            unknown,
-            num_images=num_images,
-        )
-    return boosts
+    def settle(key: str, boosts: Tensor, wanted_boosts: Tensor) -> Tensor:
+        vectors = torch.cat([d[key][r] for d, r in zip(found, rows, strict=True)])
+        foreground = vectors[:, :-1]
+        mass = foreground.sum(1) * on
+        tiny = torch.finfo(foreground.dtype).tiny
+        plain = foreground.clamp_min(tiny).log() - factors(boosts)
+        for _ in range(ALIGN_STEPS):
+            shares = (plain + factors(boosts)).softmax(1)[:, :-1] * mass[:, None]
+            seen = torch.zeros_like(boosts).index_add(0, classes.flatten(), shares.flatten())
+            boosts = follow_labelled_shares(
+                boosts,
+                seen,
+                labelled_rate,
+                wanted_boosts,
+                state.groups,
+                align_rate,
+                unknown,
+                num_images=num_images,
+            )
+        return boosts
+
+    return (
+        settle('score_vectors', state.boosts, state.wanted_boosts),
+        settle('own_vectors', state.own_boosts, torch.ones_like(state.own_boosts)),
+    )

@@ -317,6 +317,7 @@ class CalibratedSoftTeacher(SemiBaseDetector):
                 if self.semi_train_cfg['label_mode'] == 'soft':
                     targets = soft_targets(found.score_vectors, found.labels, found.target_scores)
                     state.mass += targets[:, :-1].sum(0)
+            state.own_mass += view.own_mass
             state.num_images += len(view.detections)
             self._silence.observe(view, state.thresholds)
         view = replace(view, detections=objects, num_seen=sum(map(len, objects)))

@@ -19,7 +19,8 @@ class ClassState(nn.Module):
     """Buffers of the outer detector that the mean teacher must not average.
 
     The detector reads them and adds to the accumulators; ``RareBoostPseudoLabeler`` computes
-    ``boosts``, ``wanted_boosts``, ``thresholds`` and ``prototype_weights``; the detector itself
+    ``boosts``, ``wanted_boosts``, ``own_boosts``, ``thresholds`` and ``prototype_weights``; the
+    detector itself
     refreshes ``calibration``, ``confidence_gain`` and ``offsets``. Without the hook the boosts are
     1, the thresholds fixed.
 
@@ -33,7 +34,9 @@ class ClassState(nn.Module):
         groups: (C,) long, 0 rare, 1 common, 2 frequent (0 until a hook says otherwise).
         boosts: (C,) factors > 0 of the teacher's class scores.
         wanted_boosts: (C,) factors > 0 by which each class is meant to be over-represented among
-            the labels; settings and labelled set give them.
+            the labels; not in the checkpoint, since settings and labelled set give them.
+        own_boosts: (C,) factors > 0 under which what the network itself says, without prototypes,
+            has the class shares of the labelled images: for confidences alone.
         prototype_weights: (C,) in [0, 1], weight of the prototype evidence per class.
         thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
         calibration: (C, B) calibrated score at the bin centres.
@@ -46,6 +49,7 @@ class ClassState(nn.Module):
         kept: (C,) pseudo-labels kept since the last refresh.
         mass: (C,) soft labels of all objects, summed since the last refresh; 0 where labels are
             hard.
+        own_mass: (C,) the same of what the network itself says, under ``own_boosts``.
         num_images: () unlabelled images since the last refresh.
         new_reliability: (3, C, B) what was seen since the last refresh.
         offset_counts: (2, C) instances that the teacher's labels expect, without offsets and
@@ -54,6 +58,7 @@ class ClassState(nn.Module):
 
     boosts: Tensor
     wanted_boosts: Tensor
+    own_boosts: Tensor
     prototype_weights: Tensor
     thresholds: Tensor
     groups: Tensor
@@ -64,6 +69,7 @@ class ClassState(nn.Module):
     score_histogram: Tensor
     kept: Tensor
     mass: Tensor
+    own_mass: Tensor
     num_images: Tensor
     new_reliability: Tensor
     offset_counts: Tensor
@@ -73,6 +79,7 @@ class ClassState(nn.Module):
         'score_histogram',
         'kept',
         'mass',
+        'own_mass',
         'num_images',
         'new_reliability',
         'offset_counts',
@@ -86,7 +93,8 @@ class ClassState(nn.Module):
         c, b = num_classes, CONFIDENCE_BINS
         self.register_buffer('groups', torch.zeros(c, dtype=torch.long))
         self.register_buffer('boosts', torch.ones(c))
-        self.register_buffer('wanted_boosts', torch.ones(c))
+        self.register_buffer('wanted_boosts', torch.ones(c), persistent=False)
+        self.register_buffer('own_boosts', torch.ones(c))
         self.register_buffer('prototype_weights', torch.zeros(c))
         self.register_buffer('thresholds', torch.full((c,), float(score_thr)))
         self.register_buffer('calibration', uncalibrated(c, CONFIDENCE_BINS))
@@ -96,6 +104,7 @@ class ClassState(nn.Module):
         self.register_buffer('score_histogram', torch.zeros(c, SCORE_BINS))
         self.register_buffer('kept', torch.zeros(c))
         self.register_buffer('mass', torch.zeros(c))
+        self.register_buffer('own_mass', torch.zeros(c))
         self.register_buffer('num_images', torch.zeros(()))
         self.register_buffer('new_reliability', torch.zeros(3, c, b))
         self.register_buffer('offset_counts', torch.zeros(2, c))
@@ -105,19 +114,10 @@ class ClassState(nn.Module):
         """C."""
         return len(self.boosts)
 
-    @property
-    def class_shares(self) -> Tensor:
-        """(C,) boosts without what is wanted of them.
-
-        Where alignment has set the boosts, classes have the shares of the labelled images under
-        these.
-        """
-        return self.boosts / self.wanted_boosts
-
     def forget_labeller(self, score_thr: float) -> None:
         """Set what ``RareBoostPseudoLabeler`` does to what it is without that hook."""
         self.boosts.fill_(1)
-        self.wanted_boosts.fill_(1)
+        self.own_boosts.fill_(1)
         self.prototype_weights.zero_()
         self.thresholds.fill_(score_thr)
         self.groups.zero_()
@@ -129,7 +129,7 @@ class ClassState(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         # Checkpoints before 2026-12 do not have them.
-        for name in ('wanted_boosts', 'confidence_gain'):
+        for name in ('own_boosts', 'own_mass', 'confidence_gain'):
             state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         # Switched off in the config of a training that goes on from one that had it.

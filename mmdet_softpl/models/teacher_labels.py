@@ -7,7 +7,7 @@ S mask size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from mmcv.ops import batched_nms
@@ -86,12 +86,15 @@ class TeacherView:
             ``add_masks`` also ``mask_probs`` (K, S, S).
         mirrored: Its look at their mirror images, with ``LabelingCfg.mirror``.
         num_seen: Objects among ``detections`` that it saw itself; the others were pasted in.
+        own_mass: (C,) what the network itself says of these, under ``ClassState.own_boosts``,
+            summed over the batch.
     """
 
     feats: tuple[Tensor, ...]
     detections: list[InstanceData]
     mirrored: MirrorView | None = None
     num_seen: int = 0
+    own_mass: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
 def evidence_of(
@@ -180,15 +183,16 @@ def teacher_detect(
         scores = (scores + mirrored.scores(teacher, priors, metas)) / 2
     scores = sharpen_scores(scores, cfg.label_temperature)
     boosted = boost_scores(scores, state.boosts, evidence)
-    own = boost_scores(scores, state.class_shares)
+    own = boost_scores(scores, state.own_boosts)
     head = stages_of(teacher.roi_head)[-1].bbox_head
     columns = (own.split(counts), boosted.split(counts), deltas.split(counts))
     parts = zip(priors, *columns, strict=True)
-    detections = [
+    selected = [
         _select(head, *part, meta, objects, state, cfg)
         for part, meta, objects in zip(parts, metas, pasted or [None] * len(metas), strict=True)
     ]
-    return TeacherView(x, detections, mirrored)
+    detections, masses = zip(*selected, strict=True)
+    return TeacherView(x, list(detections), mirrored, own_mass=torch.stack(masses).sum(0))
 
 
 def _select(
@@ -201,21 +205,24 @@ def _select(
     pasted: InstanceData | None,
     state: ClassState,
     cfg: LabelingCfg,
-) -> InstanceData:
-    """Detections of one image, see ``TeacherView``."""
+) -> tuple[InstanceData, Tensor]:
+    """Detections of one image and its ``own_mass``, see ``TeacherView``."""
 
     def decode(roi_inds: Tensor, labels: Tensor) -> Tensor:
         return class_boxes(head, priors, deltas, roi_inds, labels, meta['img_shape'])
 
     objectness = 1 - scores[:, -1]
     found = find_candidates(scores[:, : state.num_classes], objectness, decode, cfg, pasted=pasted)
-    roi_inds = found.pop('roi_inds')
-    vectors = scores[roi_inds]
-    found.score_vectors = vectors
+    roi_inds = found.roi_inds
+    found.score_vectors = scores[roi_inds]
     found.objectness = objectness[roi_inds]
-    own = own[roi_inds, found.labels]
-    found.own_scores = own_scores_of(own, found.objectness, state).to(found.scores)
-    return most_wanted(name_objects(found, state, cfg), cfg.max_per_img)
+    own_scores = own_scores_of(own[roi_inds, found.labels], found.objectness, state)
+    found.own_scores = own_scores.to(found.scores)
+    found = most_wanted(name_objects(found, state, cfg), cfg.max_per_img)
+    # By a weight of each RoI: to choose rows by a mask would wait for the device.
+    weights = own.new_zeros(len(own))
+    weights.index_add_(0, found.pop('roi_inds'), found.is_object.to(weights))
+    return found, weights @ own[:, : state.num_classes]
 
 
 def find_candidates(
@@ -317,12 +324,12 @@ def most_wanted(found: InstanceData, max_per_img: int) -> InstanceData:
 
 
 def own_scores_of(scores: Tensor, objectness: Tensor, state: ClassState) -> Tensor:
-    """What the network itself says of labels: without wanted boosts, prototypes and smoothing.
+    """What the network itself says of labels, without prototypes and smoothing.
 
     A network that has learnt targets of 1 - epsilon says so little of a class that it is sure of.
 
     Args:
-        scores: (K,) its class scores under ``state.class_shares``, in [0, 1].
+        scores: (K,) its class scores under ``state.own_boosts``, in [0, 1].
         objectness: (K,) 1 - p_bg, which no class exceeds.
         state: With ``confidence_gain``.
 

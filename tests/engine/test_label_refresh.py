@@ -108,10 +108,28 @@ def test_boosts_follow_the_soft_labels(tmp_path: Path) -> None:
     assert found[3] == pytest.approx(ratio[3] ** 0.5, rel=0.1)
     assert found[0] < 1 < found[3]
     assert not hook.class_state.mass.any()
+    assert torch.equal(hook.class_state.own_boosts, torch.ones(4))
     # Nothing seen, nothing done.
     before = hook.class_state.boosts.clone()
     hook.refresh()
     assert torch.equal(hook.class_state.boosts, before)
+
+
+def test_own_boosts_follow_what_the_network_says(tmp_path: Path) -> None:
+    """To the labelled shares, whatever boosts are wanted."""
+    hook, _ = started(tmp_path, align_rate=0.5, max_boost=4.0, min_count=1000)
+    state = hook.class_state
+    assert state.wanted_boosts.max() > 1
+    # So many that shrinkage by 20 pseudo-counts moves nothing.
+    seen = torch.tensor([2e6, 5e5, 2.5e6, 5e6])
+    state.mass += 1
+    state.own_mass += seen
+    state.num_images += 100
+    hook.refresh()
+    counts = torch.tensor(IMAGES, dtype=torch.float32)
+    ratio = (seen.sum() * counts / counts.sum() / seen) ** 0.5
+    torch.testing.assert_close(state.own_boosts, ratio, rtol=0.01, atol=0)
+    assert not state.own_mass.any()
 
 
 def test_without_alignment_boosts_stay(tmp_path: Path) -> None:

@@ -91,9 +91,13 @@ def test_settled_boosts_give_every_class_its_share() -> None:
     wanted = wanted_mass(mass, RATE, state.wanted_boosts)
     # Pseudo-counts hold back the classes of 2 and 8 instances a little.
     torch.testing.assert_close(mass, wanted, atol=1.5, rtol=0.05)
+    vectors = seen.own_vectors
+    own = torch.zeros(5).index_add(0, seen.classes.flatten(), vectors[:, :-2].flatten())
+    torch.testing.assert_close(own, wanted_mass(own, RATE, torch.ones(5)), atol=1.5, rtol=0.05)
     before = replay(
         tiny_labelling.made_up_dump(), settings(align_rate=0.0), STATISTICS, LabelingCfg()
     ).state
+    assert (before.own_boosts == 1).all()
     first = InstanceData.cat(objects_of(before, settings(align_rate=0.0)))
     unaligned = soft_targets(vectors_of(first), first.labels, first.scores)[:, :-1].sum(0)
     assert (unaligned - wanted).abs().max() > 10
@@ -108,9 +112,10 @@ def test_alignment_leaves_classes_of_unknown_share_alone() -> None:
     named = objects_of(state, tried)
     ones = [torch.ones(len(f)) for f in named]
     unknown = torch.tensor([False, False, False, False, True])
-    boosts = settled_boosts(named, ones, state, RATE, 0.5, unknown, len(named))
-    assert boosts[4] == state.boosts[4]
-    assert not torch.allclose(boosts[:4], state.boosts[:4])
+    settled = settled_boosts(named, ones, state, RATE, 0.5, unknown, len(named))
+    for boosts, before in zip(settled, (state.boosts, state.own_boosts), strict=True):
+        assert boosts[4] == before[4]
+        assert not torch.allclose(boosts[:4], before[:4])
 
 
 @pytest.mark.parametrize('federated', [False, True])
@@ -156,15 +161,15 @@ def truth(**changes) -> ImageTruth:
 
 def three() -> InstanceData:
     """On the first object, on the second, on nothing."""
+    vectors = [[0.6, 0.3, 0.0, 0.0, 0.1], [0.5, 0.1, 0.2, 0.0, 0.2], [0.1, 0.1, 0.4, 0.0, 0.4]]
     return InstanceData(
         bboxes=torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [80, 80, 90, 90]]),
         scores=torch.tensor([0.6, 0.5, 0.4]),
         labels=torch.tensor([0, 0, 2]),
         is_object=torch.tensor([True, True, True]),
         classes=torch.arange(3).expand(3, -1),
-        score_vectors=torch.tensor(
-            [[0.6, 0.3, 0.0, 0.0, 0.1], [0.5, 0.1, 0.2, 0.0, 0.2], [0.1, 0.1, 0.4, 0.0, 0.4]]
-        ),
+        score_vectors=torch.tensor(vectors),
+        own_vectors=torch.tensor(vectors),
     )
 
 
@@ -231,7 +236,7 @@ def test_nothing_seen_or_nothing_there(num_objects: int) -> None:
     joined = SoftLabels.join([soft_labels_of(none, there, GROUPS), seen])
     assert len(joined.group_mass) == 3
     state = ClassState(3, 0.5)
-    boosts = settled_boosts(
+    settled = settled_boosts(
         [none], [torch.ones(0)], state, torch.ones(3), 0.5, torch.zeros(3, dtype=torch.bool), None
     )
-    assert torch.equal(boosts, torch.ones(3))
+    assert all(torch.equal(boosts, torch.ones(3)) for boosts in settled)

@@ -197,6 +197,7 @@ def test_an_intended_boost_is_no_error_that_offsets_correct() -> None:
             state.wanted_boosts.copy_(boosts)
         model.observe_labelled(inputs['sup'], samples['sup'])
         counts[name] = state.offset_counts.clone()
+        assert 'class_state.wanted_boosts' not in model.state_dict()
     # Of the class that is boosted most there is more in the labels, and no more once it is meant.
     assert counts['boosted'][0, 0] > 1.3 * counts['plain'][0, 0]
     assert counts['wanted'][0, 0] < 1.1 * counts['plain'][0, 0]

@@ -92,7 +92,6 @@ def test_a_label_temperature_sharpens_the_class_not_the_objectness() -> None:
     model = tiny_teacher(score_floor=0.0)
     boosts = torch.tensor([2.0, 1, 0.5, 1, 1])
     model.class_state.boosts.copy_(boosts)
-    model.class_state.wanted_boosts.copy_(boosts)
     inputs, samples = multi_batch()
     seen = []
     for temperature in (1.0, 0.5):
@@ -120,13 +119,13 @@ def test_a_label_temperature_sharpens_the_class_not_the_objectness() -> None:
 
 @pytest.mark.parametrize('gain', [1.0, 1.25])
 def test_confidences_are_calibrated_and_not_boosted(gain: float) -> None:
-    """Half of a class's boost is alignment, which puts its share right and is no boost."""
+    """What the network says is put right by boosts of its own."""
     model = tiny_teacher(score_floor=0.0)
     state = model.class_state
     boosts = torch.tensor([8.0, 1, 0.5, 4, 1])
-    wanted = torch.tensor([4.0, 1, 1, 4, 1])
+    own_boosts = torch.tensor([2.0, 1, 0.5, 1, 1])
     state.boosts.copy_(boosts)
-    state.wanted_boosts.copy_(wanted)
+    state.own_boosts.copy_(own_boosts)
     state.confidence_gain.fill_(gain)
     # Calibrated: nine tenths of every score.
     state.calibration.mul_(0.9)
@@ -134,12 +133,10 @@ def test_confidences_are_calibrated_and_not_boosted(gain: float) -> None:
     view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
     seen = InstanceData.cat(view.detections)
     assert len(seen)
-    capped = 0
     for i in range(len(seen)):
         foreground = seen.score_vectors[i, :-1]
-        own = foreground / wanted
+        own = foreground / boosts * own_boosts
         own = gain * own / own.sum() * foreground.sum()
-        capped += int((own > foreground.sum()).any())
         own = own.clamp(max=foreground.sum())
         label = int(seen.labels[i])
         torch.testing.assert_close(seen.own_scores[i], own[label], rtol=1e-4, atol=1e-6)
@@ -150,6 +147,23 @@ def test_confidences_are_calibrated_and_not_boosted(gain: float) -> None:
     torch.testing.assert_close(seen.target_scores[middle], 0.9 * seen.scores[middle])
     if gain == 1:
         assert (seen.confidences[seen.labels == 0] < seen.target_scores[seen.labels == 0]).all()
+
+
+def test_what_the_network_says_of_objects_is_counted() -> None:
+    model = tiny_teacher(score_floor=0.0, objectness_thr=0.3)
+    state = model.class_state
+    boosts, own_boosts = torch.tensor([4.0, 1, 0.5, 4, 1]), torch.tensor([0.5, 1, 2, 1, 1])
+    state.boosts.copy_(boosts)
+    state.own_boosts.copy_(own_boosts)
+    inputs, samples = multi_batch()
+    view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+    objects = InstanceData.cat(view.detections)
+    assert len(objects) > 1
+    vectors = objects.score_vectors[:, :-1] / boosts * own_boosts
+    vectors = vectors / vectors.sum(1, keepdim=True) * objects.objectness[:, None]
+    torch.testing.assert_close(state.own_mass, vectors.sum(0), rtol=1e-4, atol=1e-6)
+    model.label(inputs['unsup_teacher'], samples['unsup_teacher'], record=False)
+    torch.testing.assert_close(state.own_mass, vectors.sum(0), rtol=1e-4, atol=1e-6)
 
 
 def test_no_confidence_is_above_objectness() -> None:
