@@ -82,14 +82,13 @@ def test_common_practice() -> None:
             assert cell == (measured or 'not measured'), arm
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
-def test_pasted_objects(page: Path, table: Table) -> None:
+def test_pasted_objects(table: Table) -> None:
     """AP / APr by seed without pasted objects, with them in labelled images and in all."""
     head = (
         '| mask AP / APr on `test` | seed | as above | pasted into labelled images | '
         'into unlabelled ones, too |'
     )
-    rows = rows_below(page, head)
+    rows = rows_below(PAGES[1], head)
     assert len(rows) >= 5
     arms: list[str] = []
     for title, seed, *cells in rows:
@@ -102,26 +101,35 @@ def test_pasted_objects(page: Path, table: Table) -> None:
         assert cells[len(arms) :] == ['-'] * (3 - len(arms))
 
 
+def leads(table: Table, arm: str, other: str, prefix: str = '') -> list[str]:
+    """Mean difference in AP and in APr on `test`, with the interval that three seeds give."""
+    cells = []
+    for metric in METRICS[:2]:
+        found = paired_difference(
+            table.by_seed(arm, 'test', prefix + metric),
+            table.by_seed(other, 'test', prefix + metric),
+        )
+        # No -0.0.
+        mean, low, high = (round(100 * v, 1) + 0.0 for v in (found.mean, found.low, found.high))
+        interval = f' ({low:+.1f} to {high:+.1f})' if found.n > 2 else ''
+        cells.append(f'{mean:+.1f}{interval}')
+    return cells
+
+
 def test_what_pasted_objects_bring(table: Table) -> None:
-    """The sentences on them: seed 2, and seed 0 in brackets where it was run."""
+    """The sentences on them: means over the seeds, and single figures of seed 2."""
 
-    def points(arm: str, split: str, metric: str, seed: int) -> float:
-        return 100 * table.by_seed(arm, split, metric)[seed]
+    def gain(arm: str, other: str, prefix: str = '') -> str:
+        ap, apr = leads(table, arm, other, prefix)
+        return f'{ap} AP and {apr} APr'
 
-    def gain(arm: str, other: str, seed: int = 2, prefix: str = '') -> list[str]:
+    def one(arm: str, other: str) -> str:
+        """Of seed 2."""
         found = [
-            points(arm, 'test', prefix + m, seed) - points(other, 'test', prefix + m, seed)
+            100 * (table.by_seed(arm, 'test', m)[2] - table.by_seed(other, 'test', m)[2])
             for m in METRICS[:2]
         ]
-        # No -0.0.
-        return [f'{round(value, 1) + 0.0:.1f}' for value in found]
-
-    def both(arm: str, other: str) -> str:
-        (ap, apr), zero = gain(arm, other), gain(arm, other, 0)
-        return f'{ap} AP and {apr} APr ({zero[0]} and {zero[1]})'
-
-    def one(arm: str, other: str, text: str = '{} AP and {} APr', prefix: str = '') -> str:
-        return text.format(*gain(arm, other, prefix=prefix))
+        return f'{found[0]:.1f} and {found[1]:.1f}'
 
     def kept(arm: str, metric: str) -> float:
         return table.by_seed(arm, 'unlabeled_all', metric)[2]
@@ -132,20 +140,18 @@ def test_what_pasted_objects_bring(table: Table) -> None:
         )
         return f'{count:.0f}, precision {precision:.2f}, recall {recall:.3f}'
 
-    page, readme = (path.read_text(encoding='utf-8') for path in reversed(PAGES))
-    pairs = '{} and {}'
+    page = PAGES[1].read_text(encoding='utf-8')
     for sentence in (
-        f'labelled images alone gain {both("0-pasted", "0-normed")},',
-        f'one-hot labels gain {one("3-pasted", "3-shipped")},',
-        f'another {one("3-pasted-all", "3-pasted")} where unlabelled images get objects, too',
-        f'the method gains {both("7-pasted", "7-shipped")}, and another '
-        f'{both("7-pasted-all", "7-pasted")}',
-        f'It is then {both("7-pasted-all", "0-pasted")} ahead of labelled images alone',
-        f'and {one("7-pasted-all", "3-pasted-all")} ahead of one-hot labels on the same images',
-        f'all of it together is {both("7-pasted-all", "0")}: in seed 2 the classifier has '
-        f'{one("0-normed", "0", pairs)} of it, objects in labelled images '
-        f'{one("0-pasted", "0-normed", pairs)}, the method with objects in unlabelled ones '
-        f'{one("7-pasted-all", "0-pasted", pairs)}.',
+        f'labelled images alone gain {gain("0-pasted", "0-normed")},',
+        f'one-hot labels gain {gain("3-pasted-all", "3-shipped")};',
+        f'the method gains {gain("7-pasted-all", "7-shipped")}.',
+        f'It is then {gain("7-pasted-all", "0-pasted")} ahead of labelled images alone',
+        f'and {gain("7-pasted-all", "3-pasted-all")} ahead of one-hot labels on the same images',
+        f'objects in unlabelled images bring the method {gain("7-pasted-all", "7-pasted")} of it, '
+        f'one-hot labels {gain("3-pasted-all", "3-pasted")}',
+        f'all of it together is {gain("7-pasted-all", "0")}: in seed 2 the classifier has '
+        f'{one("0-normed", "0")} of it, objects in labelled images {one("0-pasted", "0-normed")}, '
+        f'the method with objects in unlabelled ones {one("7-pasted-all", "0-pasted")}.',
         f'without pasted objects {rare("7-shipped")}; with objects in labelled images '
         f'{rare("7-pasted")}; in all images {rare("7-pasted-all")}.',
         f'class-conditional error of kept labels {kept("7-pasted-all", "pseudo_cc_ece"):.3f} '
@@ -163,16 +169,12 @@ def test_what_pasted_objects_bring(table: Table) -> None:
     ):
         assert sentence in page, sentence
     shifted = [
-        one('7-pasted-all', other, text, 'rebalanced_')
-        for other, text in (('0-pasted', '{} AP and {} APr'), ('3-pasted-all', pairs))
+        gain('7-pasted-all', other, 'rebalanced_').replace(' AP and ', ' and ').removesuffix(' APr')
+        for other in ('0-pasted', '3-pasted-all')
     ]
-    assert f'{shifted[0]} over none, and {shifted[1]} over one-hot ones' in page
-    assert (
-        f'the method comes to {one("7-pasted-all", "0-pasted")} more, where all are rebalanced to '
-        f'{one("7-pasted-all", "0-pasted", pairs, "rebalanced_")} more than labelled images alone '
-        f'and {shifted[1]} more than one-hot labels'
-    ) in readme
-
+    assert f'is {shifted[0]} over none, and {shifted[1]} over one-hot ones' in page
+    (ap, apr) = leads(table, '7-pasted-all', '3-pasted-all')
+    assert f'with pasted objects on both sides {apr}' in page
 
 def test_pasting_was_decided_on_tune() -> None:
     """Last points of the curves, on 200 images."""
@@ -371,25 +373,22 @@ def test_prototypes_and_sharper_labels(table: Table) -> None:
 
 
 def test_leads_in_the_readme(table: Table) -> None:
-    """What is shipped minus others in the same seeds, with intervals."""
-    others = {
-        'labelled images alone, plain classifier': ('0', ''),
-        'labelled images alone': ('0-normed', ''),
-        'one-hot labels': ('3-shipped', ''),
-        'one-hot labels, both rebalanced after training': ('3-shipped', 'rebalanced_'),
+    """What is shipped, and that without pasted objects, minus others in the same seeds."""
+    wanted = {
+        'labelled images alone, plain classifier': ('7-pasted-all', '0', ''),
+        'labelled images alone, with both': ('7-pasted-all', '0-pasted', ''),
+        'one-hot labels, with both': ('7-pasted-all', '3-pasted-all', ''),
+        'one-hot labels, with both, rebalanced': ('7-pasted-all', '3-pasted-all', 'rebalanced_'),
+        'one-hot labels, neither with pasted objects': ('7-shipped', '3-shipped', ''),
+        'one-hot labels, the same rebalanced': ('7-shipped', '3-shipped', 'rebalanced_'),
     }
-    rows = rows_below(PAGES[0], '| | AP (95 % interval) | APr (95 % interval) |')
-    assert [title for title, *_ in rows] == list(others)
-    for title, *cells in rows:
-        other, prefix = others[title]
-        for metric, cell in zip(METRICS[:2], cells, strict=True):
-            name = prefix + metric
-            found = paired_difference(
-                table.by_seed('7-shipped', 'test', name), table.by_seed(other, 'test', name)
-            )
-            mean, low, high = (100 * value for value in (found.mean, found.low, found.high))
-            assert found.n == 3
-            assert cell == f'{mean:+.1f} ({low:+.1f} to {high:+.1f})', title
+    rows = rows_below(PAGES[0], '| | seeds | AP (95 % interval) | APr (95 % interval) |')
+    assert [title for title, *_ in rows] == list(wanted)
+    for title, seeds, *cells in rows:
+        arm, other, prefix = wanted[title]
+        known = [table.by_seed(name, 'test', prefix + METRICS[0]) for name in (arm, other)]
+        assert int(seeds) == len(known[0].keys() & known[1].keys()), title
+        assert cells == leads(table, arm, other, prefix), title
 
 
 def test_length_of_the_tail(decisions: Decisions) -> None:
