@@ -173,8 +173,9 @@ def test_what_pasted_objects_bring(table: Table) -> None:
         for other in ('0-pasted', '3-pasted-all')
     ]
     assert f'is {shifted[0]} over none, and {shifted[1]} over one-hot ones' in page
-    (ap, apr) = leads(table, '7-pasted-all', '3-pasted-all')
+    _, apr = leads(table, '7-pasted-all', '3-pasted-all')
     assert f'with pasted objects on both sides {apr}' in page
+
 
 def test_pasting_was_decided_on_tune() -> None:
     """Last points of the curves, on 200 images."""

@@ -72,7 +72,7 @@ train_dataloader = dict(
     sampler=dict(batch_size=batch_size),
     # Of the type that pastes labelled objects into all images, rare classes more often: add
     # max_num_pasted=0 where an object means nothing outside its place.
-    dataset=dict(datasets=[{labelled_source}, unlabeled_dataset]),
+    dataset=dict(datasets=[{labelled_source}, unlabeled_dataset]{balance}),
 )
 val_dataloader = dict(dataset=val_dataset)
 test_dataloader = val_dataloader
@@ -229,6 +229,8 @@ def config_text(
             else ''
         ),
         labelled_source='labeled_dataset' if plan.oversample_thr is None else 'balanced_dataset',
+        # As the shipped LVIS configs have it: many classes have one or two objects.
+        balance=', balance=0.5' if summary.federated else '',
         calibration=(
             _HELD_OUT.format(
                 type=data.dataset_types[HELD_OUT],

@@ -32,6 +32,11 @@ def is_unlabeled(dataset: BaseDataset) -> bool:
     steps = dataset.pipeline.transforms
     if isinstance(dataset, UnlabeledImageDataset) or steps_until(LoadEmptyAnnotations, steps):
         return True
+    return has_unlabeled_branches(steps)
+
+
+def has_unlabeled_branches(steps: Sequence[Any]) -> bool:
+    """Whether a pipeline's steps have branches, and none of them is ``sup``."""
     branches = [step for step in steps if isinstance(step, MultiBranch)]
     return bool(branches) and all('sup' not in step.branch_pipelines for step in branches)
 

@@ -21,6 +21,7 @@ from .cutouts import Cutout, cut_out, paste
 from .generated_image_dataset import GeneratedImageDataset
 from .pasting_steps import (
     annotated_after,
+    has_unlabeled_branches,
     is_unlabeled,
     loading_steps,
     mark_pasted,
@@ -48,7 +49,8 @@ class RareCopyPasteDataset(ConcatDataset):
     In unlabelled images ``CalibratedSoftTeacher`` takes a pasted object's own label and mask in the
     place of what the teacher sees there. Unlabelled are data sets with ``LoadEmptyAnnotations`` or
     a ``MultiBranch`` without ``sup``; annotations that they may have are forgotten. The images of
-    ``GeneratedImageDataset`` neither give objects nor get any.
+    ``GeneratedImageDataset`` neither give objects nor get any, nor do unlabelled ones inside a
+    ``MultiImageMixDataset``.
 
     Args:
         datasets: Data sets, which stay as they are, or configs, also of wrappers around them such
@@ -130,6 +132,11 @@ class RareCopyPasteDataset(ConcatDataset):
                 + '; set max_num_pasted=0.'
             )
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of an image's own objects, which samplers and wrappers of the host draw by."""
+        number, image = self._get_ori_dataset_idx(idx)
+        return self.datasets[number].get_cat_ids(image)
+
     def _with_pasting(self, dataset: BaseDataset) -> BaseDataset:
         """A copy of a data set whose pipeline pastes objects."""
         if isinstance(dataset, GeneratedImageDataset):
@@ -194,14 +201,23 @@ class RareCopyPasteDataset(ConcatDataset):
         )
 
 
-def _changed(dataset: Any, change: Callable[[BaseDataset], BaseDataset]) -> Any:
-    """A data set with what ``change`` makes of those that read files in their places."""
+def _changed(
+    dataset: Any, change: Callable[[BaseDataset], BaseDataset], later: Sequence[Any] = ()
+) -> Any:
+    """A data set with what ``change`` makes of those that read files in their places.
+
+    Unlabelled ones whose images are mixed before the views are made, by the steps ``later`` of
+    ``MultiImageMixDataset``, stay as they are: nothing could say what was pasted.
+    """
     if hasattr(dataset, 'datasets'):
-        dataset.datasets = [_changed(child, change) for child in dataset.datasets]
+        dataset.datasets = [_changed(child, change, later) for child in dataset.datasets]
         return dataset
     if hasattr(dataset, 'dataset'):
+        later = [*getattr(dataset, 'pipeline', ()), *later]
         # The host takes wrappers as configs alone, so it is nobody else's.
-        dataset.dataset = _changed(dataset.dataset, change)
+        dataset.dataset = _changed(dataset.dataset, change, later)
+        return dataset
+    if later and (is_unlabeled(dataset) or has_unlabeled_branches(later)):
         return dataset
     return change(dataset)
 
@@ -209,7 +225,7 @@ def _changed(dataset: Any, change: Callable[[BaseDataset], BaseDataset]) -> Any:
 def _check_classes(datasets: Sequence[BaseDataset], owner: str) -> None:
     """Labels are indices into the names, which so must not differ, whatever ``ignore_keys`` are."""
     for dataset in datasets[1:]:
-        names = [one.metainfo.get('classes') for one in (datasets[0], dataset)]
+        names = [tuple(one.metainfo.get('classes') or ()) for one in (datasets[0], dataset)]
         if names[0] != names[1]:
             raise ValueError(
                 f'{owner}: {name_of(datasets[0])} has the classes {names[0]}, '
@@ -266,7 +282,7 @@ def _pasted(results: dict[str, Any], objects: list[tuple[Cutout, int]]) -> dict[
     new_labels = np.array([label for _, label in objects], dtype=np.int64)
     labels = np.concatenate([results['gt_bboxes_labels'], new_labels])
     ignored = np.concatenate([results['gt_ignore_flags'], np.zeros(len(objects), dtype=bool)])
-    gt_masks = BitmapMasks(masks[keep], height, width)
+    gt_masks = BitmapMasks(masks if keep.all() else masks[keep], height, width)
     bboxes = gt_masks.get_bboxes(type(results['gt_bboxes']))
     # Annotated boxes are finer than those of masks: where nothing was covered they stay.
     intact = (lost == 0) & (np.arange(len(masks)) < len(own))

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmdet_softpl.branches import STUDENT_BRANCH, TEACHER_BRANCH
 from mmdet_softpl.checks import check_range
 from mmdet_softpl.engine.runner_model import model_of
+from mmdet_softpl.engine.training_sets import training_classes
 from mmdet_softpl.functional import resample_roi_masks
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.student_losses import project
@@ -56,9 +57,7 @@ class PseudoLabelVisualizationHook(Hook):
                 'PseudoLabelVisualizationHook works on CalibratedSoftTeacher, got '
                 f'{type(model).__name__}; remove the hook from custom_hooks.'
             )
-        meta = getattr(runner.train_dataloader.dataset, 'metainfo', {})
-        classes = meta.get('classes') or ()
-        self._classes = tuple(classes) or tuple(map(str, range(model.num_classes)))
+        self._classes = training_classes(runner) or tuple(map(str, range(model.num_classes)))
 
     def after_train_iter(
         self,

@@ -174,6 +174,8 @@ def _pasting(dataset: Any) -> Iterator[Finding]:
             return  # ``_pipelines`` says so.
         try:
             DATASETS.build(_unread(dataset))
+        except FileNotFoundError:
+            return  # As above: ``MultiImageMixDataset`` reads what is inside it.
         except Exception as error:
             yield _error('train_dataloader, RareCopyPasteDataset', error)
     for child in (dataset.get('dataset'), *(dataset.get('datasets') or ())):

@@ -51,26 +51,37 @@ def pasted_objects(sample: DetDataSample) -> InstanceData | None:
 def with_pasted(
     detections: Sequence[InstanceData], pasted: Sequence[InstanceData | None]
 ) -> list[InstanceData]:
-    """:func:`joined` for each image; those in which nothing was pasted stay as they are."""
-    return [
-        found if truth is None else joined(found, truth)
-        for found, truth in zip(detections, pasted, strict=True)
-    ]
+    """:func:`joined` for each image; where nothing was pasted into any, they stay as they are.
+
+    Else all have ``is_pasted`` (K,) bool.
+    """
+    if all(truth is None for truth in pasted):
+        return list(detections)
+    made = []
+    for found, truth in zip(detections, pasted, strict=True):
+        both = found if truth is None else joined(found, truth)
+        number = len(found)
+        both.is_pasted = torch.arange(len(both), device=found.labels.device) >= number
+        made.append(both)
+    return made
 
 
-def apart_from(bboxes: Tensor, pasted: Tensor | BaseBoxes, iou_thr: float) -> Tensor:
-    """Indices of the boxes that show no pasted object: with an IoU of at most ``iou_thr``.
+# A detection with a larger IoU shows a pasted object, whatever its class.
+SHOWN_IOU = 0.5
+
+
+def apart_from(bboxes: Tensor, pasted: Tensor | BaseBoxes) -> Tensor:
+    """Indices of the boxes that show no pasted object, see ``SHOWN_IOU``.
 
     Args:
         bboxes: (K, 4).
         pasted: (P, 4) in the same coordinates, P > 0.
-        iou_thr: In (0, 1].
 
     Returns:
         int64, in ascending order.
     """
     overlaps = bbox_overlaps(bboxes, get_box_tensor(pasted).to(bboxes))
-    return (overlaps.amax(1) <= iou_thr).nonzero().squeeze(1)
+    return (overlaps.amax(1) <= SHOWN_IOU).nonzero().squeeze(1)
 
 
 def joined(found: InstanceData, pasted: InstanceData) -> InstanceData:

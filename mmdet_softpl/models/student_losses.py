@@ -278,12 +278,16 @@ def class_loss(
     weights = background_scores(teacher_stage, rois, batch)
     if len(rows):
         instances = batch.instances
+        own = logits[rows]
+        if 'is_pasted' in instances:
+            # Offsets are for the teacher's errors; a pasted object's label has none.
+            own = own - F.pad(offsets, (0, 1)) * instances.is_pasted[inds, None]
         if hard:
-            positive = F.cross_entropy(logits[rows], instances.labels[inds], reduction='none')
+            positive = F.cross_entropy(own, instances.labels[inds], reduction='none')
             instance_weights = instances.kept.float()
         else:
             table = soft_targets(instances.score_vectors, instances.labels, instances.target_scores)
-            positive = soft_cross_entropy(logits[rows], table[inds])
+            positive = soft_cross_entropy(own, table[inds])
             instance_weights = torch.ones_like(instances.target_scores)
         pos_weight = stage.train_cfg.pos_weight
         if pos_weight > 0:

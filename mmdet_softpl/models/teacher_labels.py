@@ -158,8 +158,7 @@ def teacher_detect(
         state: Boosts, thresholds and calibration.
         cfg: Filters.
         pasted: Objects pasted into each image (``pasted_objects``), if any. What the teacher sees
-            of them, with an IoU above ``cfg.cross_class_iou_thr``, is left out before it can
-            take the place of what was in the image.
+            of them is left out before it can take the place of what was in the image.
 
     Returns:
         All detections above ``cfg.score_floor``, without masks.
@@ -244,8 +243,8 @@ def find_candidates(
         decode: Boxes (P, 4) of pairs, from RoI indices (P,) and columns of ``foreground`` (P,).
         cfg: Filters.
         classes: (N, k) class of each column and row; None: column c is class c.
-        pasted: Objects pasted into the image: pairs with an IoU above ``cfg.cross_class_iou_thr``
-            with one of them are left out before they can take another's place.
+        pasted: Objects pasted into the image: pairs that show one of them (``apart_from``) are
+            left out before they can take another's place.
 
     Returns:
         InstanceData with ``bboxes`` (K, 4), ``labels`` (K,), ``scores`` (K,) in descending
@@ -264,7 +263,7 @@ def find_candidates(
     sizes = bboxes[:, 2:] - bboxes[:, :2]
     keep = ((sizes > 1).all(1)).nonzero().squeeze(1)
     if pasted is not None:
-        keep = keep[apart_from(bboxes[keep], pasted.bboxes, cfg.cross_class_iou_thr)]
+        keep = keep[apart_from(bboxes[keep], pasted.bboxes)]
     bboxes, labels, values, roi_inds = bboxes[keep], labels[keep], values[keep], roi_inds[keep]
     if len(bboxes):
         # The host moves each class by its number times the size of the image: with 13,204 classes

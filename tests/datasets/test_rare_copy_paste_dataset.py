@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS as MMDET_DATASETS
 
@@ -379,6 +380,32 @@ def test_unlabelled_sets_are_known_by_their_branches(album: Album) -> None:
         assert set(plain._objects[:, 0]) == {0}
 
 
+@pytest.mark.parametrize('is_folder', [False, True])
+def test_unlabelled_images_that_are_mixed_stay_as_they_are(album: Album, is_folder: bool) -> None:
+    """Their branches stand behind the mixing, where nobody knows what was pasted before."""
+    config = unlabelled(album.folder)
+    load, branches = config['pipeline'][:2], config['pipeline'][2]
+    inner = dict(config, pipeline=load) if is_folder else album.config(pipeline=LOAD)
+    mixed = dict(type='mmdet.MultiImageMixDataset', dataset=inner, pipeline=[branches])
+    dataset = RareCopyPasteDataset([album.config(), mixed], ignore_keys=['classes', 'palette'])
+    # Nor do hidden labels get out.
+    assert set(dataset._objects[:, 0]) == {0}
+    plain = MMDET_DATASETS.build(mixed)
+    for i in range(11):
+        with_it, without = seeded(dataset, 11 + i, i), seeded(plain, i, i)
+        for name in BRANCHES:
+            assert torch.equal(with_it['inputs'][name], without['inputs'][name])
+            assert PASTED_KEY not in with_it['data_samples'][name].metainfo
+
+
+def test_labels_of_an_image_for_samplers_of_the_host(album: Album) -> None:
+    dataset = RareCopyPasteDataset([album.config(), album.config()])
+    host = MMDET_DATASETS.build(album.config())
+    assert [dataset.get_cat_ids(i) for i in range(22)] == 2 * [
+        host.get_cat_ids(i) for i in range(11)
+    ]
+
+
 def test_nothing_is_pasted_where_that_is_wanted(album: Album) -> None:
     """Also into what could not give objects."""
     host = MMDET_DATASETS.build(album.config(pipeline=LOAD[:1]))
@@ -392,6 +419,12 @@ def test_labelled_sets_of_other_classes(album: Album) -> None:
     other = album.config(metainfo=dict(classes=CLASSES[::-1]))
     with pytest.raises(ValueError, match=r"'frequent'.*'rare'.*metainfo"):
         RareCopyPasteDataset([album.config(), other], ignore_keys='classes')
+
+
+def test_equal_classes_in_another_kind_of_sequence(album: Album) -> None:
+    other = album.config(metainfo=dict(classes=list(CLASSES)))
+    dataset = RareCopyPasteDataset([album.config(), other], ignore_keys='classes')
+    assert set(dataset._objects[:, 0]) == {0, 1}
 
 
 def test_a_pipeline_without_branches_is_marked_too(album: Album) -> None:

@@ -14,6 +14,8 @@ from mmengine.structures import InstanceData
 from mmdet_softpl.datasets.pasting_steps import PASTED_KEY
 from mmdet_softpl.models import CalibratedSoftTeacher
 from mmdet_softpl.models.pasted_labels import apart_from, joined, pasted_objects
+from mmdet_softpl.models.roi_adapter import stages_of
+from mmdet_softpl.models.student_losses import class_loss, project
 from tests.support.tiny import NUM_CLASSES, data_sample, multi_batch
 from tests.support.tiny_teacher import tiny_teacher, total
 
@@ -55,8 +57,7 @@ def test_annotations_of_an_unlabelled_image_are_no_labels() -> None:
 
 
 @pytest.mark.parametrize('count', [0, 1, 30])
-@pytest.mark.parametrize('iou_thr', [0.1, 0.5])
-def test_detections_of_pasted_objects_go(count: int, iou_thr: float) -> None:
+def test_detections_of_pasted_objects_go(count: int) -> None:
     seen, truth = found(count), marked().gt_instances
     if count:
         # One of them is exactly an object.
@@ -68,9 +69,9 @@ def test_detections_of_pasted_objects_go(count: int, iou_thr: float) -> None:
             inter = max(min(x2, a2) - max(x1, a1), 0) * max(min(y2, b2) - max(y1, b1), 0)
             union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - inter
             overlaps.append(inter / union)
-        if max(overlaps) <= iou_thr:
+        if max(overlaps) <= 0.5:
             kept.append(i)
-    assert apart_from(seen.bboxes, truth.bboxes, iou_thr).tolist() == kept
+    assert apart_from(seen.bboxes, truth.bboxes).tolist() == kept
     assert len(kept) < max(count, 1) and (count < 2 or kept)
 
 
@@ -111,9 +112,10 @@ def test_masks_are_cut_out_as_the_host_does() -> None:
 
 
 @pytest.mark.parametrize('name', ['mask-rcnn', 'cascade-mask-rcnn', 'faster-rcnn'])
-def test_the_teacher_says_nothing_of_pasted_objects(name: str) -> None:
+@pytest.mark.parametrize('iou_thr', [0.5, 0.9])
+def test_the_teacher_says_nothing_of_pasted_objects(name: str, iou_thr: float) -> None:
     """What it sees there goes into no statistics and no label; the rest is there as before."""
-    model = tiny_teacher(name)
+    model = tiny_teacher(name, cross_class_iou_thr=iou_thr)
     other = copy.deepcopy(model)
     inputs, samples = multi_batch()
     weak = inputs['unsup_teacher']
@@ -122,17 +124,15 @@ def test_the_teacher_says_nothing_of_pasted_objects(name: str) -> None:
     truth = marked()
     truth.gt_instances.bboxes[0] = plain.detections[0].bboxes[0]
     view = other.label(weak, [truth, samples['unsup_teacher'][1]])
-    iou_thr = other.labeling_cfg.cross_class_iou_thr
     bboxes = truth.gt_instances.bboxes
     expected = plain.detections[0]
-    expected = expected[apart_from(expected.bboxes, bboxes, iou_thr)]
+    expected = expected[apart_from(expected.bboxes, bboxes)]
     assert len(expected) < len(plain.detections[0])
     own = view.detections[0][:-2]
     assert (
-        len(apart_from(own.bboxes, bboxes, iou_thr))
-        == len(own)
-        == view.num_seen - len(view.detections[1])
+        len(apart_from(own.bboxes, bboxes)) == len(own) == view.num_seen - len(view.detections[1])
     )
+    assert [int(d.is_pasted.sum()) for d in view.detections] == [2, 0]
     # Some more may be there, whose place a detection of a pasted object had taken.
     places = (own.bboxes[:, None] == expected.bboxes).all(2).int().argmax(0)
     assert (places.diff() > 0).all() and torch.equal(own.scores[places], expected.scores)
@@ -165,6 +165,35 @@ def test_the_student_learns_a_pasted_object_by_its_own_label() -> None:
         assert soft[key] > 0 and torch.equal(soft[key], hard[key]), key
     # A binary target is the soft one but for its edge.
     torch.testing.assert_close(soft['unsup_loss_mask'], hard['unsup_loss_mask'], rtol=0.05, atol=0)
+
+
+def test_offsets_are_not_for_the_labels_of_pasted_objects() -> None:
+    """What is learnt of positives there is the same with any offsets."""
+    grads = []
+    for offset in (0.0, 2.0):
+        torch.manual_seed(0)
+        model = tiny_teacher(student_correction=True, objectness_thr=1.0, calibration='none')
+        state = model.class_state
+        state.thresholds.fill_(1.0)
+        state.offsets.fill_(offset)
+        inputs, samples = multi_batch(batch_size=1)
+        samples['unsup_teacher'] = [marked()]
+        view = model.label(inputs['unsup_teacher'], samples['unsup_teacher'])
+        assert view.detections[0].is_pasted.all()
+        batch = project(view, samples['unsup_teacher'], samples['unsup_student'])
+        stage = stages_of(model.student.roi_head)[0]
+        logits = torch.randn(2, NUM_CLASSES + 1, generator=torch.Generator().manual_seed(1))
+        logits.requires_grad_()
+        rois = torch.cat([torch.zeros(2, 1), batch.bboxes[0]], 1)
+        rows = inds = torch.arange(2)
+        teacher = stages_of(model.teacher.roi_head)[0]
+        loss = class_loss(
+            stage, teacher, logits, rois, rows, inds, batch, hard=False, offsets=state.offsets
+        )
+        loss['loss_cls'].backward()
+        grads.append(logits.grad)
+    assert grads[0].abs().sum() > 0
+    torch.testing.assert_close(grads[0], grads[1])
 
 
 def test_a_teacher_that_sees_nothing_is_no_reason_to_call_the_rest_background() -> None:
