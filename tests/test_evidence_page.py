@@ -175,6 +175,10 @@ def test_what_pasted_objects_bring(table: Table) -> None:
     assert f'is {shifted[0]} over none, and {shifted[1]} over one-hot ones' in page
     _, apr = leads(table, '7-pasted-all', '3-pasted-all')
     assert f'with pasted objects on both sides {apr}' in page
+    (_, over_all), (_, over_same) = (
+        leads(table, '7-pasted-all', other) for other in ('0', '0-pasted')
+    )
+    assert f'as the shipped configs have them: {over_all} in three seeds ({over_same} over' in page
 
 
 def test_pasting_was_decided_on_tune() -> None:
