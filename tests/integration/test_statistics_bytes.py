@@ -77,7 +77,7 @@ def work(rank: int) -> dict[str, Any]:
             model.zero_grad()
             by_iteration.append(sum(sent) - before)
     sizes = reduced(model.module.student.roi_head.bbox_head, model.module.class_state)
-    labeller = ('score_histogram', 'kept', 'mass', 'num_images')
+    labeller = ('score_histogram', 'kept', 'mass', 'own_mass', 'num_images')
     ours = [size for name, (size, _) in sizes.items() if name not in labeller]
     return dict(
         sent=sum(sent),
