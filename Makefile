@@ -15,7 +15,7 @@ BOOTSTRAP = for python in .venv/bin/python python3 python3.12 python3.11 python3
 PYTEST = -m pytest -n 2 --dist worksteal
 
 help:
-	@echo "make demo           train, evaluate and look at the three modules on generated images"
+	@echo "make demo           train, evaluate and look at the modules on generated images"
 	@echo "make test           run the whole test suite"
 	@echo "make test-compiled  build the real mmcv in .venv-compiled/ and run the suite on it"
 	@echo "make bench-speed    what we add to the price of the network, an hour; ARGS='loss --rounds 3' for a part"

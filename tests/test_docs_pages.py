@@ -112,6 +112,8 @@ def test_generated_images_config(tmp_path: Path) -> None:
     assert [d.type.rsplit('.', 1)[-1] for d in sets][1] == GeneratedImageDataset.__name__
     assert len(sets) == len(cfg.train_dataloader.sampler.source_ratio) == 3
     assert sets[1].pipeline == sets[0].pipeline
+    # Without `classes` among them, sets of which one has none make no common metainfo.
+    assert 'classes' in cfg.train_dataloader.dataset.ignore_keys
     assert sum(cfg.train_dataloader.sampler.source_ratio) == cfg.train_dataloader.batch_size
     train_cfg = cfg.model.detector.train_cfg
     for part in (train_cfg.rpn, train_cfg.rcnn):

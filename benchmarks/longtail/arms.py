@@ -100,11 +100,20 @@ ARMS = {
         'normed',
     ),
     '0-pasted': Arm(
-        '0-normed + pasted objects', '0-normed', 'normed-pasted', 'normed', unlabeled=False
+        '0-normed + objects pasted into labelled images',
+        '0-normed',
+        'normed-pasted',
+        'normed',
+        unlabeled=False,
     ),
-    '3-pasted': Arm('3-shipped + pasted objects', '3-shipped', 'normed-pasted', 'normed'),
+    '3-pasted': Arm(
+        '3-shipped + objects pasted into labelled images', '3-shipped', 'normed-pasted', 'normed'
+    ),
     '7-pasted': Arm(
-        '7-shipped + pasted objects', '7-shipped', 'similarity-normed-pasted', 'normed'
+        '7-shipped + objects pasted into labelled images',
+        '7-shipped',
+        'similarity-normed-pasted',
+        'normed',
     ),
     '3-pasted-all': Arm(
         '3-pasted + objects pasted into unlabelled images', '3-pasted', 'normed-pasted', 'normed'

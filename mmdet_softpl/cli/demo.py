@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = 'demo'
-HELP = 'train, evaluate and look at the three modules on generated long-tail shapes'
+HELP = 'train, evaluate and look at the modules on generated long-tail shapes'
 
 CONFIG = 'calibrated-soft-teacher_mask-rcnn_r18_longtail-shapes'
 PICTURED_IMAGES = 9

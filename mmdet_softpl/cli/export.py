@@ -140,7 +140,9 @@ def export(
 
     images = _images(check) if check is not None else []
     if Path(out_dir).is_file():
-        raise NotADirectoryError(f'OUT_DIR {out_dir}: a file, but a folder is needed')
+        raise NotADirectoryError(
+            f'OUT_DIR {out_dir}: a file, but a folder is needed; the checkpoint comes before it'
+        )
     config_file, weights_file = (Path(out_dir) / f'detector.{ext}' for ext in ('py', 'pth'))
     for path in (config_file, weights_file):
         if path.exists() and not overwrite:

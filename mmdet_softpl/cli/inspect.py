@@ -110,7 +110,9 @@ def read_config(path: str) -> Any:
         OSError: there is no such file.
     """
     from mmdet_softpl.config_file import load_config
+    from mmdet_softpl.shipped_configs import given_or_shipped
 
+    path = given_or_shipped(path)
     if not Path(path).is_file():
         raise FileNotFoundError(
             f'{path}: there is no such config; `python -m mmdet_softpl config-path --list` names '

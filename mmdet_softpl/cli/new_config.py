@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--unlabeled-json',
         metavar='PATH',
         help='json of the unlabelled images, such as `split` writes (default: all of the folder '
-        'that no other json lists)',
+        'that no other json has labels of)',
     )
     parser.add_argument(
         '--held-out-json',

@@ -198,10 +198,17 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 
     Returns:
         Paths that start with ``folder``, sorted; hidden files and folders are left out.
+
+    Raises:
+        OSError: A folder cannot be read, so its images would be missing without a word.
     """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     paths: list[str] = []
     visited: set[str] = set()
-    for parent, folders, files in os.walk(os.fspath(folder), followlinks=True):
+    for parent, folders, files in os.walk(os.fspath(folder), onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
         if real in visited:
             folders.clear()

@@ -310,3 +310,19 @@ def test_coco_tiny_sizes(coco_tiny):
     for i in range(0, 80, 8):
         info = dataset.get_data_info(i)
         assert cv2.imread(info['img_path']).shape[:2] == (info['height'], info['width'])
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may read everything, as root may, cannot be refused by permissions."""
+    inner = folder / 'locked'
+    inner.mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path) == str(inner):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refused)
+    with pytest.raises(PermissionError, match='locked'):
+        find_images(folder)
