@@ -13,11 +13,11 @@ LABELLED, UNLABELLED, NETWORK, OURS = '#dbe9f6', '#fdebd0', '#e8e8e8', '#d9f0d9'
 WIDTH, HEIGHT = 20.0, 9.6
 # Name: (x, y) of the middle, width, colour, text.
 BOXES = {
-    'labelled': (1.9, 8.4, 3.3, LABELLED, 'labelled image'),
+    'labelled': (1.9, 8.4, 3.3, LABELLED, 'labelled image,\nobjects pasted in'),
     'sup': (6.6, 8.4, 3.4, NETWORK, 'student'),
     'sup_loss': (11.9, 8.4, 3.8, OURS, 'loss, smoothed toward\nsimilar classes'),
     'prototypes': (17.9, 8.4, 3.6, OURS, 'prototypes:\nmean features of a class'),
-    'weak': (1.9, 5.0, 3.3, UNLABELLED, 'unlabelled image,\nweak view (and mirror)'),
+    'weak': (1.9, 5.0, 3.3, UNLABELLED, 'unlabelled image,\nlabelled objects pasted in:\nweak view (and mirror)'),
     'teacher': (6.6, 5.0, 3.4, NETWORK, 'teacher: moving\naverage of the student'),
     'boost': (11.9, 5.0, 3.8, OURS, 'boost of rare classes,\nprototype evidence, NMS'),
     'name': (17.9, 5.0, 3.6, OURS, 'threshold of each class:\nwhich labels are kept'),
