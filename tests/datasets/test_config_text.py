@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -104,3 +105,13 @@ def test_comments_say_what_is_tight(gpus: int, said: str, data: OwnData) -> None
     plan = plan_training('mask-rcnn_r50', 4, 4, gpus=gpus, gpu_memory=2)
     text = config_text(data, plan, 'mask-rcnn_r50', base_lr=0.01, gpus=gpus, gpu_memory=2)
     assert said in text
+
+
+@pytest.mark.parametrize(('federated', 'balance'), [(False, 1.0), (True, 0.5)])
+def test_lvis_files_are_balanced_as_in_the_shipped_configs(
+    data: OwnData, tmp_path: Path, federated: bool, balance: float
+) -> None:
+    summary = dataclasses.replace(data.labelled.summary, federated=federated)
+    labelled = dataclasses.replace(data.labelled, summary=summary)
+    cfg = _config(dataclasses.replace(data, labelled=labelled), 'mask-rcnn_r50', tmp_path)
+    assert cfg.train_dataloader.dataset.get('balance', 1.0) == balance

@@ -55,7 +55,9 @@ def make_runner(model: Any, visualizer: Any = None) -> Any:
         visualizer = SimpleNamespace(
             add_image=lambda name, image, step: pictures.append((name, step, image))
         )
-    dataset = SimpleNamespace(metainfo=dict(classes=('ant', 'bee', 'cat', 'dog', 'elk')))
+    labelled = SimpleNamespace(metainfo=dict(classes=('ant', 'bee', 'cat', 'dog', 'elk')))
+    # The host's metainfo of sets that differ.
+    dataset = SimpleNamespace(metainfo=[labelled.metainfo, {}], datasets=[labelled])
     return SimpleNamespace(
         model=model,
         iter=0,
