@@ -394,6 +394,17 @@ def test_leads_in_the_readme(table: Table) -> None:
         known = [table.by_seed(name, 'test', prefix + METRICS[0]) for name in (arm, other)]
         assert int(seeds) == len(known[0].keys() & known[1].keys()), title
         assert cells == leads(table, arm, other, prefix), title
+    # The same in words: the lead on pasted images, and without pasted objects.
+    texts = [page.read_text(encoding='utf-8') for page in PAGES]
+    (ap, apr), (plain_ap, plain_apr) = (
+        [cell.split()[0].lstrip('+') for cell in leads(table, *pair)]
+        for pair in (('7-pasted-all', '3-pasted-all'), ('7-shipped', '3-shipped'))
+    )
+    assert f"the method's lead over one-hot labels {ap} AP and {apr} APr are left" in texts[0]
+    assert f'by {plain_ap} AP and {plain_apr} APr, by {ap} and {apr} where both have' in texts[1]
+    # "Nothing" is what two runs of one seed differ by, and less.
+    for cell in leads(table, '7-pasted-all', '3-pasted-all', 'rebalanced_'):
+        assert abs(float(cell.split()[0])) < 0.2
 
 
 def test_length_of_the_tail(decisions: Decisions) -> None:

@@ -385,7 +385,8 @@ class CalibratedSoftTeacher(SemiBaseDetector):
         )
         state.calibration.copy_(table)
         # Held-out images see by how much; on those that it trains on the teacher is too good.
-        smoothing = 0.0 if self.held_out else smoothing_of(self.teacher.roi_head)
+        blind = cfg['calibration'] != 'none' and not self.held_out
+        smoothing = smoothing_of(self.teacher.roi_head) if blind else 0.0
         state.confidence_gain.fill_(1 / (1 - smoothing))
         if cfg['student_correction']:
             sum_over_ranks(state.offset_counts)

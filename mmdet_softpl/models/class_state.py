@@ -20,9 +20,8 @@ class ClassState(nn.Module):
 
     The detector reads them and adds to the accumulators; ``RareBoostPseudoLabeler`` computes
     ``boosts``, ``wanted_boosts``, ``own_boosts``, ``thresholds`` and ``prototype_weights``; the
-    detector itself
-    refreshes ``calibration``, ``confidence_gain`` and ``offsets``. Without the hook the boosts are
-    1, the thresholds fixed.
+    detector itself refreshes ``calibration``, ``confidence_gain`` and ``offsets``. Without the hook
+    the boosts are 1, the thresholds fixed.
 
     Args:
         num_classes: C.
@@ -41,7 +40,7 @@ class ClassState(nn.Module):
         thresholds: (C,) in [0, 1], the lowest score of a kept pseudo-label.
         calibration: (C, B) calibrated score at the bin centres.
         confidence_gain: () factor >= 1 by which label smoothing lowers the network's scores; 1
-            where calibration may raise scores, and so has found that already.
+            where calibration may raise scores, and so has found that already, and without it.
         offsets: (C,) logit offsets of the student on unlabelled images.
         reliability: (3, C, B) count, correct and confidence sum of the teacher on labelled
             images, decayed at every refresh.
